@@ -1,0 +1,67 @@
+# syntax=docker/dockerfile:1
+#
+# The online service and nothing else: no training code, no torch, no compiler, no bundle.
+#
+#   docker build -f docker/service.Dockerfile --build-arg FLAVOUR=cpu -t xmcserve:0.1.0-cpu .
+#   docker build -f docker/service.Dockerfile --build-arg FLAVOUR=gpu -t xmcserve:0.1.0-gpu .
+#
+# For builds that repeat to the byte, name the base image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+ARG FLAVOUR=cpu
+
+# Third-party packages change seldom and, for the GPU, weigh gigabytes: they get a layer that only the pins invalidate.
+FROM ${PYTHON_IMAGE} AS dependencies
+ARG FLAVOUR
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+WORKDIR /src
+COPY pyproject.toml constraints.txt ./
+RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
+               print(*p['dependencies'], *e['serve'], *e['${FLAVOUR}'], sep='\n')" >requirements.txt \
+ && python -m venv --without-pip /opt/xmc \
+ && pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check \
+        --constraint constraints.txt --requirement requirements.txt
+
+FROM ${PYTHON_IMAGE} AS wheel
+WORKDIR /src
+COPY constraints.txt ./
+RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt hatchling
+COPY pyproject.toml README.md LICENSE ./
+COPY service ./service
+RUN python -m hatchling build --target wheel --directory /wheels
+
+FROM ${PYTHON_IMAGE} AS service
+LABEL org.opencontainers.image.title="xmcserve" \
+      org.opencontainers.image.description="Online top-k label queries for MACH, DECLARE and UniDEC bundles" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0"
+COPY --from=dependencies /opt/xmc /opt/xmc
+# The wheel declares the commands of all three packages; those of the two that are not here are removed.
+RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
+    pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl \
+ && rm /opt/xmc/bin/xmc-train /opt/xmc/bin/xmc-export
+ENV PATH=/opt/xmc/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    XMC_HOST=0.0.0.0 \
+    XMC_PORT=8000 \
+    XMC_METRICS_PORT=9090 \
+    XMC_LOG_FORMAT=json
+WORKDIR /models
+EXPOSE 8000 9090
+# By number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(f\"http://127.0.0.1:{os.environ['XMC_PORT']}/livez\", timeout=2)"]
+ENTRYPOINT ["xmc-serve", "run"]
+
+FROM service AS service-cpu
+ENV XMC_DEVICE=cpu
+
+# The CUDA libraries are Python packages of the gpu extra; the host brings the driver.
+FROM service AS service-gpu
+ENV XMC_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+# hadolint ignore=DL3006
+FROM service-${FLAVOUR}

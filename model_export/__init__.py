@@ -1,0 +1,1 @@
+"""The bridge: turns a training artifact into a bundle that the service opens."""

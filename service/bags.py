@@ -1,0 +1,175 @@
+"""Queries and bags: what a client asks, and how the encoder sees it.
+
+A *bag* holds the distinct ids of one query with values. Texts become token counts, features keep their values;
+everything after that (weighting, normalisation, pooling, heads) is inside the ONNX graph.
+
+Letters: Q queries in a batch, T ids of a bag (of the longest one in a batch).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from service.errors import BundleError, InvalidRequest
+
+# Token ids are unsigned 32-bit: row * ROW_STRIDE + id is a distinct key for every (row, id).
+ROW_STRIDE = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """A sparse query: values at distinct indices, in any order."""
+
+    indices: Sequence[int]
+    values: Sequence[float]
+
+
+Query = str | Features
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """One query, ready for the encoder.
+
+    Attributes:
+        ids: int64 (T,), distinct, ascending.
+        values: float32 (T,), token counts or feature values.
+        truncated: whether tokens were cut off.
+    """
+
+    ids: NDArray[np.int64]
+    values: NDArray[np.float32]
+    truncated: bool = False
+
+
+class QueryReader(Protocol):
+    """Turns queries of one kind into bags; safe to call from several threads."""
+
+    def read(self, queries: Sequence[Query]) -> list[Bag]:
+        """One bag a query, in order.
+
+        Raises:
+            InvalidRequest: a query is of the wrong kind or has values that cannot be used.
+        """
+        ...
+
+
+class TextReader:
+    """Texts to token counts, all texts of a call in one pass of the tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+        """Take over a tokenizer; it must not be changed afterwards, for threads share it."""
+        tokenizer.no_truncation()  # cutting here, not there, lets us count the texts that were cut
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+
+    @classmethod
+    def open(cls, path: Path, max_tokens: int) -> TextReader:
+        """Load ``tokenizer.json``.
+
+        Raises:
+            BundleError: the tokenizers library does not understand the file.
+        """
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises the base class itself
+            raise BundleError(f"{path}: expected a tokenizer, found: {error}") from error
+        return cls(tokenizer, max_tokens)
+
+    def read(self, queries: Sequence[Query]) -> list[Bag]:
+        """See ``QueryReader``."""
+        texts = [self._checked(number, query) for number, query in enumerate(queries)]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        tokens = [encoding.ids for encoding in encodings]
+        kept = [ids[: self._max_tokens] for ids in tokens]
+        truncated = [len(ids) > self._max_tokens for ids in tokens]
+        return [Bag(*bag, cut) for bag, cut in zip(_distinct_with_counts(kept), truncated, strict=True)]
+
+    @staticmethod
+    def _checked(number: int, query: Query) -> str:
+        if not isinstance(query, str):
+            raise InvalidRequest(f"query {number}: this model takes texts, found features")
+        try:
+            query.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"query {number}: expected Unicode text, found {error.reason}") from error
+        return query
+
+
+class FeatureReader:
+    """Sparse vectors to bags, checked against the number of features."""
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+
+    def read(self, queries: Sequence[Query]) -> list[Bag]:
+        """See ``QueryReader``."""
+        return [self._bag(number, query) for number, query in enumerate(queries)]
+
+    def _bag(self, number: int, query: Query) -> Bag:
+        if isinstance(query, str):
+            raise InvalidRequest(f"query {number}: this model takes features, found a text")
+        if len(query.indices) != len(query.values):
+            raise InvalidRequest(
+                f"query {number}: expected as many values as indices, "
+                f"found {len(query.values)} values and {len(query.indices)} indices"
+            )
+        ids = self._ids(number, query.indices)
+        values = _finite_values(number, query.values)
+        order = np.argsort(ids)
+        ids = ids[order]
+        repeated = ids[1:][ids[1:] == ids[:-1]]
+        if repeated.size:
+            raise InvalidRequest(f"query {number}: expected distinct feature indices, found {repeated[0]} twice")
+        return Bag(ids, values[order])
+
+    def _ids(self, number: int, indices: Sequence[int]) -> NDArray[np.int64]:
+        smallest, largest = min(indices, default=0), max(indices, default=0)
+        if smallest < 0 or largest >= self._dimension:
+            found = smallest if smallest < 0 else largest
+            raise InvalidRequest(f"query {number}: expected feature indices in 0..{self._dimension - 1}, found {found}")
+        return np.array(indices, dtype=np.int64)
+
+
+def pad(bags: Sequence[Bag]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Stack at least one bag into rectangles; id 0 with value 0 fills them up and contributes nothing.
+
+    Returns:
+        ids_QT and values_QT, with T at least 1.
+    """
+    lengths_Q = np.array([bag.ids.size for bag in bags])
+    filled_QT = np.arange(max(1, int(lengths_Q.max()))) < lengths_Q[:, None]
+    ids_QT = np.zeros(filled_QT.shape, dtype=np.int64)
+    values_QT = np.zeros(filled_QT.shape, dtype=np.float32)
+    ids_QT[filled_QT] = np.concatenate([bag.ids for bag in bags])
+    values_QT[filled_QT] = np.concatenate([bag.values for bag in bags])
+    return ids_QT, values_QT
+
+
+def _finite_values(number: int, values: Sequence[float]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # an overflow is found as infinity below
+        narrow = np.array(values, dtype=np.float64).astype(np.float32)
+    faults = np.flatnonzero(~np.isfinite(narrow))
+    if faults.size:
+        found = values[int(faults[0])]
+        raise InvalidRequest(f"query {number}: expected finite 32-bit feature values, found {found}")
+    return narrow
+
+
+def _distinct_with_counts(tokens: Sequence[list[int]]) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    lengths = [len(ids) for ids in tokens]
+    flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int64, count=sum(lengths))
+    rows = np.repeat(np.arange(len(tokens)), lengths)
+    keys, counts = np.unique(rows * ROW_STRIDE + flat, return_counts=True)
+    bounds = np.searchsorted(keys, np.arange(len(tokens) + 1) * ROW_STRIDE)
+    ids, values = keys % ROW_STRIDE, counts.astype(np.float32)
+    return [(ids[low:high], values[low:high]) for low, high in pairwise(bounds)]

@@ -1,0 +1,125 @@
+"""Checks of what arrays hold: tables, lists and votes that contradict themselves or each other are refused.
+
+Checksums say that a file is the one that was written; these checks say that it was worth writing. Each raises one
+``BundleError`` sentence: file, expected, found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle import layout
+from service.bundle.manifest import DeclareSection, MachSection, Manifest
+from service.errors import BundleError
+
+UTF8_CONTINUATION_MASK = 0xC0
+UTF8_CONTINUATION = 0x80
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def check_contents(manifest: Manifest, arrays: Arrays) -> None:
+    """Check the arrays of the bundle's method against each other.
+
+    Args:
+        manifest: its method section and label count bound the values.
+        arrays: all arrays by file name, with the dtypes and shapes of ``layout.expected_files``.
+
+    Raises:
+        BundleError: an array holds values that cannot be right.
+    """
+    match manifest.method:
+        case MachSection(buckets=buckets):
+            _check_buckets(arrays[layout.MACH_BUCKETS], buckets)
+            _check_inverted_lists(arrays)
+        case DeclareSection(recovery=recovery):
+            _check_votes(arrays, manifest.label_count)
+            if recovery == "factors":
+                _require(
+                    bool(np.isfinite(arrays[layout.DECLARE_FACTORS]).all()),
+                    layout.DECLARE_FACTORS,
+                    "finite numbers",
+                    "NaN or infinity",
+                )
+
+
+def check_strings(text_name: str, text: NDArray[np.uint8], offsets_name: str, offsets: NDArray[np.int64]) -> None:
+    """Check that offsets cut valid UTF-8 into whole strings.
+
+    Raises:
+        BundleError: they do not.
+    """
+    _require(offsets[0] == 0, offsets_name, "a first offset of 0", f"{offsets[0]}")
+    _require(bool((np.diff(offsets) >= 0).all()), offsets_name, "offsets that never fall", "falling ones")
+    _require(
+        offsets[-1] == text.size,
+        offsets_name,
+        f"a last offset of {text.size}, the size of {text_name}",
+        f"{offsets[-1]}",
+    )
+    try:
+        str(text.data, "utf-8")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{text_name}: expected UTF-8, found {error.reason} at byte {error.start}") from error
+    starts = text[offsets[offsets < text.size]]
+    inside = (starts & UTF8_CONTINUATION_MASK) == UTF8_CONTINUATION
+    _require(not inside.any(), offsets_name, "offsets between characters", "one inside a character")
+
+
+def _check_buckets(buckets_RL: NDArray[Any], buckets: int) -> None:
+    largest = int(buckets_RL.max())
+    _require(largest < buckets, layout.MACH_BUCKETS, f"bucket numbers below {buckets}", f"{largest}")
+
+
+def _check_inverted_lists(arrays: Arrays) -> None:
+    buckets_RL = arrays[layout.MACH_BUCKETS]
+    labels_RL = arrays[layout.MACH_INVERTED_LABELS]
+    offsets_RB = arrays[layout.MACH_INVERTED_OFFSETS]
+    for repetition, buckets_L in enumerate(buckets_RL):
+        counts_B = np.bincount(buckets_L, minlength=offsets_RB.shape[1] - 1)
+        _require(
+            offsets_RB[repetition, 0] == 0 and np.array_equal(np.diff(offsets_RB[repetition]), counts_B),
+            layout.MACH_INVERTED_OFFSETS,
+            f"the bucket sizes of {layout.MACH_BUCKETS}",
+            f"others in repetition {repetition}",
+        )
+        _require(
+            np.array_equal(labels_RL[repetition], np.argsort(buckets_L, kind="stable")),
+            layout.MACH_INVERTED_LABELS,
+            f"the labels of {layout.MACH_BUCKETS} by bucket, then row",
+            f"others in repetition {repetition}",
+        )
+
+
+def _check_votes(arrays: Arrays, label_count: int) -> None:
+    indptr = arrays[layout.DECLARE_VOTES_INDPTR]
+    indices = arrays[layout.DECLARE_VOTES_INDICES]
+    data = arrays[layout.DECLARE_VOTES_DATA]
+    name = layout.DECLARE_VOTES_INDPTR
+    _require(indptr.size >= 2, name, "at least one training row", f"{indptr.size} offsets")
+    _require(indptr[0] == 0, name, "a first offset of 0", f"{indptr[0]}")
+    _require(bool((np.diff(indptr) >= 0).all()), name, "offsets that never fall", "falling ones")
+    for other, values in ((layout.DECLARE_VOTES_INDICES, indices), (layout.DECLARE_VOTES_DATA, data)):
+        _require(values.size == indptr[-1], other, f"{indptr[-1]} entries as {name} says", f"{values.size}")
+    name = layout.DECLARE_VOTES_INDICES
+    in_range = bool(((indices >= 0) & (indices < label_count)).all())
+    _require(in_range, name, f"label rows in 0..{label_count - 1}", "one outside")
+    _require(_ascends_in_rows(indptr, indices), name, "ascending, distinct labels in each row", "others")
+    positive = bool((np.isfinite(data) & (data > 0)).all())
+    _require(positive, layout.DECLARE_VOTES_DATA, "finite votes above 0", "others")
+
+
+def _ascends_in_rows(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> bool:
+    ascends = np.diff(indices) > 0
+    row_starts = indptr[(indptr > 0) & (indptr < indices.size)]
+    ascends[row_starts - 1] = True  # from one row's last label to the next row's first, anything goes
+    return bool(ascends.all())
+
+
+def _require(holds: bool | np.bool_, name: str, expected: str, found: str) -> None:
+    if not holds:
+        raise BundleError(f"{name}: expected {expected}, found {found}")

@@ -1,0 +1,79 @@
+"""Describing files: what a writer puts into a manifest, and what the reader compares with.
+
+Both sides use the same two functions, so a manifest that was written through them is accepted by the reader.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle.manifest import FeaturesInput, FileEntry, MethodSection, TextInput
+
+VERSION_LENGTH = 12
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Measure one file for the manifest; an ``.npy`` file's dtype and shape are read from its header.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: an ``.npy`` file is not a plain array.
+    """
+    size, digest = path.stat().st_size, sha256_of(path)
+    if path.suffix != ".npy":
+        return FileEntry(size=size, sha256=digest)
+    array = map_array(path)
+    return FileEntry(size=size, sha256=digest, dtype=array.dtype.name, shape=array.shape)
+
+
+def sha256_of(path: Path) -> str:
+    """The file's SHA-256 in lower-case hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content_version(
+    input_section: TextInput | FeaturesInput, method: MethodSection, files: Mapping[str, FileEntry]
+) -> str:
+    """Digest of everything that decides an answer: the input and method sections and every file.
+
+    Name, measurements and golden answers are left out: the same model exported twice has the same version.
+
+    Returns:
+        The first 12 hexadecimal digits of a SHA-256 over canonical JSON.
+    """
+    content = {
+        "input": input_section.model_dump(mode="json"),
+        "method": method.model_dump(mode="json"),
+        "files": {name: entry.model_dump(mode="json") for name, entry in files.items()},
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_LENGTH]
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an ``.npy`` file read-only; nothing is read before it is used, and pickled objects are refused.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no ``.npy`` file, holds objects, or is shorter or longer than its header says.
+    """
+    array = np.lib.format.open_memmap(path, mode="r")
+    expected_size = array.offset + array.nbytes
+    if path.stat().st_size != expected_size:
+        raise ValueError(f"{path.stat().st_size} bytes where its header says {expected_size}")
+    return array.view(np.ndarray)
+
+
+def map_bytes(path: Path) -> NDArray[np.uint8]:
+    """Map a file's bytes read-only."""
+    if path.stat().st_size == 0:  # the operating system maps no empty files
+        return np.empty(0, dtype=np.uint8)
+    return np.memmap(path, dtype=np.uint8, mode="r").view(np.ndarray)

@@ -1,0 +1,101 @@
+"""The files of a bundle, as one table: names, and for arrays the dtypes and shapes that the manifest implies.
+
+A bundle holds exactly the files of ``expected_files`` and the manifest. Writers take the names from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.bundle.manifest import DeclareSection, MachSection, Manifest, UnidecSection
+
+MANIFEST = "manifest.json"
+
+ENCODER = "encoder.onnx"
+TOKENIZER = "tokenizer.json"
+
+LABEL_IDS = "labels.ids.utf8"
+LABEL_ID_OFFSETS = "labels.ids.offsets.npy"
+LABEL_TEXTS = "labels.texts.utf8"
+LABEL_TEXT_OFFSETS = "labels.texts.offsets.npy"
+
+MACH_BUCKETS = "buckets.npy"
+MACH_INVERTED_LABELS = "inverted.labels.npy"
+MACH_INVERTED_OFFSETS = "inverted.offsets.npy"
+
+DECLARE_VOTES_INDPTR = "votes.indptr.npy"
+DECLARE_VOTES_INDICES = "votes.indices.npy"
+DECLARE_VOTES_DATA = "votes.data.npy"
+DECLARE_FACTORS = "factors.npy"
+DECLARE_ROWS = "rows.faiss"
+
+UNIDEC_INDEX = "labels.faiss"
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What an array file must hold.
+
+    Attributes:
+        dtypes: the numpy names that are accepted.
+        shape: one entry a dimension; None where only the other files decide (checked with the contents).
+    """
+
+    dtypes: tuple[str, ...]
+    shape: tuple[int | None, ...]
+
+
+def expected_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
+    """Every file that a bundle with this manifest holds beside the manifest itself.
+
+    Returns:
+        File name to what its array must be, or None for a file that is not an array.
+    """
+    table = _common_files(manifest)
+    match manifest.method:
+        case MachSection() as mach:
+            table |= _mach_files(mach, manifest.label_count)
+        case DeclareSection() as declare:
+            table |= _declare_files(declare, manifest.label_count)
+        case UnidecSection():
+            table |= {UNIDEC_INDEX: None}
+    return table
+
+
+def bucket_dtype(buckets: int) -> str:
+    """The narrowest unsigned type that holds bucket numbers below ``buckets``."""
+    if buckets <= 1 << 8:
+        return "uint8"
+    return "uint16" if buckets <= 1 << 16 else "uint32"
+
+
+def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
+    offsets = ArraySpec(("int64",), (manifest.label_count + 1,))
+    table: dict[str, ArraySpec | None] = {ENCODER: None, LABEL_IDS: None, LABEL_ID_OFFSETS: offsets}
+    if manifest.input.kind == "text":
+        table[TOKENIZER] = None
+    if manifest.has_label_texts:
+        table |= {LABEL_TEXTS: None, LABEL_TEXT_OFFSETS: offsets}
+    return table
+
+
+def _mach_files(mach: MachSection, label_count: int) -> dict[str, ArraySpec | None]:
+    by_label = (mach.repetitions, label_count)
+    return {
+        MACH_BUCKETS: ArraySpec((bucket_dtype(mach.buckets),), by_label),
+        MACH_INVERTED_LABELS: ArraySpec(("int32",), by_label),
+        MACH_INVERTED_OFFSETS: ArraySpec(("int32", "int64"), (mach.repetitions, mach.buckets + 1)),
+    }
+
+
+def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, ArraySpec | None]:
+    table: dict[str, ArraySpec | None] = {
+        DECLARE_VOTES_INDPTR: ArraySpec(("int64",), (None,)),
+        DECLARE_VOTES_INDICES: ArraySpec(("int32",), (None,)),
+        DECLARE_VOTES_DATA: ArraySpec(("float32",), (None,)),
+    }
+    if declare.recovery == "factors":
+        table[DECLARE_FACTORS] = ArraySpec(("float32",), (label_count, declare.rank))
+    else:
+        table[DECLARE_ROWS] = None
+    return table

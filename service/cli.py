@@ -1,0 +1,185 @@
+"""The command ``xmc-serve``: run a server, check a bundle, load a server.
+
+The thread pools of the numerical libraries are sized before those libraries are imported; so each command imports what
+it needs only when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from service.errors import BundleError, SettingsError
+from service.processors import available_processors
+from service.settings import Settings, default_text, flag, load_settings, options, variable
+
+Number = TypeVar("Number", int, float)
+
+OK, FAILED, WRONG_USE = 0, 1, 2
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: the command line; the process's own when None.
+
+    Returns:
+        Exit code: 0 done, 1 failed, 2 wrong use or bad settings.
+    """
+    chosen = _parser().parse_args(arguments)
+    try:
+        code: int = chosen.command(chosen)
+        return code
+    except SettingsError as error:
+        return _fail(error, WRONG_USE)
+    except BundleError as error:
+        return _fail(error, FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="xmc-serve", description="Answer top-k label queries over HTTP.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="serve bundles", description="Serve bundles until SIGTERM or SIGINT.")
+    for name, option in options().items():
+        help_text = f"{option.summary} (default: {default_text(name)}; variable: {variable(name)})"
+        run.add_argument(flag(name), dest=name, action="append", metavar="VALUE", help=help_text.replace("%", "%%"))
+    run.set_defaults(command=_run)
+
+    check = commands.add_parser(
+        "check",
+        help="verify a bundle",
+        description="Verify every file of a bundle, open it and have it answer its golden queries.",
+    )
+    check.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
+    check.add_argument("--device", default="auto", choices=options()["device"].choices, help="where it runs")
+    check.set_defaults(command=_check)
+
+    bench = commands.add_parser(
+        "bench",
+        help="measure a running server",
+        description="Load a running server and print its throughput and latencies. Without --rate, closed loop: each "
+        "connection sends the next request when it has the answer. With --rate, open loop: requests are sent at their "
+        "times whatever the server does, and latency counts from those times.",
+    )
+    bench.add_argument("url", metavar="URL", help="of the server, e.g. http://127.0.0.1:8000")
+    bench.add_argument(
+        "--concurrency",
+        type=_positive(int),
+        default=(1, 8, 64),
+        metavar="N,…",
+        help="connections of each closed loop (default: 1,8,64)",
+    )
+    bench.add_argument(
+        "--rate", type=_positive(float), default=(), metavar="R,…", help="requests per second of each open loop"
+    )
+    bench.add_argument(
+        "--arrivals", default="poisson", choices=("poisson", "constant"), help="of the open loop (default: poisson)"
+    )
+    bench.add_argument("--seconds", type=float, default=5.0, help="of each measurement (default: 5)")
+    bench.add_argument("--queries", type=Path, metavar="FILE", help="one text or one JSON body a line")
+    bench.add_argument("--model", help="model to ask (default: the first one)")
+    bench.add_argument("--k", type=int, default=5, help="labels for each query (default: 5)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    bench.set_defaults(command=_bench)
+    return parser
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    flags = {}
+    for name in options():
+        given: list[str] | None = getattr(chosen, name)
+        if given is not None:
+            flags[name] = os.pathsep.join(given) if name == "bundles" else given[-1]
+    settings = load_settings(flags, os.environ)
+    if not settings.bundles:
+        raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
+    _limit_threads(settings.threads)
+
+    from service.logs import configure_logging
+    from service.server import serve
+
+    configure_logging(settings.log_format)
+    code = serve(settings)
+    # Not sys.exit: a bundle that is still being verified on its thread must not hold up, or crash, the way out.
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    _limit_threads(available_processors())
+
+    from service.registry import open_engine
+
+    engine = open_engine(chosen.bundle, Settings(device=chosen.device))
+    engine.warm_up()
+    engine.check_golden()
+    manifest = engine.manifest
+    size_bytes = sum(entry.size for entry in manifest.files.values())
+    print(f"{manifest.name}:{manifest.version} is good")
+    print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
+    print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
+    print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB, all as signed")
+    print(f"  golden     {len(manifest.golden)} queries answered as at export")
+    print(f"  device     {engine.device} ({', '.join(engine.providers)})")
+    return OK
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    from service.bench import Plan, as_json, bench, table
+    from service.load import LoadError
+
+    plan = Plan(
+        url=chosen.url.rstrip("/"),
+        concurrency=chosen.concurrency,
+        rates=chosen.rate,
+        arrivals=chosen.arrivals,
+        seconds=chosen.seconds,
+        queries=chosen.queries,
+        model=chosen.model,
+        k=chosen.k,
+    )
+    try:
+        figures = bench(plan)
+        print(table(figures), end="")
+        if chosen.json is not None:
+            chosen.json.write_text(as_json(plan, figures), encoding="utf-8")
+    except (LoadError, OSError) as error:
+        return _fail(error, FAILED)
+    return OK
+
+
+def _positive(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...]]:
+    """A parser of numbers above 0 that are separated by commas."""
+
+    def parse(text: str) -> tuple[Number, ...]:
+        numbers = tuple(kind(part) for part in text.split(","))
+        if not all(0 < number < math.inf for number in numbers):
+            raise ValueError
+        return numbers
+
+    parse.__name__ = "list of numbers above 0"  # argparse puts it after "invalid"
+    return parse
+
+
+def _limit_threads(threads: int) -> None:
+    """Give the numerical libraries this many threads each, unless the user has decided otherwise."""
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(threads))
+
+
+def _fail(error: Exception, code: int) -> int:
+    print(f"xmc-serve: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,14 @@
+"""The decoders by their short names, the same as in the manifest."""
+
+from __future__ import annotations
+
+from service.decoders.base import Decoder
+from service.decoders.declare import DeclareDecoder
+from service.decoders.mach import MachDecoder
+from service.decoders.unidec import UnidecDecoder
+
+DECODERS: dict[str, type[Decoder]] = {
+    "mach": MachDecoder,
+    "declare": DeclareDecoder,
+    "unidec": UnidecDecoder,
+}

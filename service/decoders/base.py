@@ -1,0 +1,43 @@
+"""What a decoder is: the part of a method that turns the encoder's outputs into labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle import Bundle
+from service.topk import TopK
+
+
+class Decoder(Protocol):
+    """One method's search, exact unless the bundle's index is approximate; may be called from several threads."""
+
+    @property
+    def required_outputs(self) -> Mapping[str, tuple[int, ...]]:
+        """Name of each encoder output that ``decode`` reads, and its shape after Q."""
+        ...
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, *, threads: int) -> Self:
+        """Set up tables or index; the bundle's method section is this decoder's.
+
+        Args:
+            bundle: a verified bundle.
+            threads: that one call of ``decode`` may use.
+
+        Raises:
+            BundleError: an index file contradicts the manifest.
+        """
+        ...
+
+    def decode(self, outputs: Mapping[str, NDArray[np.float32]], k: int) -> TopK:
+        """The min(k, L) best labels of each query.
+
+        Args:
+            outputs: finite float32 arrays of ``required_outputs``, Q rows each.
+            k: at least 1.
+        """
+        ...

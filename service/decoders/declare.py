@@ -1,0 +1,114 @@
+"""DECLARE: the training rows nearest to the query's embedding vote for their labels.
+
+With Z = Y V_c, the similarities of all rows are Z z = Y (V_c z): label factors and the votes decide them, and Z itself
+is needed only where it is smaller (recovery "rows", a FAISS index over Z).
+
+Letters: Q queries, C dimensions of the embedding, N training rows, L labels, V votes of a batch, K answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from service.bundle import Bundle, layout
+from service.bundle.manifest import DeclareSection
+from service.index import Index
+from service.topk import TopK, select, select_from
+
+OUTPUT = "embedding"
+
+# Label and row scores kept at a time: 64 MB, however many labels and training rows there are.
+DENSE_SCORES = 1 << 24
+
+Floats = NDArray[np.float32]
+# Embeddings (Q, C) and a number of neighbours to the nearest rows by inner product.
+Search = Callable[[Floats, int], TopK]
+
+
+class DeclareDecoder:
+    """Neighbour search and vote; scores are sums of similarity times vote, labels without votes score 0."""
+
+    def __init__(self, section: DeclareSection, votes_NL: csr_array, search: Search) -> None:
+        self.required_outputs = {OUTPUT: (section.rank,)}
+        self._neighbours = section.neighbours
+        self._votes_NL = votes_NL
+        self._search = search
+
+    @classmethod
+    def from_bundle(cls, bundle: Bundle, *, threads: int) -> DeclareDecoder:
+        """See ``Decoder``."""
+        section = bundle.manifest.method
+        assert isinstance(section, DeclareSection)
+        votes_NL = _votes(bundle)
+        if section.recovery == "factors":
+            return cls(section, votes_NL, factor_search(votes_NL, bundle.arrays[layout.DECLARE_FACTORS]))
+        index = Index.open(
+            bundle.file(layout.DECLARE_ROWS),
+            kind="flat",
+            dimension=section.rank,
+            size=votes_NL.shape[0],
+            threads=threads,
+        )
+        return cls(section, votes_NL, index.search)
+
+    def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
+        """See ``Decoder``."""
+        nearest = self._search(outputs[OUTPUT], self._neighbours)
+        # A row on the far side would take votes away; it has none instead.
+        weights_QN = np.maximum(nearest.scores_QK, np.float32(0))
+        return self._vote(nearest.ids_QK, weights_QN, min(k, self._votes_NL.shape[1]))
+
+    def _vote(self, rows_QN: NDArray[np.int64], weights_QN: Floats, k: int) -> TopK:
+        Q, L = len(rows_QN), self._votes_NL.shape[1]
+        counts, positions = _ranges(self._votes_NL, rows_QN.ravel())
+        queries_V = np.repeat(np.repeat(np.arange(Q), rows_QN.shape[1]), counts)
+        keys_V = queries_V * L + self._votes_NL.indices[positions]
+        votes_V = self._votes_NL.data[positions] * np.repeat(weights_QN.ravel(), counts)
+        # The first k labels get a vote of 0: they are the answers where fewer than k labels have votes.
+        blank_keys = (np.arange(Q)[:, None] * L + np.arange(k)).ravel()
+        keys, scores = _sum_by_key(
+            np.concatenate([keys_V, blank_keys]), np.concatenate([votes_V, np.zeros(Q * k, dtype=np.float32)])
+        )
+        queries, labels = np.divmod(keys, L)
+        return select_from(queries, labels, scores, Q, k)
+
+
+def factor_search(votes_NL: csr_array, factors_LC: Floats) -> Search:
+    """Exact search of the rows Y V_c without holding them."""
+    N, L = votes_NL.shape
+    step = max(1, DENSE_SCORES // (N + L))
+
+    def search(embeddings_QC: Floats, count: int) -> TopK:
+        parts = [
+            select((votes_NL @ (factors_LC @ embeddings_QC[low : low + step].T)).T, count)
+            for low in range(0, len(embeddings_QC), step)
+        ]
+        return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
+
+    return search
+
+
+def _votes(bundle: Bundle) -> csr_array:
+    indptr = bundle.arrays[layout.DECLARE_VOTES_INDPTR]
+    parts = (bundle.arrays[layout.DECLARE_VOTES_DATA], bundle.arrays[layout.DECLARE_VOTES_INDICES], indptr)
+    return csr_array(parts, shape=(indptr.size - 1, bundle.manifest.label_count))
+
+
+def _ranges(votes_NL: csr_array, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number of votes of each row, and where all of them lie, row after row."""
+    starts = votes_NL.indptr[rows].astype(np.int64)
+    counts = votes_NL.indptr[rows + 1] - starts
+    ends = np.cumsum(counts)
+    return counts, np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())
+
+
+def _sum_by_key(keys: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Distinct keys, ascending, and the sum of each one's values."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[starts], np.add.reduceat(values[order], starts)

@@ -1,0 +1,161 @@
+"""The engine: a whole batch of queries in, their best labels out.
+
+Synchronous and free of HTTP and asyncio, so that export verifies bundles through the same code that serves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from service.bags import Bag, FeatureReader, Features, Query, QueryReader, TextReader
+from service.bundle import Bundle, LabelTable, Manifest, layout
+from service.bundle.manifest import FeatureQuery, GoldenAnswer, TextInput
+from service.decoders import DECODERS
+from service.decoders.base import Decoder
+from service.encoder import Encoder
+from service.errors import BundleError, EngineFailed
+from service.topk import TopK
+
+# Largest difference from a golden score, absolute below 1 and relative above. Machines round differently, and 8-bit
+# kernels differ between instruction sets.
+GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
+WARM_UP_ROWS = 64
+WARM_UP_K = 10
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A batch's answer and what it cost.
+
+    Attributes:
+        top: the best labels of each query, K = min(k, L).
+        encode_seconds: padding and the ONNX graph.
+        search_seconds: the decoder.
+        padding_ratio: share of the padded input that is padding.
+    """
+
+    top: TopK
+    encode_seconds: float
+    search_seconds: float
+    padding_ratio: float
+
+
+class Engine:
+    """An opened bundle that answers queries. ``prepare`` and ``run`` may be called from several threads.
+
+    Attributes:
+        manifest: of the bundle.
+        labels: ids and texts by label row.
+        device: "cpu" or "cuda", as resolved.
+        providers: ONNX Runtime's execution providers, first choice first.
+    """
+
+    def __init__(self, bundle: Bundle, reader: QueryReader, encoder: Encoder, decoder: Decoder) -> None:
+        self.manifest: Manifest = bundle.manifest
+        self.labels: LabelTable = bundle.labels
+        self.device: str = encoder.device
+        self.providers: list[str] = encoder.providers
+        self._reader = reader
+        self._encoder = encoder
+        self._decoder = decoder
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> Engine:
+        """Set up tokenizer, graph and tables or index.
+
+        Args:
+            bundle: a verified bundle.
+            device: where the encoder runs: "auto", "cpu" or "cuda".
+            threads: that one run may use on the CPU.
+
+        Raises:
+            BundleError: a file cannot be used, or CUDA was asked for in vain.
+        """
+        decoder = DECODERS[bundle.manifest.method.name].from_bundle(bundle, threads=threads)
+        encoder = Encoder.open(bundle.file(layout.ENCODER), decoder.required_outputs, device=device, threads=threads)
+        return cls(bundle, _reader(bundle), encoder, decoder)
+
+    def prepare(self, queries: Sequence[Query]) -> list[Bag]:
+        """Turn queries into bags, one each, in order; texts are tokenised in one pass.
+
+        Raises:
+            InvalidRequest: a query is of the wrong kind, or its features are out of range, repeated or not finite.
+        """
+        return self._reader.read(queries)
+
+    def run(self, bags: Sequence[Bag], k: int) -> Answer:
+        """Answer a batch.
+
+        Args:
+            bags: at least one.
+            k: labels wanted, at least 1.
+
+        Raises:
+            EngineFailed: the model gave numbers that are not finite.
+        """
+        started = perf_counter()
+        encoded = self._encoder.run(bags)
+        between = perf_counter()
+        top = self._decoder.decode(encoded.outputs, k)
+        if not np.isfinite(top.scores_QK).all():
+            raise EngineFailed(f"the decoder's scores are NaN or infinite for one of {len(bags)} queries")
+        ended = perf_counter()
+        return Answer(top, between - started, ended - between, encoded.padding_ratio)
+
+    def warm_up(self) -> None:
+        """Run the golden queries and a larger batch, so that no client pays for first-time allocations."""
+        queries = [_query(golden) for golden in self.manifest.golden]
+        bags = self.prepare(queries) or [Bag(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
+        self.run(bags, WARM_UP_K)
+        self.run((bags * WARM_UP_ROWS)[:WARM_UP_ROWS], WARM_UP_K)
+
+    def check_golden(self) -> None:
+        """Ask the golden queries again.
+
+        Scores may differ by the tolerance of the precision, and labels whose scores are that close may swap.
+
+        Raises:
+            BundleError: an answer differs; the sentence names the query.
+        """
+        for position, golden in enumerate(self.manifest.golden):
+            top = self.run(self.prepare([_query(golden)]), len(golden.labels)).top
+            found = [
+                (self.labels.id(row), score)
+                for row, score in zip(top.ids_QK[0].tolist(), top.scores_QK[0].tolist(), strict=True)
+            ]
+            expected = [(label.id, label.score) for label in golden.labels]
+            fault = _difference(expected, found, GOLDEN_TOLERANCE[self.manifest.precision])
+            if fault:
+                raise BundleError(f"golden query {position} {golden.query!r}: {fault}")
+
+
+def _reader(bundle: Bundle) -> QueryReader:
+    section = bundle.manifest.input
+    if isinstance(section, TextInput):
+        return TextReader.open(bundle.file(layout.TOKENIZER), section.max_tokens)
+    return FeatureReader(section.dimension)
+
+
+def _query(golden: GoldenAnswer) -> Query:
+    if isinstance(golden.query, FeatureQuery):
+        return Features(golden.query.indices, golden.query.values)
+    return golden.query
+
+
+def _difference(expected: list[tuple[str, float]], found: list[tuple[str, float]], tolerance: float) -> str | None:
+    """What sets an answer apart from the expected one, or None when nothing does."""
+    if len(expected) != len(found):
+        return f"expected {len(expected)} labels, found {len(found)}"
+    expected_scores = dict(expected)
+    last_score = expected[-1][1]
+    for rank, ((label, score), (found_label, found_score)) in enumerate(zip(expected, found, strict=True), start=1):
+        allowed = tolerance * max(1.0, abs(score))
+        # A label that is not in the expected answer may stand for one that ties with the last.
+        own_score = expected_scores.get(found_label, last_score)
+        if abs(found_score - score) > allowed or abs(found_score - own_score) > allowed:
+            return f"expected {label!r} with {score:.6g} at rank {rank}, found {found_label!r} with {found_score:.6g}"
+    return None

@@ -1,0 +1,64 @@
+"""One call for a whole batch, and each value alone when that fails, so that one bad row fails only its own request."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from service.errors import EngineFailed, InvalidRequest, RequestError
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
+
+
+class Failure(NamedTuple):
+    """What a value has instead of a result; no error where nobody waited for the result any more."""
+
+    error: RequestError | None
+
+
+def call_isolated(
+    call: Callable[[Sequence[Value]], Sequence[Result]], values: Sequence[Value], wanted: Callable[[int], bool]
+) -> Sequence[Result | Failure]:
+    """Results of one call for all values, or of one call for each value when the first one raises.
+
+    The causes are logged with their stack, unless the value itself is at fault; the errors returned do not show them.
+
+    Args:
+        call: one result for each value, in order.
+        values: at least one.
+        wanted: whether the value at a position is still worth a call of its own.
+
+    Returns:
+        A result or a `Failure` for each value, in order.
+    """
+    try:
+        return _checked(call, values)
+    except Exception as error:
+        _log(error, len(values))
+    return [_alone(call, value) if wanted(i) else Failure(None) for i, value in enumerate(values)]
+
+
+def _alone(call: Callable[[Sequence[Value]], Sequence[Result]], value: Value) -> Result | Failure:
+    try:
+        return _checked(call, [value])[0]
+    except InvalidRequest as error:
+        return Failure(error)
+    except Exception as error:
+        _log(error, 1)
+        return Failure(EngineFailed("the model failed on this request; the cause is in the service's log"))
+
+
+def _checked(call: Callable[[Sequence[Value]], Sequence[Result]], values: Sequence[Value]) -> Sequence[Result]:
+    results = call(values)
+    if len(results) != len(values):
+        raise RuntimeError(f"expected {len(values)} results, one for each row of the batch, found {len(results)}")
+    return results
+
+
+def _log(error: Exception, rows: int) -> None:
+    if not isinstance(error, InvalidRequest):
+        logger.error("the model failed on a batch of %d rows", rows, exc_info=error)

@@ -1,0 +1,167 @@
+"""Every Prometheus series of the service: name, unit, labels and buckets, in one class with a registry of its own.
+
+Children are looked up once and kept, so that the hot path pays for an addition and not for a search by label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+
+# 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
+SECONDS = tuple(1e-4 * 2**power for power in range(18))
+ROWS = tuple(float(2**power) for power in range(11))
+RATIO = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+# Scores are cosines, votes, probabilities or sums of logits: fine around 0 to 1, coarse beyond.
+SCORE = (-100, -50, -20, -10, -5, -2, -1, -0.5, 0, *(step / 10 for step in range(1, 11)), 2, 5, 10, 20, 50, 100)
+
+MODEL = ("model", "version")
+
+
+@dataclass(frozen=True)
+class ModelMetrics:
+    """The series of one model, ready to be observed."""
+
+    queue_seconds: Histogram
+    tokenize_seconds: Histogram
+    encode_seconds: Histogram
+    search_seconds: Histogram
+    batch_rows: Histogram
+    batch_padding_ratio: Histogram
+    queue_rows: Gauge
+    expired: Counter
+    cancelled: Counter
+    ready: Gauge
+    load_seconds: Gauge
+    top_score: Histogram
+    truncated_inputs: Counter
+
+
+class Metrics:
+    """All series; make one for each application.
+
+    Attributes:
+        inflight_requests: requests that have arrived and are not answered; the caller counts.
+    """
+
+    def __init__(self) -> None:
+        # Otherwise each counter and histogram has a second series that nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.inflight_requests = 0
+        self._requests_by_label: dict[tuple[str, str, int], Counter] = {}
+        self._seconds_by_endpoint: dict[str, Histogram] = {}
+
+        self._requests = self._counter(
+            "xmc_requests", "Answered requests; 499 stands for a client that left.", ("endpoint", "model", "code")
+        )
+        self._request_seconds = self._histogram(
+            "xmc_request_seconds", "From the request's head to the end of its answer.", SECONDS, ("endpoint",)
+        )
+        self._inflight = self._gauge("xmc_inflight_requests", "Requests that have arrived and are not answered.", ())
+        self._inflight.set_function(lambda: self.inflight_requests)
+        self._rejected = self._counter("xmc_rejected", "Requests refused before any work was done.", ("reason",))
+        self._event_loop_lag = self._histogram(
+            "xmc_event_loop_lag_seconds", "How late the event loop runs a timer.", SECONDS, ()
+        )
+        self._model_info = self._gauge("xmc_model_info", "1 for each loaded model.", (*MODEL, "method", "device"))
+
+        self._queue_seconds = self._histogram(
+            "xmc_queue_seconds", "Waiting time of a request's slowest query.", SECONDS
+        )
+        self._tokenize_seconds = self._histogram("xmc_tokenize_seconds", "Preparing the queries of a batch.", SECONDS)
+        self._encode_seconds = self._histogram("xmc_encode_seconds", "Encoding a batch.", SECONDS)
+        self._search_seconds = self._histogram("xmc_search_seconds", "From a batch's encodings to its labels.", SECONDS)
+        self._batch_rows = self._histogram("xmc_batch_rows", "Queries in a batch.", ROWS)
+        self._batch_padding_ratio = self._histogram(
+            "xmc_batch_padding_ratio", "Share of a batch's input that is padding.", RATIO
+        )
+        self._queue_rows = self._gauge("xmc_queue_rows", "Queries that wait.")
+        self._expired = self._counter("xmc_expired", "Queries dropped because their deadline had passed.")
+        self._cancelled = self._counter("xmc_cancelled", "Queries dropped because their client had left.")
+        self._model_ready = self._gauge("xmc_model_ready", "1 when the model answers, else 0.")
+        self._model_load_seconds = self._gauge(
+            "xmc_model_load_seconds", "Opening, verifying and warming up the model, golden queries included."
+        )
+        self._top_score = self._histogram("xmc_top_score", "Best score of a query; watch it for drift.", SCORE)
+        self._truncated_inputs = self._counter("xmc_truncated_inputs", "Texts longer than the model reads.")
+
+    def observe_request(self, endpoint: str, model: str, code: int, seconds: float) -> None:
+        """Count one answered request.
+
+        Args:
+            endpoint: the route's template, never the path that the client wrote.
+            model: name of the model that answered; empty when none did.
+            code: status of the answer.
+            seconds: its duration.
+        """
+        labels = (endpoint, model, code)
+        counter = self._requests_by_label.get(labels)
+        if counter is None:
+            counter = self._requests_by_label[labels] = self._requests.labels(endpoint, model, code)
+            self._seconds_by_endpoint[endpoint] = self._request_seconds.labels(endpoint)
+        counter.inc()
+        self._seconds_by_endpoint[endpoint].observe(seconds)
+
+    def reject(self, reason: str) -> None:
+        """Count one request that was refused before any work was done."""
+        self._rejected.labels(reason).inc()
+
+    def observe_event_loop_lag(self, seconds: float) -> None:
+        """Note how late the event loop ran a timer."""
+        self._event_loop_lag.observe(seconds)
+
+    def model(self, name: str, version: str, method: str, device: str, queued: Callable[[], int]) -> ModelMetrics:
+        """The series of one model.
+
+        Args:
+            name: of the model.
+            version: of its bundle.
+            method: "mach", "declare" or "unidec".
+            device: "cpu" or "cuda".
+            queued: tells how many queries wait.
+        """
+        self._model_info.labels(name, version, method, device).set(1)
+        own = ModelMetrics(
+            queue_seconds=self._queue_seconds.labels(name, version),
+            tokenize_seconds=self._tokenize_seconds.labels(name, version),
+            encode_seconds=self._encode_seconds.labels(name, version),
+            search_seconds=self._search_seconds.labels(name, version),
+            batch_rows=self._batch_rows.labels(name, version),
+            batch_padding_ratio=self._batch_padding_ratio.labels(name, version),
+            queue_rows=self._queue_rows.labels(name, version),
+            expired=self._expired.labels(name, version),
+            cancelled=self._cancelled.labels(name, version),
+            ready=self._model_ready.labels(name, version),
+            load_seconds=self._model_load_seconds.labels(name, version),
+            top_score=self._top_score.labels(name, version),
+            truncated_inputs=self._truncated_inputs.labels(name, version),
+        )
+        own.queue_rows.set_function(queued)
+        return own
+
+    def expose(self) -> bytes:
+        """All series in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, summary: str, labels: tuple[str, ...] = MODEL) -> Counter:
+        return Counter(name, summary, labels, registry=self.registry)
+
+    def _gauge(self, name: str, summary: str, labels: tuple[str, ...] = MODEL) -> Gauge:
+        return Gauge(name, summary, labels, registry=self.registry)
+
+    def _histogram(
+        self, name: str, summary: str, buckets: tuple[float, ...], labels: tuple[str, ...] = MODEL
+    ) -> Histogram:
+        return Histogram(name, summary, labels, buckets=buckets, registry=self.registry)

@@ -1,0 +1,171 @@
+"""The rows that wait for one model, as plain data: no threads, no clock, no lock of its own.
+
+A request is a `Ticket`, each of its queries a `Row`. Rows pass through three places in order of arrival: waiting, in
+the preparer's hands, ready. The batcher owns the queue and guards it with its lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from service.errors import RequestError
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
+
+DropReason = Literal["expired", "cancelled", "failed"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The bounds of one queue.
+
+    Attributes:
+        batch_rows: most rows in one batch.
+        batch_tokens: most tokens in one batch, counted as its longest row times its rows; a longer row goes alone.
+        queue_rows: most rows that wait, those being prepared included and those being computed not.
+        wait_seconds: how long a batch that is not full waits for more rows; 0 starts at once.
+    """
+
+    batch_rows: int
+    batch_tokens: int
+    queue_rows: int
+    wait_seconds: float = 0.0
+
+
+class Served(NamedTuple, Generic[Result]):
+    """The answer to one row and what it waited for."""
+
+    result: Result
+    queue_seconds: float
+    prepare_seconds: float
+
+
+class Ticket(Generic[Result]):
+    """One request: several rows and one future.
+
+    Attributes:
+        future: what the waiter holds; touched on the event loop only.
+        deadline: second of `time.monotonic` after which the answer is worthless.
+        is_open: whether an answer may still come.
+        drop_reason: why it is closed, if not because it was answered.
+        error: what the waiter hears instead of an answer.
+        answers: by row, None where the row is not computed yet.
+        missing: rows that are not computed yet.
+        timer: calls at the deadline.
+    """
+
+    __slots__ = ("answers", "deadline", "drop_reason", "error", "future", "is_open", "missing", "timer")
+
+    def __init__(self, future: asyncio.Future[list[Served[Result]]], rows: int, deadline: float) -> None:
+        self.future = future
+        self.deadline = deadline
+        self.is_open = True
+        self.drop_reason: DropReason = "failed"
+        self.error: RequestError | None = None
+        self.answers: list[Served[Result] | None] = [None] * rows
+        self.missing = rows
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Row(Generic[Item, Prepared, Result]):
+    """One query on its way through the queue.
+
+    Attributes:
+        ticket: the request it belongs to.
+        position: its place in the request.
+        item: the query.
+        prepared: the query as model input; set when the row becomes ready.
+        since: second at which it began to wait, first for the preparer, then for the runner.
+        queue_seconds: waited for the preparer.
+        prepare_seconds: duration of the call that prepared it.
+    """
+
+    __slots__ = ("item", "position", "prepare_seconds", "prepared", "queue_seconds", "since", "ticket")
+
+    prepared: Prepared
+
+    def __init__(self, ticket: Ticket[Result], position: int, item: Item, since: float) -> None:
+        self.ticket = ticket
+        self.position = position
+        self.item = item
+        self.since = since
+        self.queue_seconds = 0.0
+        self.prepare_seconds = 0.0
+
+
+class RowQueue(Generic[Item, Prepared, Result]):
+    """First in, first out, in two stages; ``len`` counts every row that no batch has taken.
+
+    Args:
+        limits: the bounds; `RowQueue` itself refuses nothing.
+        length: tokens of a prepared row.
+    """
+
+    def __init__(self, limits: Limits, length: Callable[[Prepared], int]) -> None:
+        self._limits = limits
+        self._length = length
+        self._waiting: deque[Row[Item, Prepared, Result]] = deque()
+        self._preparing = 0
+        self._ready: deque[Row[Item, Prepared, Result]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._preparing + len(self._ready)
+
+    @property
+    def has_unprepared(self) -> bool:
+        """Whether rows wait for the preparer or are in its hands."""
+        return bool(self._waiting) or self._preparing > 0
+
+    @property
+    def is_batch_full(self) -> bool:
+        """Whether the ready rows are as many as one batch takes."""
+        return len(self._ready) >= self._limits.batch_rows
+
+    @property
+    def ready_since(self) -> float | None:
+        """The second at which the oldest ready row became ready, or None without one."""
+        return self._ready[0].since if self._ready else None
+
+    def add(self, rows: Sequence[Row[Item, Prepared, Result]]) -> None:
+        """Append the rows of one request."""
+        self._waiting.extend(rows)
+
+    def take_waiting(self) -> list[Row[Item, Prepared, Result]]:
+        """Give the preparer what waits, as far as one batch ahead of the runner has room."""
+        room = self._limits.batch_rows - len(self._ready)
+        rows = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+        self._preparing = len(rows)
+        return rows
+
+    def hand_over(self, rows: Sequence[Row[Item, Prepared, Result]]) -> None:
+        """Take prepared rows back from the preparer; those it had and does not bring are gone."""
+        self._preparing = 0
+        self._ready.extend(rows)
+
+    def take_batch(self) -> list[Row[Item, Prepared, Result]]:
+        """The longest run of ready rows that fits into one batch, from the oldest on; at least one if any is ready."""
+        rows: list[Row[Item, Prepared, Result]] = []
+        longest = 0
+        while self._ready and len(rows) < self._limits.batch_rows:
+            longest = max(longest, self._length(self._ready[0].prepared))
+            if rows and longest * (len(rows) + 1) > self._limits.batch_tokens:
+                break
+            rows.append(self._ready.popleft())
+        return rows
+
+    def remove(self, ticket: Ticket[Result]) -> int:
+        """Remove the rows of one request, those in the preparer's hands excepted.
+
+        Returns:
+            How many there were.
+        """
+        before = len(self)
+        self._waiting = deque(row for row in self._waiting if row.ticket is not ticket)
+        self._ready = deque(row for row in self._ready if row.ticket is not ticket)
+        return before - len(self)

@@ -1,0 +1,109 @@
+"""The models that are loaded, by name and version."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.bundle import open_bundle
+from service.engine import Engine
+from service.errors import BundleError, InvalidRequest, RequestError, UnknownModel
+from service.metrics import Metrics
+from service.model import Model
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class Registry:
+    """All models of one process. Loading happens once, on a thread of its own; everything else on the event loop."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._models: list[Model] = []
+        self._only: Model | None = None
+
+    @property
+    def models(self) -> Sequence[Model]:
+        """The loaded models in the order in which they were given."""
+        return self._models
+
+    def load(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Open, verify and warm up every bundle of the settings, and have it answer its golden queries.
+
+        Blocks; nothing can be asked before all of them are there.
+
+        Raises:
+            BundleError: a bundle cannot be served, or two are the same.
+        """
+        loaded: list[Model] = []
+        paths: dict[tuple[str, str], Path] = {}
+        for path in self._settings.bundles:
+            started = time.perf_counter()
+            engine = open_engine(path, self._settings)
+            identity = (engine.manifest.name, engine.manifest.version)
+            if identity in paths:
+                raise BundleError(f"{path}: {':'.join(identity)} is given twice, first as {paths[identity]}")
+            paths[identity] = path
+            engine.warm_up()
+            engine.check_golden()
+            model = Model(engine, self._settings, self._metrics, loop)
+            seconds = time.perf_counter() - started
+            model.metrics.load_seconds.set(seconds)
+            loaded.append(model)
+            logger.info("loaded %s:%s from %s in %.2f s on %s", *identity, path, seconds, engine.device)
+        self._models = loaded
+        self._only = loaded[0] if len(loaded) == 1 else None
+
+    def get(self, wanted: str | None) -> Model:
+        """The model that a request names.
+
+        Args:
+            wanted: "name", which means the version given last, "name:version", or None for the only model.
+
+        Raises:
+            InvalidRequest: None, while several models are loaded.
+            UnknownModel: no such model is loaded.
+        """
+        if wanted is None:
+            if self._only is None:
+                raise InvalidRequest(f"model: expected one of {self._names()}, because several are loaded; found none")
+            return self._only
+        for model in reversed(self._models):
+            if wanted in (model.name, f"{model.name}:{model.version}"):
+                return model
+        raise UnknownModel(f"no model {wanted!r} is loaded; loaded are {self._names()}")
+
+    def refusal(self) -> RequestError | None:
+        """Why no model would take even one query now, or None when one would."""
+        refusal = None
+        for model in self._models:
+            refusal = model.refusal()
+            if refusal is None:
+                return None
+        return refusal
+
+    def unhealthy(self) -> str | None:
+        """Which models have stopped for good, in words, or None."""
+        names = [f"{model.name}:{model.version}" for model in self._models if not model.healthy]
+        return f"{', '.join(names)} stopped after an internal error; the process needs a restart" if names else None
+
+    async def close(self) -> None:
+        """Answer what is queued and end all threads."""
+        await asyncio.gather(*(model.close() for model in self._models))
+
+    def _names(self) -> str:
+        return ", ".join(f"{model.name}:{model.version}" for model in self._models)
+
+
+def open_engine(path: Path, settings: Settings) -> Engine:
+    """An engine for the bundle at a path.
+
+    Raises:
+        BundleError: the bundle cannot be trusted or used.
+    """
+    return Engine.open(open_bundle(path), device=settings.device, threads=settings.threads)

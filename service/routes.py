@@ -1,0 +1,199 @@
+"""The endpoints: validate, submit, shape the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.routing import APIRoute
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from service.asgi import ClientLeft, Headers, Receive, header, read_body
+from service.bags import Query
+from service.bundle.manifest import FeaturesInput
+from service.errors import InvalidRequest, NotJson, NotReady
+from service.lifecycle import Lifecycle
+from service.metrics import Metrics
+from service.middleware import PREDICT, exchange_of
+from service.model import Labelled, Model
+from service.problems import MEDIA_TYPE
+from service.queueing import Served
+from service.registry import Registry
+from service.schemas import (
+    ModelDetail,
+    ModelList,
+    PredictRequest,
+    PredictResponse,
+    Problem,
+    encode_prediction,
+    encode_response,
+    feature_queries,
+    parse_predict,
+)
+from service.settings import Settings
+
+PROBLEMS = {
+    400: "The body is not JSON.",
+    404: "No such model is loaded.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "A field is unknown, of the wrong type or out of range.",
+    429: "The queue is full; come back after Retry-After seconds.",
+    500: "A bug of the service.",
+    503: "Models are loading or the service is shutting down; come back after Retry-After seconds.",
+    504: "The request's timeout_ms passed.",
+}
+
+
+class DirectRoute(APIRoute):
+    """A documented route whose requests go straight to the endpoint.
+
+    FastAPI's own handler solves dependencies and parameters first. The endpoint has none, and that costs half as much
+    as everything else the framework does for a request.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint itself."""
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
+def add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
+    """Give the application its endpoints; `/predict` first, because routes are tried in order."""
+    _add_predict(app, settings, registry)
+    _add_models(app, registry)
+    _add_health(app, lifecycle, metrics, registry)
+
+
+def _add_predict(app: FastAPI, settings: Settings, registry: Registry) -> None:
+    async def predict(request: Request) -> Response:
+        """Best labels for each query."""
+        exchange = exchange_of(request.scope)
+        _require_json(request.scope["headers"])
+        asked = parse_predict(await read_body(request.receive, settings.max_body_bytes), settings)
+        model = registry.get(asked.model)
+        exchange.model = model.name
+        deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
+        future = model.submit(_queries(asked, model), asked.k, deadline)
+        served = await _unless_client_leaves(future, request.receive)
+        return _answer(model, asked, served)
+
+    # FeatureVector is among the document's components by way of ModelDetail.
+    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs")
+    # On the application's own router: an included one is looked up anew for each request.
+    app.router.add_api_route(
+        PREDICT,
+        predict,
+        methods=["POST"],
+        route_class_override=DirectRoute,
+        response_model=PredictResponse,
+        responses={status: _documented(text) for status, text in PROBLEMS.items()},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+    )
+
+
+def _add_models(app: FastAPI, registry: Registry) -> None:
+    @app.get("/v1/models")
+    async def list_models() -> ModelList:
+        """All loaded models."""
+        return ModelList(models=[model.summary() for model in registry.models])
+
+    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: _documented(PROBLEMS[404])})
+    async def show_model(name: str) -> ModelDetail:
+        """One loaded model, by `name` or `name:version`."""
+        return registry.get(name).detail()
+
+
+def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
+    unwell = {503: _documented("Not so; the document says why.")}
+
+    @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
+    async def livez() -> str:
+        """200 unless only a restart can help."""
+        if reason := registry.unhealthy():
+            raise NotReady(reason)
+        return "ok"
+
+    @app.get("/readyz", response_class=PlainTextResponse, responses=unwell)
+    async def readyz() -> str:
+        """200 once every model is loaded, warmed up and has answered its golden queries, until a shutdown begins."""
+        if refusal := lifecycle.refusal():
+            raise refusal
+        if lifecycle.is_leaving:
+            raise NotReady(lifecycle.phase.value)
+        if reason := registry.unhealthy():
+            raise NotReady(reason)
+        return "ok"
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def expose_metrics() -> Response:
+        """All series in Prometheus' text format."""
+        return Response(await asyncio.to_thread(metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _documented(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+
+
+def _require_json(headers: Headers) -> None:
+    written = header(headers, b"content-type")
+    if written is None:
+        raise NotJson("expected Content-Type: application/json, found no Content-Type")
+    kind = written.split(b";", 1)[0].strip().lower()
+    if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        raise NotJson(f"expected Content-Type: application/json, found {written.decode('latin-1')}")
+
+
+def _queries(asked: PredictRequest, model: Model) -> Sequence[Query]:
+    """The queries as the model's engine takes them."""
+    section = model.engine.manifest.input
+    if isinstance(section, FeaturesInput):
+        if asked.features is None:
+            raise InvalidRequest(f"expected features, because model {model.name} takes no texts; found queries")
+        return feature_queries(asked.features, section.dimension)
+    if asked.queries is None:
+        raise InvalidRequest(f"expected queries, because model {model.name} takes texts; found features")
+    return asked.queries
+
+
+async def _unless_client_leaves(
+    future: asyncio.Future[list[Served[Labelled]]], receive: Receive
+) -> list[Served[Labelled]]:
+    """The answers; a client that leaves takes its queries out of the queue.
+
+    Raises:
+        ClientLeft: the client left first.
+    """
+    # The body is complete, so the only message that can still come is the end of the connection.
+    watcher = asyncio.ensure_future(receive())
+    watcher.add_done_callback(lambda _: future.cancel())
+    try:
+        return await future
+    except asyncio.CancelledError:
+        if watcher.done():
+            raise ClientLeft from None
+        raise
+    finally:
+        watcher.cancel()
+
+
+def _answer(model: Model, asked: PredictRequest, served: Sequence[Served[Labelled]]) -> Response:
+    labels = model.engine.labels
+    predictions = [encode_prediction(labels, one.result.ids_K, one.result.scores_K, asked.min_score) for one in served]
+    queue_seconds = max(one.queue_seconds for one in served)
+    model.metrics.queue_seconds.observe(queue_seconds)
+    # Of a request that was split over several batches: the slowest in each stage.
+    stages = {
+        "queue": queue_seconds,
+        "tokenize": max(one.prepare_seconds for one in served),
+        "encode": max(one.result.encode_seconds for one in served),
+        "search": max(one.result.search_seconds for one in served),
+    }
+    timing = ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages.items())
+    body = encode_response(model.name, model.version, predictions)
+    return Response(body, media_type="application/json", headers={"Server-Timing": timing})

@@ -1,0 +1,241 @@
+"""Requests and answers of the HTTP interface: the only place where the names of JSON fields appear.
+
+Requests are parsed by these models. Answers on the hot path are written from `encode_prediction` directly, because a
+model would cost more than the rest of the request; a test holds its output against `PredictResponse`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from service.bags import Features
+from service.bundle import LabelTable
+from service.errors import InvalidRequest, MalformedBody
+from service.settings import Settings
+
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+LONGEST_TIMEOUT_MS = 3_600_000
+SHOWN_FAULTS = 3
+LONGEST_SHOWN = 40
+
+Float32 = Annotated[float, Field(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32)]
+
+
+class FeatureVector(BaseModel):
+    """A sparse query: `values[i]` at feature `indices[i]`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    indices: list[Annotated[int, Field(ge=0)]] = Field(description="Distinct feature numbers, in any order.")
+    values: list[Float32] = Field(description="One value for each index.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.indices) != len(self.values):
+            raise ValueError(f"expected as many values as indices, found {len(self.values)} and {len(self.indices)}")
+        if len(set(self.indices)) != len(self.indices):
+            raise ValueError("expected distinct indices, found one twice")
+        return self
+
+
+class PredictRequest(BaseModel):
+    """The body of `POST /predict`: `queries` for text bundles or `features` for feature bundles."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        json_schema_extra={"examples": [{"queries": ["a fast web server"], "k": 5}]},
+    )
+
+    queries: list[str] | None = Field(None, description="Texts to label.")
+    features: list[FeatureVector] | None = Field(None, description="Sparse vectors to label.")
+    k: int = Field(5, ge=1, description="Labels wanted for each query, at most XMC_MAX_K.")
+    model: str | None = Field(None, description='"name" or "name:version"; may be left out when one model is loaded.')
+    min_score: Float32 | None = Field(None, description="Only labels with at least this score.")
+    timeout_ms: Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)] | None = Field(
+        None, description="After so many milliseconds the answer is worthless: 504 comes instead."
+    )
+
+
+class ScoredLabel(BaseModel):
+    """One label of an answer."""
+
+    id: str
+    text: str | None = Field(None, description="Left out when the bundle has no label texts.")
+    score: float
+
+
+class Prediction(BaseModel):
+    """The answer to one query, best label first, ties by label row."""
+
+    labels: list[ScoredLabel]
+
+
+class PredictResponse(BaseModel):
+    """The answer to `POST /predict`: one prediction for each query, in order."""
+
+    model: str
+    version: str
+    predictions: list[Prediction]
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457), sent as `application/problem+json`."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class ModelSummary(BaseModel):
+    """One loaded model."""
+
+    name: str
+    version: str = Field(description="Digest of everything in the bundle that decides an answer.")
+    method: str
+    input: str = Field(description='"text" or "features".')
+    label_count: int
+    device: str
+    ready: bool
+
+
+class ModelDetail(ModelSummary):
+    """One loaded model with everything worth knowing about it."""
+
+    providers: list[str] = Field(description="Execution providers of ONNX Runtime, first choice first.")
+    precision: str
+    method_section: dict[str, Any] = Field(description="The method's section of the manifest.")
+    index: str | None = Field(description="Type of the vector index, where there is one.")
+    recall: float | None = Field(description="Recall of that index at 10 against exact search, measured at export.")
+    parity: dict[str, Any] | None = Field(
+        description="Agreement with the reference implementation, measured at export."
+    )
+    created_with: dict[str, str]
+    examples: list[str | FeatureVector] = Field(description="The golden queries: what a query may look like.")
+
+
+class ModelList(BaseModel):
+    """All loaded models in the order in which they were given."""
+
+    models: list[ModelSummary]
+
+
+def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
+    """Read and check the body of `POST /predict`, as far as that is possible without its model.
+
+    Raises:
+        MalformedBody: the body is not JSON.
+        InvalidRequest: it is JSON of the wrong shape, or a value is out of range; the sentence names the field.
+    """
+    try:
+        request = PredictRequest.model_validate_json(body)
+    except ValidationError as error:
+        raise _explained(error) from None
+    if (request.queries is None) == (request.features is None):
+        found = "neither" if request.queries is None else "both"
+        raise InvalidRequest(f"expected either queries or features, found {found}")
+    name, rows = ("queries", request.queries) if request.queries is not None else ("features", request.features or [])
+    if not 1 <= len(rows) <= settings.max_queries:
+        raise InvalidRequest(f"{name}: expected 1 to {settings.max_queries} entries, found {len(rows)}")
+    if request.k > settings.max_k:
+        raise InvalidRequest(f"k: expected at most {settings.max_k}, found {request.k}")
+    for position, text in enumerate(request.queries or ()):
+        if not text or text.isspace():
+            raise InvalidRequest(f"queries[{position}]: expected a text, found an empty one")
+    for position, vector in enumerate(request.features or ()):
+        if not vector.indices:
+            raise InvalidRequest(f"features[{position}]: expected at least one index, found none")
+    return request
+
+
+def feature_queries(vectors: Sequence[FeatureVector], dimension: int) -> list[Features]:
+    """Feature vectors as the engine takes them.
+
+    Raises:
+        InvalidRequest: an index is not below the model's number of features.
+    """
+    for position, vector in enumerate(vectors):
+        largest = max(vector.indices)
+        if largest >= dimension:
+            raise InvalidRequest(f"features[{position}].indices: expected numbers below {dimension}, found {largest}")
+    return [Features(vector.indices, vector.values) for vector in vectors]
+
+
+def encode_prediction(
+    labels: LabelTable, ids_K: NDArray[np.int64], scores_K: NDArray[np.float32], min_score: float | None
+) -> dict[str, Any]:
+    """A `Prediction` as `encode_response` takes it.
+
+    Args:
+        labels: of the model.
+        ids_K: label rows, best first.
+        scores_K: their scores, descending.
+        min_score: leave out labels below it. Compared in 32 bits: a score that prints as 0.9 passes 0.9.
+    """
+    if min_score is not None:
+        count = int(np.count_nonzero(scores_K >= np.float32(min_score)))
+        ids_K, scores_K = ids_K[:count], scores_K[:count]
+    answers: list[dict[str, Any]] = []
+    for row, score in zip(ids_K.tolist(), scores_K, strict=True):
+        text = labels.text(row)
+        shown = {} if text is None else {"text": text}
+        answers.append({"id": labels.id(row), **shown, "score": score})
+    return {"labels": answers}
+
+
+def encode_response(model: str, version: str, predictions: Sequence[dict[str, Any]]) -> bytes:
+    """A `PredictResponse` as JSON; scores are written with the digits that 32 bits hold."""
+    return orjson.dumps(
+        {"model": model, "version": version, "predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY
+    )
+
+
+def _explained(error: ValidationError) -> MalformedBody | InvalidRequest:
+    """Pydantic's finding in a sentence that names the fields."""
+    faults = error.errors(include_url=False, include_context=False)
+    if faults[0]["type"] == "json_invalid":
+        return MalformedBody(f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
+    shown = [_sentence(fault) for fault in faults[:SHOWN_FAULTS]]
+    if len(faults) > SHOWN_FAULTS:
+        shown.append(f"and {len(faults) - SHOWN_FAULTS} more")
+    return InvalidRequest("; ".join(shown))
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    path = _path(fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = PredictRequest if len(fault["loc"]) == 1 else FeatureVector
+        return f"{path}: this field is unknown; known are {', '.join(known.model_fields)}"
+    message = fault["msg"].removeprefix("Value error, ")
+    sentence = f"{path}: {message[:1].lower()}{message[1:]}"
+    if fault["type"] == "value_error":
+        return sentence
+    return f"{sentence}, found {_shown(fault['input'])}"
+
+
+def _path(location: Sequence[int | str]) -> str:
+    """A place in the body as a programmer writes it: ``features[2].indices[0]``."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return path.removeprefix(".") or "the body"
+
+
+def _shown(value: object) -> str:
+    """A value from the body as short JSON; lists and objects by their kind only."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"

@@ -1,0 +1,186 @@
+"""Every setting of the service: one frozen dataclass that is also the table behind the flags and the documentation.
+
+A value comes from the command line, else from its ``XMC_*`` variable, else from its default. This is the only module
+that knows the names of the variables; whoever starts the service passes the environment in.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_type_hints
+
+from service.errors import SettingsError
+from service.processors import available_processors
+
+PREFIX = "XMC_"
+
+Device = Literal["auto", "cpu", "cuda"]
+LogFormat = Literal["json", "console"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """How one setting is written, read and explained.
+
+    Attributes:
+        parse: turns the written text into the value; raises ValueError when it cannot.
+        summary: one sentence for ``--help`` and the table in ``service/README.md``.
+        expected: the words of an error message for what `parse` takes.
+        minimum: smallest value, for numbers.
+        maximum: largest value, for numbers.
+        choices: the only values, for words.
+        default: the default in words, where the plain value would not say it.
+        flag: the command-line flag, where it is not the name of the setting.
+    """
+
+    parse: Callable[[str], Any]
+    summary: str
+    expected: str
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    choices: tuple[str, ...] = ()
+    default: str = ""
+    flag: str = ""
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    return tuple(Path(part) for part in text.split(os.pathsep) if part)
+
+
+def _whole(summary: str, minimum: float, maximum: float = math.inf, *, default: str = "") -> Option:
+    return Option(int, summary, "a whole number", minimum, maximum, default=default)
+
+
+def _number(summary: str, maximum: float) -> Option:
+    return Option(float, summary, "a number", 0, maximum)
+
+
+def _word(summary: str, *choices: str) -> Option:
+    return Option(str, summary, "one of " + ", ".join(choices), choices=choices)
+
+
+_BUNDLES = Option(
+    _paths,
+    f"Bundle folders to serve, separated by '{os.pathsep}' in the variable; the flag is repeated instead.",
+    "folders",
+    default="none: required",
+    flag="--bundle",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one serving process; build it with `load_settings`."""
+
+    bundles: Annotated[tuple[Path, ...], _BUNDLES] = ()
+    device: Annotated[
+        Device, _word("Where models run; cuda without a CUDA device is an error.", "auto", "cpu", "cuda")
+    ] = "auto"
+    host: Annotated[str, Option(str, "Address to listen on.", "an address")] = "127.0.0.1"
+    port: Annotated[int, _whole("Port to listen on; 0 takes a free one.", 0, 65535)] = 8000
+    metrics_port: Annotated[
+        int | None, _whole("A second port for /metrics alone; 0 takes a free one.", 0, 65535, default="none")
+    ] = None
+    max_batch_rows: Annotated[int, _whole("Most queries in one batch.", 1)] = 64
+    max_batch_tokens: Annotated[
+        int, _whole("Most tokens in one batch, padding included; one longer query runs alone.", 1)
+    ] = 16384
+    max_wait_ms: Annotated[float, _number("How long a free model waits for more queries; 0 starts at once.", 1000)] = (
+        0.0
+    )
+    queue_rows: Annotated[
+        int, _whole("Most queries that wait for one model; beyond it requests are refused with 429.", 1)
+    ] = 128
+    max_k: Annotated[int, _whole("Most labels a request may ask for.", 1)] = 100
+    max_queries: Annotated[int, _whole("Most queries in one request; at most the queue's rows.", 1)] = 64
+    max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
+    threads: Annotated[
+        int, _whole("Threads for one model.", 1, 1024, default="the container's share of processors")
+    ] = field(default_factory=available_processors)
+    drain_seconds: Annotated[
+        float, _number("How long answers go on after SIGTERM, so that load balancers notice.", 3600)
+    ] = 5.0
+    log_format: Annotated[
+        LogFormat, _word("One readable line or one JSON object for each event.", "console", "json")
+    ] = "console"
+
+    def __post_init__(self) -> None:
+        if self.max_queries > self.queue_rows:
+            raise SettingsError(
+                f"{variable('max_queries')} is {self.max_queries}, but must be at most {variable('queue_rows')}, "
+                f"which is {self.queue_rows}: such a request could never be taken"
+            )
+        if self.metrics_port is not None and self.metrics_port == self.port != 0:
+            raise SettingsError(
+                f"{variable('metrics_port')} and {variable('port')} are both {self.port}: they must differ"
+            )
+
+
+def options() -> dict[str, Option]:
+    """The options of `Settings` by field name, in order of declaration."""
+    hints = get_type_hints(Settings, include_extras=True)
+    return {item.name: hints[item.name].__metadata__[0] for item in fields(Settings)}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """The command-line flag of a setting."""
+    return options()[name].flag or "--" + name.replace("_", "-")
+
+
+def default_text(name: str) -> str:
+    """The default of a setting as the help and the documentation write it."""
+    option = options()[name]
+    if option.default:
+        return option.default
+    value = next(item.default for item in fields(Settings) if item.name == name)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def load_settings(flags: Mapping[str, str], environment: Mapping[str, str]) -> Settings:
+    """Settings from the command line, the environment and the defaults, in this order.
+
+    Args:
+        flags: text given on the command line, by field name; several bundles joined as in the variable.
+        environment: the process's variables; those that do not begin with ``XMC_`` are ignored.
+
+    Raises:
+        SettingsError: a value is not of its kind or out of range, or a variable is unknown.
+    """
+    known = {variable(name): name for name in options()}
+    for written in environment:
+        if written.startswith(PREFIX) and written not in known:
+            nearest = difflib.get_close_matches(written, known, n=1, cutoff=0.0)[0]
+            raise SettingsError(f"the environment variable {written} is unknown; the nearest known one is {nearest}")
+    values: dict[str, Any] = {}
+    for name, option in options().items():
+        if name in flags:
+            values[name] = _read(option, flags[name], flag(name))
+        elif variable(name) in environment:
+            values[name] = _read(option, environment[variable(name)], variable(name))
+    return Settings(**values)
+
+
+def _read(option: Option, text: str, written: str) -> object:
+    """The value of one written setting."""
+    try:
+        value = option.parse(text)
+    except ValueError:
+        raise SettingsError(f"{written} must be {option.expected}, found {text!r}") from None
+    if option.choices and value not in option.choices:
+        raise SettingsError(f"{written} must be {option.expected}, found {text!r}")
+    if isinstance(value, int | float) and not option.minimum <= value <= option.maximum:
+        bounds = f"at least {option.minimum:g}"
+        if option.maximum < math.inf:
+            bounds = f"between {option.minimum:g} and {option.maximum:g}"
+        raise SettingsError(f"{written} must be {bounds}, found {text}")
+    return cast(object, value)

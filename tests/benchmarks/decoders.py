@@ -1,0 +1,91 @@
+"""Times of top-k selection and of the decoders on one thread.
+
+    OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python -m tests.benchmarks.decoders
+
+Sizes are those of the embedded sample (28,077 labels); scores are random. Each figure is the best of many runs, in
+milliseconds per query.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, random_array
+
+from service.bundle.manifest import DeclareSection, HashSection, MachSection
+from service.decoders.declare import DeclareDecoder, factor_search
+from service.decoders.mach import MachDecoder
+from service.topk import select
+
+LABELS, REPETITIONS, BUCKETS = 28_077, 16, 1024
+ROWS, VOTES_PER_ROW, RANK = 37_000, 4.5, 200
+QUERY_COUNTS = (1, 8, 64)
+RUNS = 30
+
+
+def main() -> None:
+    """Print one line a case."""
+    rng = np.random.default_rng(0)
+    for case, count, seconds in (*selections(rng), *mach(rng), *declare(rng)):
+        print(f"{case:40} Q={count:<3} {1000 * seconds / count:8.4f} ms/query")
+
+
+def selections(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
+    for count in QUERY_COUNTS:
+        scores_QL = rng.standard_normal((count, LABELS), dtype=np.float32)
+        scores_LQ = np.ascontiguousarray(scores_QL.T)
+        for k in (5, 100):
+            yield f"select k={k}", count, best(partial(select, scores_QL, k))
+            yield f"select k={k}, transposed", count, best(partial(select, scores_LQ.T, k))
+            yield f"argpartition k={k}", count, best(partial(argpartition, scores_QL, k))
+
+
+def mach(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
+    buckets_RL = rng.integers(0, BUCKETS, (REPETITIONS, LABELS)).astype(np.uint16)
+    for aggregation in ("sum_logits", "mean_prob", "min", "median"):
+        section = MachSection(
+            repetitions=REPETITIONS,
+            buckets=BUCKETS,
+            aggregation=aggregation,
+            activation="sigmoid",
+            hash=HashSection(seed=0),
+        )
+        decoder = MachDecoder(section, buckets_RL)
+        for count in QUERY_COUNTS:
+            logits = rng.standard_normal((count, REPETITIONS, BUCKETS), dtype=np.float32)
+            yield f"mach {aggregation}", count, best(partial(decoder.decode, {"bucket_logits": logits}, 5))
+
+
+def declare(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
+    density = VOTES_PER_ROW / LABELS
+    votes_NL = csr_array(random_array((ROWS, LABELS), density=density, rng=rng, dtype=np.float32))
+    factors_LC = rng.standard_normal((LABELS, RANK), dtype=np.float32)
+    section = DeclareSection(rank=RANK, neighbours=25, recovery="factors")
+    decoder = DeclareDecoder(section, votes_NL, factor_search(votes_NL, factors_LC))
+    for count in QUERY_COUNTS:
+        embeddings = rng.standard_normal((count, RANK), dtype=np.float32)
+        yield "declare factors", count, best(partial(decoder.decode, {"embedding": embeddings}, 5))
+
+
+def argpartition(scores_QL: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """The usual way, for comparison; its ties are not exact."""
+    ids = np.argpartition(scores_QL, LABELS - k, axis=1)[:, LABELS - k :]
+    order = np.lexsort((ids, -np.take_along_axis(scores_QL, ids, axis=1)), axis=1)
+    return np.take_along_axis(ids, order, axis=1)
+
+
+def best(run: Callable[[], object]) -> float:
+    def once() -> float:
+        started = time.perf_counter()
+        run()
+        return time.perf_counter() - started
+
+    return min(once() for _ in range(RUNS))
+
+
+if __name__ == "__main__":
+    main()

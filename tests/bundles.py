@@ -1,0 +1,339 @@
+"""Tiny but real bundles of every method, written through the same doors as export's: for tests only.
+
+The graph is hand-made with ``onnx.helper``: normalised weighted bag of embeddings, one linear head. ``TinyModel`` holds
+its weights and computes the same function in float64, so that tests have a reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from scipy.sparse import csr_array, random_array
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from service.bags import Bag, Features, Query
+from service.bundle import content_version, encode_strings, file_entry, layout, load_bundle
+from service.bundle.manifest import (
+    Activation,
+    Aggregation,
+    DeclareSection,
+    FeatureQuery,
+    FeaturesInput,
+    GoldenAnswer,
+    HashSection,
+    IndexSection,
+    IndexType,
+    MachSection,
+    Manifest,
+    Parity,
+    Precision,
+    Recovery,
+    ScoredLabel,
+    TextInput,
+    UnidecSection,
+)
+from service.engine import Engine
+
+Method = Literal["mach", "declare", "unidec"]
+InputKind = Literal["text", "features"]
+
+METHODS: tuple[Method, ...] = ("mach", "declare", "unidec")
+INPUT_KINDS: tuple[InputKind, ...] = ("text", "features")
+
+WORDS = (
+    *("the", "a", "for", "of", "and", "fast", "small", "web", "mail", "server", "client", "library", "python", "image"),
+    *("editor", "game", "network", "tool", "font", "data"),
+)
+MAX_TOKENS = 16
+DIMENSION = 30
+GOLDEN_TEXTS = ("a fast web server", "python library for image data", "unheard-of words")
+GOLDEN_FEATURES = (Features((0, 7), (1.0, 0.5)), Features((29,), (-2.0,)), Features((), ()))
+GOLDEN_K = 5
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a tiny bundle is; the defaults suit most tests."""
+
+    method: Method = "mach"
+    input: InputKind = "text"
+    name: str = "tiny"
+    label_count: int = 40
+    has_label_texts: bool = True
+    precision: Precision = "fp32"
+    seed: int = 0
+    repetitions: int = 4
+    buckets: int = 16
+    aggregation: Aggregation = "sum_logits"
+    activation: Activation = "sigmoid"
+    rank: int = 6
+    row_count: int = 50
+    neighbours: int = 7
+    recovery: Recovery = "factors"
+    half_dimension: int = 4
+    index: IndexType = "flat"
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """The weights of a tiny bundle.
+
+    Attributes:
+        embeddings: (vocabulary or features, 8).
+        head: (8, width of the output).
+        tables: what the method adds, by file name; UniDEC's label vectors and DECLARE's rows under "vectors".
+    """
+
+    spec: Spec
+    embeddings: NDArray[np.float32]
+    head: NDArray[np.float32]
+    tables: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def encode(self, bags: Sequence[Bag]) -> NDArray[np.float64]:
+        """The graph's output for each bag, computed in float64 (MACH: (Q, R, B))."""
+        outputs = np.stack([self._encode_one(bag) for bag in bags])
+        if self.spec.method == "mach":
+            return outputs.reshape(len(bags), self.spec.repetitions, self.spec.buckets)
+        return outputs
+
+    def _encode_one(self, bag: Bag) -> NDArray[np.float64]:
+        values = bag.values.astype(np.float64)
+        weights = values / max(np.sqrt((values**2).sum()), 1e-6)
+        output = (weights @ self.embeddings[bag.ids].astype(np.float64)) @ self.head
+        if self.spec.method == "unidec":
+            halves = output.reshape(2, -1)
+            output = (halves / np.maximum(np.linalg.norm(halves, axis=1, keepdims=True), 1e-6) * np.sqrt(0.5)).ravel()
+        return output
+
+
+def write_bundle(path: Path, spec: Spec | None = None) -> TinyModel:
+    """Write a complete bundle, golden answers included, into the new folder ``path``."""
+    spec = spec or Spec()
+    path.mkdir(parents=True)
+    model = _model(spec)
+    if spec.input == "text":
+        _tokenizer().save(str(path / layout.TOKENIZER))
+    onnx.save(_graph(model), str(path / layout.ENCODER))
+    _write_labels(path, spec)
+    _write_tables(path, model)
+    draft = _draft(path, spec)
+    write_manifest(path, draft.model_copy(update={"parity": _PARITY, "golden": _golden(path, draft)}))
+    return model
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json`` of the bundle folder ``path``."""
+    (path / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1))
+
+
+def resign(path: Path) -> None:
+    """Make the manifest agree again with files that a test has changed: sizes, checksums, dtypes, shapes, version."""
+    manifest = Manifest.model_validate_json((path / layout.MANIFEST).read_bytes())
+    files = {name: file_entry(path / name) for name in manifest.files}
+    version = content_version(manifest.input, manifest.method, files)
+    write_manifest(path, manifest.model_copy(update={"files": files, "version": version}))
+
+
+_PARITY = Parity(queries=3, k=GOLDEN_K, max_score_difference=0.0, equal_top_k=1.0)
+
+
+def _model(spec: Spec) -> TinyModel:
+    rng = np.random.default_rng(spec.seed)
+    vocabulary = len(WORDS) + 1 if spec.input == "text" else DIMENSION
+    width = {"mach": spec.repetitions * spec.buckets, "declare": spec.rank, "unidec": 2 * spec.half_dimension}[
+        spec.method
+    ]
+    embeddings = rng.standard_normal((vocabulary, 8)).astype(np.float32)
+    head = rng.standard_normal((8, width)).astype(np.float32)
+    return TinyModel(spec, embeddings, head, _TABLES[spec.method](spec, rng))
+
+
+def _mach_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    buckets_RL = rng.integers(0, spec.buckets, (spec.repetitions, spec.label_count))
+    offsets_RB = np.zeros((spec.repetitions, spec.buckets + 1), dtype=np.int32)
+    for offsets_B, buckets_L in zip(offsets_RB, buckets_RL, strict=True):
+        np.cumsum(np.bincount(buckets_L, minlength=spec.buckets), out=offsets_B[1:])
+    return {
+        layout.MACH_BUCKETS: buckets_RL.astype(layout.bucket_dtype(spec.buckets)),
+        layout.MACH_INVERTED_LABELS: np.argsort(buckets_RL, axis=1, kind="stable").astype(np.int32),
+        layout.MACH_INVERTED_OFFSETS: offsets_RB,
+    }
+
+
+def _declare_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    votes_NL = csr_array(random_array((spec.row_count, spec.label_count), density=0.08, rng=rng, dtype=np.float32))
+    votes_NL.sort_indices()
+    factors_LC, _ = np.linalg.qr(rng.standard_normal((spec.label_count, spec.rank)))
+    factors_LC = factors_LC.astype(np.float32)
+    tables = {
+        layout.DECLARE_VOTES_INDPTR: votes_NL.indptr.astype(np.int64),
+        layout.DECLARE_VOTES_INDICES: votes_NL.indices.astype(np.int32),
+        layout.DECLARE_VOTES_DATA: votes_NL.data,
+    }
+    if spec.recovery == "factors":
+        return tables | {layout.DECLARE_FACTORS: factors_LC}
+    return tables | {"vectors": votes_NL @ factors_LC}
+
+
+def _unidec_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    halves = rng.standard_normal((spec.label_count, 2, spec.half_dimension))
+    halves *= np.sqrt(0.5) / np.linalg.norm(halves, axis=2, keepdims=True)
+    return {"vectors": halves.reshape(spec.label_count, -1).astype(np.float32)}
+
+
+_TABLES = {"mach": _mach_tables, "declare": _declare_tables, "unidec": _unidec_tables}
+
+
+def _write_tables(path: Path, model: TinyModel) -> None:
+    for name, table in model.tables.items():
+        if name.endswith(".npy"):
+            np.save(path / name, table)
+    if model.spec.method == "unidec":
+        faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.UNIDEC_INDEX))
+    if model.spec.method == "declare" and model.spec.recovery == "rows":
+        faiss.write_index(_index("flat", model.tables["vectors"]), str(path / layout.DECLARE_ROWS))
+
+
+def _index(kind: IndexType, vectors: NDArray[np.float32]) -> Any:
+    dimension = vectors.shape[1]
+    index: Any
+    if kind == "flat":
+        index = faiss.IndexFlatIP(dimension)
+    elif kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dimension, 8, faiss.METRIC_INNER_PRODUCT)
+    else:
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, 4, faiss.METRIC_INNER_PRODUCT)
+        index.cp.min_points_per_centroid = 1
+        index.train(vectors)
+    index.add(vectors)
+    return index
+
+
+def _write_labels(path: Path, spec: Spec) -> None:
+    strings = {layout.LABEL_IDS: (layout.LABEL_ID_OFFSETS, [f"label-{row:02d}" for row in range(spec.label_count)])}
+    if spec.has_label_texts:
+        texts = [f"Étiquette {row}" for row in range(spec.label_count)]
+        strings[layout.LABEL_TEXTS] = (layout.LABEL_TEXT_OFFSETS, texts)
+    for text_name, (offsets_name, values) in strings.items():
+        text, offsets = encode_strings(values)
+        (path / text_name).write_bytes(text)
+        np.save(path / offsets_name, offsets)
+
+
+def _tokenizer() -> Tokenizer:
+    vocabulary = {word: row for row, word in enumerate(["[UNK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def _draft(path: Path, spec: Spec) -> Manifest:
+    method = _section(spec)
+    queries = TextInput(max_tokens=MAX_TOKENS) if spec.input == "text" else FeaturesInput(dimension=DIMENSION)
+    files = {file.name: file_entry(file) for file in path.iterdir()}
+    return Manifest(
+        name=spec.name,
+        version=content_version(queries, method, files),
+        created_with={"onnx": onnx.__version__},
+        input=queries,
+        label_count=spec.label_count,
+        has_label_texts=spec.has_label_texts,
+        precision=spec.precision,
+        method=method,
+        files=files,
+    )
+
+
+def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection:
+    if spec.method == "mach":
+        return MachSection(
+            repetitions=spec.repetitions,
+            buckets=spec.buckets,
+            aggregation=spec.aggregation,
+            activation=spec.activation,
+            hash=HashSection(seed=spec.seed),
+        )
+    if spec.method == "declare":
+        return DeclareSection(rank=spec.rank, neighbours=spec.neighbours, recovery=spec.recovery)
+    return UnidecSection(dimension=2 * spec.half_dimension, index=IndexSection(type=spec.index, recall=1.0))
+
+
+def _golden(path: Path, draft: Manifest) -> tuple[GoldenAnswer, ...]:
+    engine = Engine.open(load_bundle(path, draft), device="cpu")
+    queries: tuple[Query, ...] = GOLDEN_TEXTS if draft.input.kind == "text" else GOLDEN_FEATURES
+    top = engine.run(engine.prepare(queries), GOLDEN_K).top
+    return tuple(
+        GoldenAnswer(
+            query=query
+            if isinstance(query, str)
+            else FeatureQuery(indices=tuple(query.indices), values=tuple(query.values)),
+            labels=tuple(
+                ScoredLabel(id=engine.labels.id(row), score=score)
+                for row, score in zip(ids_K.tolist(), scores_K.tolist(), strict=True)
+            ),
+        )
+        for query, ids_K, scores_K in zip(queries, top.ids_QK, top.scores_QK, strict=True)
+    )
+
+
+def _graph(model: TinyModel) -> onnx.ModelProto:
+    constants = {
+        "embeddings": model.embeddings,
+        "head": model.head,
+        "tiny": np.array(1e-6, dtype=np.float32),
+        "width": np.array([1], dtype=np.int64),
+        "last": np.array([2], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node("Gather", ["embeddings", "ids"], ["embedded"]),
+        helper.make_node("ReduceL2", ["values", "width"], ["norms"], keepdims=1),
+        helper.make_node("Max", ["norms", "tiny"], ["safe_norms"]),
+        helper.make_node("Div", ["values", "safe_norms"], ["weights"]),
+        helper.make_node("Unsqueeze", ["weights", "width"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "embedded"], ["pooled_rows"]),
+        helper.make_node("Squeeze", ["pooled_rows", "width"], ["pooled"]),
+        helper.make_node("MatMul", ["pooled", "head"], ["scores"]),
+    ]
+    spec = model.spec
+    if spec.method == "mach":
+        output, shape = "bucket_logits", [spec.repetitions, spec.buckets]
+        constants["shape"] = np.array([-1, *shape], dtype=np.int64)
+        nodes.append(helper.make_node("Reshape", ["scores", "shape"], [output]))
+    elif spec.method == "declare":
+        output, shape = "embedding", [spec.rank]
+        nodes.append(helper.make_node("Identity", ["scores"], [output]))
+    else:
+        output, shape = "query", [2 * spec.half_dimension]
+        constants["split"] = np.array([-1, 2, spec.half_dimension], dtype=np.int64)
+        constants["joined"] = np.array([-1, *shape], dtype=np.int64)
+        constants["half"] = np.array(np.sqrt(0.5), dtype=np.float32)
+        nodes += [
+            helper.make_node("Reshape", ["scores", "split"], ["halves"]),
+            helper.make_node("ReduceL2", ["halves", "last"], ["half_norms"], keepdims=1),
+            helper.make_node("Max", ["half_norms", "tiny"], ["safe_half_norms"]),
+            helper.make_node("Div", ["halves", "safe_half_norms"], ["normal_halves"]),
+            helper.make_node("Mul", ["normal_halves", "half"], ["scaled"]),
+            helper.make_node("Reshape", ["scaled", "joined"], [output]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        inputs=[
+            helper.make_tensor_value_info("ids", TensorProto.INT64, ["Q", "T"]),
+            helper.make_tensor_value_info("values", TensorProto.FLOAT, ["Q", "T"]),
+        ],
+        outputs=[helper.make_tensor_value_info(output, TensorProto.FLOAT, ["Q", *shape])],
+        initializer=[numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model_proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model_proto)
+    return model_proto

@@ -1,0 +1,51 @@
+"""What every test gets without asking: a clean environment, one Hypothesis profile, GPU tests only where a GPU is."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+# Times on shared machines say nothing. CI draws the same examples every time; elsewhere each run tries new ones.
+settings.register_profile("xmcserve", deadline=None, derandomize="CI" in os.environ, print_blob=True)
+settings.load_profile("xmcserve")
+
+LEFT_OUT = pytest.StashKey[str]()
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of the developer's shell must not reach a test."""
+    for name in os.environ:
+        if name.startswith("XMC_"):
+            monkeypatch.delenv(name)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave tests that need a GPU out of the run, rather than skip them, where none can be used."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    missing = _missing_for_gpu()
+    if missing:
+        items[:] = [item for item in items if item not in marked]
+        config.hook.pytest_deselected(items=marked)
+        config.stash[LEFT_OUT] = f"{len(marked)} gpu tests are left out: {missing}"
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    """Say what was left out, and why."""
+    return config.stash.get(LEFT_OUT, "")
+
+
+def _missing_for_gpu() -> str:
+    """Why GPU tests cannot run here, or nothing when they can."""
+    import onnxruntime
+    import torch
+
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        return "this ONNX Runtime is built without CUDA (install the gpu extra instead of cpu)"
+    return ""

@@ -1,0 +1,98 @@
+"""What a bundle stores comes back as it was: manifests through JSON, label strings through their tables."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from service.bundle import Manifest, content_version, encode_strings
+from service.bundle.labels import StringTable
+from service.bundle.manifest import (
+    DeclareSection,
+    FeatureQuery,
+    FeaturesInput,
+    FileEntry,
+    GoldenAnswer,
+    HashSection,
+    IndexSection,
+    MachSection,
+    Parity,
+    TextInput,
+    UnidecSection,
+)
+
+SHARES = st.floats(0, 1)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+COUNTS = st.integers(1, 10**9)
+TEXTS = st.text()  # without surrogates, as JSON needs it
+
+HASHES = st.builds(HashSection, seed=st.integers(0, 2**32 - 1))
+METHODS = st.one_of(
+    st.builds(MachSection, repetitions=COUNTS, buckets=st.integers(2, 10**6), hash=HASHES),
+    st.builds(DeclareSection, rank=COUNTS, neighbours=COUNTS),
+    st.builds(UnidecSection, dimension=COUNTS, index=st.builds(IndexSection, recall=SHARES)),
+)
+FILES = st.dictionaries(
+    TEXTS,
+    st.builds(
+        FileEntry,
+        size=st.integers(0, 2**50),
+        sha256=st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+        shape=st.none() | st.lists(st.integers(0, 2**40), max_size=3).map(tuple),
+    ),
+    max_size=4,
+)
+FEATURE_QUERIES = st.builds(
+    FeatureQuery, indices=st.lists(COUNTS, max_size=4).map(tuple), values=st.lists(FINITE, max_size=4).map(tuple)
+)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    """Any manifest whose golden queries are of its input's kind and whose version fits."""
+    text = draw(st.booleans())
+    queries = draw(st.builds(TextInput, max_tokens=COUNTS) if text else st.builds(FeaturesInput, dimension=COUNTS))
+    method, files = draw(METHODS), draw(FILES)
+    labels = st.lists(st.fixed_dictionaries({"id": TEXTS, "score": FINITE}), min_size=1, max_size=3).map(tuple)
+    answers = st.builds(GoldenAnswer, query=TEXTS if text else FEATURE_QUERIES, labels=labels)
+    return Manifest(
+        name=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)),
+        version=content_version(queries, method, files),
+        created_with=draw(st.dictionaries(TEXTS, TEXTS, max_size=3)),
+        input=queries,
+        label_count=draw(COUNTS),
+        has_label_texts=draw(st.booleans()),
+        precision=draw(st.sampled_from(["fp32", "fp16", "int8"])),
+        method=method,
+        files=files,
+        parity=draw(st.none() | st.builds(Parity, max_score_difference=st.floats(0, 1e9), equal_top_k=SHARES)),
+        golden=draw(st.lists(answers, max_size=3).map(tuple)),
+    )
+
+
+@given(manifests())
+def test_a_manifest_comes_back_from_json_with_the_same_version(manifest: Manifest) -> None:
+    back = Manifest.model_validate_json(manifest.model_dump_json())
+    assert back == manifest
+    assert content_version(back.input, back.method, back.files) == manifest.version
+
+
+@given(manifests(), st.data())
+def test_an_unknown_key_anywhere_is_refused(manifest: Manifest, data: st.DataObject) -> None:
+    content = json.loads(manifest.model_dump_json())
+    places = [content, content["input"], content["method"], *content["files"].values(), *content["golden"]]
+    data.draw(st.sampled_from(places))["unheard_of"] = 1
+    with pytest.raises(ValidationError, match="unheard_of"):
+        Manifest.model_validate_json(json.dumps(content))
+
+
+@given(st.lists(TEXTS))
+def test_strings_come_back_from_their_table(strings: list[str]) -> None:
+    text, offsets = encode_strings(strings)
+    table = StringTable(np.frombuffer(text, dtype=np.uint8), offsets)
+    assert [table[row] for row in range(len(table))] == strings

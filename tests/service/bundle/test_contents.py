@@ -1,0 +1,138 @@
+"""Arrays of the wrong kind or with impossible contents are refused, even when every checksum agrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.bundle import layout, open_bundle
+from service.errors import BundleError
+from tests.bundles import resign
+from tests.service.bundle.damage import ArrayChange, change_array
+
+Copy = Callable[..., Path]
+
+
+ARRAY_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
+    ("mach", layout.MACH_BUCKETS, lambda a: a.astype(np.int64), "expected dtype uint8, found int64"),
+    ("mach", layout.MACH_BUCKETS, lambda a: a[:, :-1], r"expected shape \(4, 40\), found \(4, 39\)"),
+    ("mach", layout.MACH_BUCKETS, np.ravel, r"expected shape \(4, 40\), found \(160,\)"),
+    ("mach", layout.MACH_BUCKETS, np.asfortranarray, "expected a little-endian array in C order, found"),
+    (
+        "mach",
+        layout.MACH_INVERTED_LABELS,
+        lambda a: a.astype(">i4"),
+        "expected a little-endian array in C order, found >i4",
+    ),
+    ("declare", layout.DECLARE_FACTORS, lambda a: a[:, :-1], r"expected shape \(40, 6\), found \(40, 5\)"),
+    ("declare", layout.DECLARE_VOTES_INDPTR, lambda a: a[:, None], r"expected shape \(any\), found \(51, 1\)"),
+    ("declare", layout.DECLARE_VOTES_DATA, lambda a: a.astype(np.float64), "expected dtype float32, found float64"),
+    ("mach", layout.LABEL_ID_OFFSETS, lambda a: a[:-1], r"expected shape \(41\), found \(40,\)"),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "change", "sentence"), ARRAY_DAMAGES)
+def test_arrays_of_the_wrong_kind(copy: Copy, method: str, name: str, change: ArrayChange, sentence: str) -> None:
+    path = copy(method=method)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
+def put(row: object, value: float) -> ArrayChange:
+    """A change that sets one entry."""
+
+    def change(array: NDArray[Any]) -> NDArray[Any]:
+        array[row] = value
+        return array
+
+    return change
+
+
+def swapped(array: NDArray[Any]) -> NDArray[Any]:
+    array[0, [0, 1]] = array[0, [1, 0]]
+    return array
+
+
+CONTENT_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
+    ("mach", layout.MACH_BUCKETS, put((3, 39), 16), "expected bucket numbers below 16, found 16"),
+    (
+        "mach",
+        layout.MACH_INVERTED_OFFSETS,
+        put((2, 5), 99),
+        "expected the bucket sizes of buckets.npy, found others in repetition 2",
+    ),
+    (
+        "mach",
+        layout.MACH_INVERTED_OFFSETS,
+        lambda a: a + 1,
+        "expected the bucket sizes of buckets.npy, found others in repetition 0",
+    ),
+    (
+        "mach",
+        layout.MACH_INVERTED_LABELS,
+        swapped,
+        "expected the labels of buckets.npy by bucket, then row, found others in repetition 0",
+    ),
+    ("declare", layout.DECLARE_VOTES_INDPTR, put(0, 1), "expected a first offset of 0, found 1"),
+    ("declare", layout.DECLARE_VOTES_INDPTR, put(1, 999), "expected offsets that never fall, found falling ones"),
+    ("declare", layout.DECLARE_VOTES_INDPTR, lambda a: a[:1], "expected at least one training row, found 1 offsets"),
+    (
+        "declare",
+        layout.DECLARE_VOTES_INDICES,
+        lambda a: a[:-1],
+        r"expected \d+ entries as votes.indptr.npy says, found \d+",
+    ),
+    (
+        "declare",
+        layout.DECLARE_VOTES_DATA,
+        lambda a: a[:-1],
+        r"expected \d+ entries as votes.indptr.npy says, found \d+",
+    ),
+    ("declare", layout.DECLARE_VOTES_INDICES, put(0, 40), r"expected label rows in 0\.\.39, found one outside"),
+    ("declare", layout.DECLARE_VOTES_INDICES, put(0, -1), r"expected label rows in 0\.\.39, found one outside"),
+    (
+        "declare",
+        layout.DECLARE_VOTES_INDICES,
+        lambda a: a[::-1].copy(),
+        "expected ascending, distinct labels in each row",
+    ),
+    ("declare", layout.DECLARE_VOTES_DATA, put(0, 0.0), "expected finite votes above 0"),
+    ("declare", layout.DECLARE_VOTES_DATA, put(0, np.nan), "expected finite votes above 0"),
+    ("declare", layout.DECLARE_FACTORS, put((0, 0), np.inf), "expected finite numbers, found NaN or infinity"),
+    ("mach", layout.LABEL_ID_OFFSETS, put(0, 1), "expected a first offset of 0, found 1"),
+    ("mach", layout.LABEL_ID_OFFSETS, put(1, 99), "expected offsets that never fall, found falling ones"),
+    (
+        "mach",
+        layout.LABEL_TEXT_OFFSETS,
+        put(40, 999),
+        r"expected a last offset of \d+, the size of labels.texts.utf8, found 999",
+    ),
+    ("mach", layout.LABEL_TEXT_OFFSETS, put(1, 1), "expected offsets between characters, found one inside a character"),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "change", "sentence"), CONTENT_DAMAGES)
+def test_contents_that_contradict_themselves(
+    copy: Copy, method: str, name: str, change: ArrayChange, sentence: str
+) -> None:
+    path = copy(method=method)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
+def test_label_texts_must_be_utf8(copy: Copy) -> None:
+    path = copy()
+    file = path / layout.LABEL_TEXTS
+    file.write_bytes(b"\xff" + file.read_bytes()[1:])
+    resign(path)
+    with pytest.raises(BundleError, match=r"labels\.texts\.utf8: expected UTF-8, found invalid start byte at byte 0"):
+        open_bundle(path)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.bundle import content_version, encode_strings, file_entry
+from service.bundle.files import map_array, map_bytes
+from service.bundle.labels import StringTable
+from service.bundle.layout import bucket_dtype
+from service.bundle.manifest import DeclareSection, FeaturesInput, FileEntry, TextInput
+
+SECTION = DeclareSection(rank=3, neighbours=2, recovery="rows")
+
+
+def test_an_entry_holds_size_and_digest(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"abc")
+    assert file_entry(tmp_path / "a.onnx") == FileEntry(size=3, sha256=hashlib.sha256(b"abc").hexdigest())
+
+
+def test_an_array_entry_holds_dtype_and_shape_as_well(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 0), dtype=np.uint16))
+    entry = file_entry(tmp_path / "a.npy")
+    assert (entry.dtype, entry.shape) == ("uint16", (2, 0))
+
+
+def test_other_numpy_files_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / "a.npy").open("wb") as stream:
+        np.savez(stream, a=np.zeros(2))
+    with pytest.raises(ValueError, match="magic string"):
+        map_array(tmp_path / "a.npy")
+
+
+def test_the_version_covers_what_decides_an_answer_and_nothing_else() -> None:
+    files = {"a": FileEntry(size=1, sha256="0" * 64), "b": FileEntry(size=2, sha256="1" * 64)}
+    version = content_version(TextInput(max_tokens=8), SECTION, files)
+    assert len(version) == 12
+    assert version == content_version(TextInput(max_tokens=8), SECTION, dict(reversed(files.items())))
+    others = {
+        content_version(TextInput(max_tokens=9), SECTION, files),
+        content_version(FeaturesInput(dimension=8), SECTION, files),
+        content_version(TextInput(max_tokens=8), SECTION.model_copy(update={"rank": 4}), files),
+        content_version(TextInput(max_tokens=8), SECTION, {"a": files["a"]}),
+        content_version(TextInput(max_tokens=8), SECTION, {"a": files["b"], "b": files["a"]}),
+    }
+    assert len(others - {version}) == 5
+
+
+@pytest.mark.parametrize(
+    ("buckets", "dtype"), [(256, "uint8"), (257, "uint16"), (65_536, "uint16"), (65_537, "uint32")]
+)
+def test_buckets_take_the_narrowest_type_that_holds_them(buckets: int, dtype: str) -> None:
+    assert bucket_dtype(buckets) == dtype
+    assert np.iinfo(dtype).max >= buckets - 1
+
+
+def test_strings_come_back_by_row(tmp_path: Path) -> None:
+    strings = ["é", "", "plain", "日本"]
+    text, offsets = encode_strings(strings)
+    (tmp_path / "text").write_bytes(text)
+    table = StringTable(map_bytes(tmp_path / "text"), offsets)
+    assert [table[row] for row in range(len(table))] == strings
+    for row in (-1, 4):
+        with pytest.raises(IndexError, match=r"outside 0\.\.3"):
+            table[row]
+
+
+def test_empty_strings_make_an_empty_file(tmp_path: Path) -> None:
+    text, offsets = encode_strings(["", ""])
+    (tmp_path / "text").write_bytes(text)
+    table = StringTable(map_bytes(tmp_path / "text"), offsets)
+    assert (len(table), table[0], table[1]) == (2, "", "")

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from service.bundle import layout, open_bundle
+from service.bundle.manifest import DeclareSection
+from service.decoders import declare
+from service.decoders.declare import DeclareDecoder, factor_search
+from service.errors import BundleError
+from tests.bundles import Spec, TinyModel, resign, write_bundle
+from tests.reference import assert_best, best_labels
+
+
+def decoder(votes_NL: NDArray[np.float32], factors_LC: NDArray[np.float32], neighbours: int) -> DeclareDecoder:
+    section = DeclareSection(rank=factors_LC.shape[1], neighbours=neighbours, recovery="factors")
+    votes = csr_array(votes_NL)
+    return DeclareDecoder(section, votes, factor_search(votes, factors_LC))
+
+
+def reference(
+    embeddings_QC: NDArray[np.float64], votes_NL: NDArray[np.float64], factors_LC: NDArray[np.float64], neighbours: int
+) -> NDArray[np.float64]:
+    """Scores of all labels by the definition: rows of Z by inner product, negative similarities do not vote."""
+    similarities_QN = embeddings_QC @ (votes_NL @ factors_LC).T
+    nearest_QN = best_labels(similarities_QN, neighbours)
+    weights_QN = np.maximum(np.take_along_axis(similarities_QN, nearest_QN, axis=1), 0)
+    return np.einsum("qn,qnl->ql", weights_QN, votes_NL[nearest_QN])
+
+
+def votes_of(model: TinyModel) -> csr_array:
+    parts = (layout.DECLARE_VOTES_DATA, layout.DECLARE_VOTES_INDICES, layout.DECLARE_VOTES_INDPTR)
+    return csr_array(tuple(model.tables[name] for name in parts), shape=(model.spec.row_count, model.spec.label_count))
+
+
+def test_a_worked_example() -> None:
+    """Three rows; the query is nearest to row 2 (similarity 4), then row 0 (1); row 1 is on the far side."""
+    votes_NL = np.array([[1, 1, 0, 0, 0], [0, 0, 0, 0, 2], [0, 2, 1, 0, 0]], dtype=np.float32)
+    factors_LC = np.array([[1], [0], [4], [0], [-1]], dtype=np.float32)
+    embeddings = np.array([[1.0], [-1.0]], dtype=np.float32)
+    top = decoder(votes_NL, factors_LC, 3).decode({"embedding": embeddings}, 5)
+    assert top.ids_QK.tolist() == [[1, 2, 0, 3, 4], [4, 0, 1, 2, 3]]
+    assert top.scores_QK.tolist() == [[9.0, 4.0, 1.0, 0.0, 0.0], [4.0, 0.0, 0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("neighbours", [1, 7, 50, 1000])
+@pytest.mark.parametrize("k", [1, 5, 40, 100])
+def test_votes_agree_with_the_definition(k: int, neighbours: int) -> None:
+    rng = np.random.default_rng(k + neighbours)
+    votes_NL = (rng.random((50, 40)) * (rng.random((50, 40)) < 0.1)).astype(np.float32)
+    factors_LC = rng.standard_normal((40, 6)).astype(np.float32)
+    embeddings_QC = rng.standard_normal((9, 6)).astype(np.float32)
+    top = decoder(votes_NL, factors_LC, neighbours).decode({"embedding": embeddings_QC}, k)
+    expected = reference(embeddings_QC.astype(float), votes_NL.astype(float), factors_LC.astype(float), neighbours)
+    assert_best(top, expected, k)
+
+
+def test_a_query_without_neighbours_gets_the_first_labels() -> None:
+    votes_NL = np.eye(4, 6, dtype=np.float32)
+    top = decoder(votes_NL, np.ones((6, 2), dtype=np.float32), 2).decode({"embedding": np.zeros((1, 2), np.float32)}, 3)
+    assert (top.ids_QK.tolist(), top.scores_QK.tolist()) == ([[0, 1, 2]], [[0.0, 0.0, 0.0]])
+
+
+def test_rows_without_labels_have_no_votes() -> None:
+    votes_NL = np.zeros((5, 3), dtype=np.float32)
+    top = decoder(votes_NL, np.ones((3, 2), dtype=np.float32), 2).decode({"embedding": np.ones((2, 2), np.float32)}, 2)
+    assert top.ids_QK.tolist() == [[0, 1], [0, 1]]
+
+
+def test_equally_near_rows_vote_by_row() -> None:
+    """One neighbour of four equal ones: the first row's label wins."""
+    votes_NL = np.eye(4, dtype=np.float32)
+    top = decoder(votes_NL, np.ones((4, 1), dtype=np.float32), 1).decode({"embedding": np.ones((1, 1), np.float32)}, 1)
+    assert top.ids_QK.tolist() == [[0]]
+
+
+def test_slices_of_a_batch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    votes_NL = (rng.random((50, 40)) < 0.1).astype(np.float32)
+    factors_LC = rng.standard_normal((40, 6)).astype(np.float32)
+    embeddings = {"embedding": rng.standard_normal((9, 6)).astype(np.float32)}
+    whole = decoder(votes_NL, factors_LC, 7).decode(embeddings, 5)
+    monkeypatch.setattr(declare, "DENSE_SCORES", 200)
+    slices = decoder(votes_NL, factors_LC, 7).decode(embeddings, 5)
+    np.testing.assert_array_equal(slices.ids_QK, whole.ids_QK)
+    np.testing.assert_allclose(slices.scores_QK, whole.scores_QK, rtol=1e-5)
+
+
+def test_both_recoveries_give_the_same_answers(tmp_path: Path) -> None:
+    """Label factors with votes, and an index over Z = Y V_c: the same similarities by two roads."""
+    factors = write_bundle(tmp_path / "factors", Spec(method="declare", recovery="factors"))
+    rows = write_bundle(tmp_path / "rows", Spec(method="declare", recovery="rows"))
+    embeddings = np.random.default_rng(5).standard_normal((30, factors.spec.rank)).astype(np.float32)
+    expected = reference(
+        embeddings.astype(float),
+        votes_of(factors).toarray().astype(float),
+        factors.tables[layout.DECLARE_FACTORS].astype(float),
+        factors.spec.neighbours,
+    )
+    assert (votes_of(rows) != votes_of(factors)).nnz == 0
+    for name in ("factors", "rows"):
+        opened = DeclareDecoder.from_bundle(open_bundle(tmp_path / name), threads=1)
+        assert opened.required_outputs == {"embedding": (6,)}
+        assert_best(opened.decode({"embedding": embeddings}, 10), expected, 10)
+
+
+def test_an_index_with_other_rows_than_the_votes_is_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", Spec(method="declare", recovery="rows"))
+    write_bundle(tmp_path / "other", Spec(method="declare", recovery="rows", row_count=51))
+    (tmp_path / "other" / layout.DECLARE_ROWS).rename(tmp_path / "bundle" / layout.DECLARE_ROWS)
+    resign(tmp_path / "bundle")
+    with pytest.raises(BundleError, match=r"rows\.faiss: expected .* 6, 50\), found .* 6, 51\)"):
+        DeclareDecoder.from_bundle(open_bundle(tmp_path / "bundle"), threads=1)

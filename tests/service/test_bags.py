@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from service.bags import Bag, FeatureReader, Features, TextReader, pad
+from service.errors import BundleError, InvalidRequest
+
+VOCABULARY = {"[UNK]": 0, "[CLS]": 1, "a": 5, "b": 2, "c": 9}
+
+
+def tokenizer() -> Tokenizer:
+    made = Tokenizer(models.WordLevel(VOCABULARY, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+def reader(max_tokens: int = 100) -> TextReader:
+    return TextReader(tokenizer(), max_tokens)
+
+
+def contents(bag: Bag) -> dict[int, float]:
+    return dict(zip(bag.ids.tolist(), bag.values.tolist(), strict=True))
+
+
+def test_texts_become_distinct_ascending_ids_with_counts() -> None:
+    (bag,) = reader().read(["c a c zzz a c"])
+    assert (bag.ids.tolist(), bag.values.tolist()) == ([0, 5, 9], [1.0, 2.0, 3.0])
+    assert (bag.ids.dtype, bag.values.dtype, bag.truncated) == (np.int64, np.float32, False)
+
+
+def test_tokens_beyond_the_limit_are_cut_and_reported() -> None:
+    exact, longer = reader(max_tokens=3).read(["a b c", "a b c a"])
+    assert contents(exact) == contents(longer) == {2: 1.0, 5: 1.0, 9: 1.0}
+    assert (exact.truncated, longer.truncated) == (False, True)
+
+
+def test_texts_without_tokens_make_empty_bags() -> None:
+    bags = reader().read(["", "  ", "a"])
+    assert [bag.ids.size for bag in bags] == [0, 0, 1]
+
+
+def test_what_the_tokenizer_file_says_of_lengths_and_special_tokens_is_overruled(tmp_path: Path) -> None:
+    stored = tokenizer()
+    stored.enable_truncation(2)
+    stored.enable_padding(length=10)
+    stored.post_processor = processors.TemplateProcessing(single="[CLS] $A", special_tokens=[("[CLS]", 1)])
+    stored.save(str(tmp_path / "tokenizer.json"))
+    (bag,) = TextReader.open(tmp_path / "tokenizer.json", 100).read(["a a b c"])
+    assert contents(bag) == {2: 1.0, 5: 2.0, 9: 1.0}
+
+
+def test_a_file_that_is_no_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(BundleError, match=r"tokenizer\.json: expected a tokenizer, found"):
+        TextReader.open(tmp_path / "tokenizer.json", 100)
+
+
+def test_a_text_that_is_no_unicode_names_its_query() -> None:
+    with pytest.raises(InvalidRequest, match="query 1: expected Unicode text, found surrogates not allowed"):
+        reader().read(["a", "\ud800"])
+
+
+def test_features_for_a_text_model_and_the_reverse() -> None:
+    with pytest.raises(InvalidRequest, match="query 1: this model takes texts, found features"):
+        reader().read(["a", Features([1], [1.0])])
+    with pytest.raises(InvalidRequest, match="query 0: this model takes features, found a text"):
+        FeatureReader(3).read(["a"])
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "c", "?"]), max_size=12), min_size=1, max_size=8), st.integers(1, 10)
+)
+def test_a_batch_of_texts_counts_each_text_alone(texts: list[list[str]], max_tokens: int) -> None:
+    bags = reader(max_tokens).read([" ".join(words) for words in texts])
+    for words, bag in zip(texts, bags, strict=True):
+        expected = Counter(VOCABULARY.get(word, 0) for word in words[:max_tokens])
+        assert contents(bag) == expected
+        assert bag.ids.tolist() == sorted(expected)
+        assert bag.truncated == (len(words) > max_tokens)
+
+
+def test_threads_share_a_reader() -> None:
+    shared = reader()
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: shared.read(["a b a", "c"]), range(200)))
+    assert all([contents(bag) for bag in bags] == [{2: 1.0, 5: 2.0}, {9: 1.0}] for bags in answers)
+
+
+def test_features_are_sorted_with_their_values() -> None:
+    (bag,) = FeatureReader(8).read([Features([7, 0, 3], [0.5, -1.0, 0.0])])
+    assert (bag.ids.tolist(), bag.values.tolist()) == ([0, 3, 7], [-1.0, 0.0, 0.5])
+    assert (bag.ids.dtype, bag.values.dtype) == (np.int64, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("features", "sentence"),
+    [
+        (Features([1, 2], [1.0]), r"expected as many values as indices, found 1 values and 2 indices"),
+        (Features([8], [1.0]), r"expected feature indices in 0\.\.7, found 8"),
+        (Features([0, -1], [1.0, 1.0]), r"expected feature indices in 0\.\.7, found -1"),
+        (Features([2**70], [1.0]), r"expected feature indices in 0\.\.7, found 1180591620717411303424"),
+        (Features([3, 1, 3], [1.0, 1.0, 2.0]), r"expected distinct feature indices, found 3 twice"),
+        (Features([1], [float("nan")]), r"expected finite 32-bit feature values, found nan"),
+        (Features([1, 2], [0.0, 1e39]), r"expected finite 32-bit feature values, found 1e\+39"),
+    ],
+)
+def test_features_that_cannot_be_used_name_query_and_fault(features: Features, sentence: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"query 1: {sentence}"):
+        FeatureReader(8).read([Features([0], [1.0]), features])
+
+
+def test_padding_contributes_nothing() -> None:
+    bags = FeatureReader(9).read([Features([4], [2.0]), Features([], []), Features([8, 5], [1.0, 3.0])])
+    ids_QT, values_QT = pad(bags)
+    assert ids_QT.tolist() == [[4, 0], [0, 0], [5, 8]]
+    assert values_QT.tolist() == [[2.0, 0.0], [0.0, 0.0], [3.0, 1.0]]
+
+
+def test_empty_bags_are_padded_to_one() -> None:
+    ids_QT, values_QT = pad(FeatureReader(9).read([Features([], [])] * 2))
+    assert ids_QT.shape == values_QT.shape == (2, 1)

@@ -1,0 +1,66 @@
+"""The state of an unfinished run, in one file that is replaced at once.
+
+A run draws all its randomness from (seed, epoch), so weights, optimiser moments and the epoch's number are the whole
+state. It is kept as safetensors (no pickle); the header carries the numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+MODEL = "model."
+OPTIMISER = "optimiser."
+
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        epoch: epochs done.
+        best: best value of the selection measure so far.
+        best_epoch: the epoch it belongs to.
+    """
+
+    epoch: int = 0
+    best: float = float("-inf")
+    best_epoch: int = 0
+
+
+def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, progress: Progress) -> None:
+    """Replace the checkpoint: readers see the old one or the new one, never a part."""
+    tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"{OPTIMISER}{index}.{name}": value for name, value in state.items()}
+    save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Progress:
+    """Continue where `save_checkpoint` stopped."""
+    weights: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    with safe_open(path, framework="pt") as file:
+        progress = Progress(**json.loads(file.metadata()["progress"]))
+        for name in file.keys():  # noqa: SIM118 (not a dict)
+            if name.startswith(MODEL):
+                weights[name.removeprefix(MODEL)] = file.get_tensor(name)
+            else:
+                index, key = name.removeprefix(OPTIMISER).split(".", 1)
+                moments.setdefault(int(index), {})[key] = file.get_tensor(name)
+    model.load_state_dict(weights)
+    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    return progress
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors beside ``path`` and rename."""
+    partial = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial, metadata)
+    partial.replace(path)

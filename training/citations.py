@@ -1,0 +1,45 @@
+"""The papers behind each recipe, as BibTeX: `xmc-train cite RECIPE` prints what you ran."""
+
+from __future__ import annotations
+
+MACH = """@inproceedings{medini2019mach,
+  title     = {Extreme Classification in Log Memory using Count-Min Sketch: A Case Study of Amazon Search with 50M
+  Products}, author    = {Medini, Tharun and Huang, Qixuan and Wang, Yiqiu and Mohan, Vijai and Shrivastava, Anshumali},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2019}
+}"""
+
+DECLARE = """@misc{declare,
+  title        = {{DECLARE}},
+  howpublished = {OpenReview, forum MIZAzmfsGz},
+  note         = {Workshop paper}
+}"""
+
+UNIDEC = """@inproceedings{unidec2025,
+  title     = {UniDEC: Unified Dual Encoder and Classifier Training for Extreme Multi-Label Classification},
+  booktitle = {Proceedings of the ACM Web Conference},
+  year      = {2025}
+}"""
+
+HALKO = """@article{halko2011,
+  title   = {Finding Structure with Randomness: Probabilistic Algorithms for Constructing Approximate Matrix
+  Decompositions}, author  = {Halko, Nathan and Martinsson, Per-Gunnar and Tropp, Joel A.},
+  journal = {SIAM Review},
+  volume  = {53},
+  number  = {2},
+  year    = {2011}
+}"""
+
+DEXML = """@inproceedings{gupta2024dexml,
+  title     = {Dual-Encoders for Extreme Multi-Label Classification},
+  author    = {Gupta, Nilesh and Khatri, Devvrit and Rawat, Ankit S. and Bhojanapalli, Srinadh and Jain, Prateek and
+  Dhillon, Inderjit S.}, booktitle = {International Conference on Learning Representations},
+  year      = {2024}
+}"""
+
+CITATIONS: dict[str, tuple[str, ...]] = {
+    "mach": (MACH,),
+    "mach-independent": (MACH,),
+    "declare": (DECLARE, HALKO),
+    "unidec": (UNIDEC, DEXML),
+}

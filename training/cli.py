@@ -1,0 +1,275 @@
+"""`xmc-train`: prepare | fit | evaluate | list | cite. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    # Imported here, so that `--help` does not wait for torch.
+    from training.artifact import ArtifactError
+    from training.data.dataset import UnsuitableData
+    from training.data.files import DataError
+    from training.loop import RunError
+
+    try:
+        command(arguments)
+    except (DataError, UnsuitableData, RunError, ArtifactError, _WrongUse) as error:
+        print(f"xmc-train: {error}", file=sys.stderr)
+        return WRONG_USE
+    except ValidationError as error:
+        print(f"xmc-train: {_configuration_errors(error)}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("xmc-train: interrupted; `fit --resume` continues after the last finished epoch", file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+class _WrongUse(Exception):
+    """Arguments that argparse cannot check alone."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="xmc-train", description="Train extreme multi-label classifiers.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_prepare(commands)
+    _add_fit(commands)
+    _add_evaluate(commands)
+    listing = commands.add_parser("list", help="print the methods and recipes")
+    listing.set_defaults(command=_list)
+    cite = commands.add_parser("cite", help="print the papers behind a recipe as BibTeX")
+    cite.add_argument("recipe", metavar="RECIPE")
+    cite.set_defaults(command=_cite)
+    return parser
+
+
+def _add_prepare(commands: Any) -> None:
+    prepare = commands.add_parser("prepare", help="turn JSONL, CSV or Parquet tables into a data folder")
+    prepare.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
+    prepare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    prepare.add_argument("--text-column", required=True, metavar="NAME")
+    prepare.add_argument("--label-column", required=True, metavar="NAME", help="a list, or text to be split")
+    prepare.add_argument("--id-column", metavar="NAME", help="ids of the points; without it, their positions")
+    prepare.add_argument(
+        "--label-texts", type=Path, metavar="FILE", help="table of columns id and text; unidec needs it"
+    )
+    prepare.add_argument("--label-separator", default=",", metavar="TEXT", help="between labels given as one text")
+    split = prepare.add_mutually_exclusive_group()
+    split.add_argument(
+        "--test", nargs="+", type=Path, default=[], metavar="INPUT", help="the test split, where it is given"
+    )
+    split.add_argument(
+        "--test-fraction", type=float, default=0.1, metavar="SHARE", help="of the rows, drawn by the seed"
+    )
+    prepare.add_argument("--seed", type=int, default=0)
+    prepare.set_defaults(command=_prepare)
+
+
+def _add_fit(commands: Any) -> None:
+    fit = commands.add_parser("fit", help="train a model and write an artifact")
+    fit.add_argument("--data", required=True, metavar="DIR", help='data folder, or "sample" for the embedded data set')
+    fit.add_argument(
+        "--method", metavar="NAME", help="mach, declare or unidec; the recipe of the same name is the default"
+    )
+    fit.add_argument("--recipe", metavar="NAME", help="a named configuration; see `xmc-train list`")
+    fit.add_argument("--config", type=Path, metavar="FILE.toml", help="options that replace the recipe's")
+    fit.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="single options, e.g. training.epochs=3",
+    )
+    fit.add_argument("--out", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
+    fit.add_argument("--resume", action="store_true", help="continue an interrupted run, if there is one")
+    fit.add_argument("--dry-run", action="store_true", help="print sizes, memory and steps; train nothing")
+    fit.set_defaults(command=_fit)
+
+
+def _add_evaluate(commands: Any) -> None:
+    evaluate = commands.add_parser("evaluate", help="measure an artifact on a split")
+    evaluate.add_argument("artifact", type=Path, metavar="ARTIFACT")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help='data folder, or "sample"')
+    evaluate.add_argument("--split", default="tst", choices=("trn", "dev", "tst"))
+    evaluate.add_argument("--k", default="1,3,5", metavar="1,3,5", help="ranks, separated by commas")
+    evaluate.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the measures, in percent, as one flat object"
+    )
+    evaluate.set_defaults(command=_evaluate)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from training.data.prepare import prepare
+
+    if not 0 < arguments.test_fraction < 1:
+        raise _WrongUse(f"--test-fraction: expected a share between 0 and 1, found {arguments.test_fraction}")
+    if not arguments.label_separator:
+        raise _WrongUse("--label-separator: expected at least one character, found none")
+    written = prepare(
+        arguments.inputs,
+        arguments.out,
+        text_column=arguments.text_column,
+        label_column=arguments.label_column,
+        id_column=arguments.id_column,
+        label_texts=arguments.label_texts,
+        label_separator=arguments.label_separator,
+        test_inputs=arguments.test,
+        test_fraction=arguments.test_fraction,
+        seed=arguments.seed,
+    )
+    print(
+        f"wrote {arguments.out}: {written.train_points:,} training points, {written.test_points:,} test points, "
+        f"{written.labels:,} labels"
+    )
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    from training.data.dataset import load_dataset
+    from training.loop import check_target, fit
+    from training.methods.base import Shape
+    from training.planning import plan
+
+    run = _run_config(arguments)
+    if not arguments.dry_run:
+        check_target(arguments.out, resume=arguments.resume)
+    source = _open(arguments.data)
+    fraction, seed = run.training.validation_fraction, run.training.seed
+    dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
+    run = run.resolved(Shape.of(dataset))
+    for line in plan(run, dataset):
+        print(line, flush=True)
+    if arguments.dry_run:
+        return
+    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=lambda line: print(line, flush=True))
+    print(f"kept epoch {kept['epoch']} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from training.artifact import read_artifact
+    from training.evaluation import evaluate_artifact
+
+    ks = _ranks(arguments.k)
+    artifact = read_artifact(arguments.artifact)
+    measures = evaluate_artifact(artifact, _open(arguments.data), arguments.split, ks)
+    for name, value in measures.items():
+        print(f"{name:<13} {value:6.2f}")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from training.methods import METHODS
+    from training.recipes import RECIPES
+
+    print("methods")
+    for name, method in METHODS.items():
+        print(f"  {name:<18} {_first_line(sys.modules[method.__module__])}")
+    print("recipes")
+    for name, recipe in RECIPES.items():
+        print(f"  {name:<18} {_first_line(recipe)}")
+
+
+def _cite(arguments: argparse.Namespace) -> None:
+    from training.citations import CITATIONS
+
+    if arguments.recipe not in CITATIONS:
+        raise _WrongUse(f"no recipe named {arguments.recipe!r}; expected one of {', '.join(CITATIONS)}")
+    print("\n\n".join(CITATIONS[arguments.recipe]))
+
+
+def _first_line(thing: object) -> str:
+    return (thing.__doc__ or "").splitlines()[0]
+
+
+def _open(data: str) -> Any:
+    from training.data import sample
+    from training.data.records import open_source
+
+    return open_source(sample.path() if data == "sample" and not Path(data).exists() else Path(data))
+
+
+def _ranks(text: str) -> list[int]:
+    try:
+        ks = [int(part) for part in text.split(",")]
+    except ValueError:
+        ks = []
+    if not ks or min(ks) < 1:
+        raise _WrongUse(f"--k: expected positive ranks separated by commas, found {text!r}")
+    return ks
+
+
+def _run_config(arguments: argparse.Namespace) -> Any:
+    """The recipe, then the file's options over it, then the single ones."""
+    from training.recipes import RECIPES, RunConfig
+
+    name = arguments.recipe or arguments.method
+    if name is None:
+        raise _WrongUse("fit needs --method or --recipe")
+    if name not in RECIPES:
+        raise _WrongUse(f"no recipe named {name!r}; expected one of {', '.join(RECIPES)}")
+    options = RECIPES[name]().model_dump()
+    if arguments.method is not None and options["method"]["name"] != arguments.method:
+        raise _WrongUse(f"recipe {name!r} is of method {options['method']['name']}, not {arguments.method}")
+    if arguments.config is not None:
+        _merge(options, _read_toml(arguments.config))
+    for assignment in arguments.set:
+        _merge(options, _assignment(assignment))
+    return RunConfig.model_validate(options)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _WrongUse(f"--config: {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _WrongUse(f"--config: {path}: expected TOML: {error}") from error
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise _WrongUse(f"--set: expected KEY=VALUE, found {text!r}")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word, such as mean_prob
+    options: dict[str, Any] = {}
+    *parents, last = key.split(".")
+    inner = options
+    for parent in parents:
+        inner = inner.setdefault(parent, {})
+    inner[last] = parsed
+    return options
+
+
+def _merge(options: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(options.get(key), dict):
+            _merge(options[key], value)
+        else:
+            options[key] = value
+
+
+def _configuration_errors(error: ValidationError) -> str:
+    parts = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"])
+        found = "" if item["type"] == "extra_forbidden" else f", found {item['input']!r}"
+        parts.append(f"{place}: {item['msg']}{found}")
+    return "configuration: " + "; ".join(parts)

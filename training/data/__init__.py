@@ -1,0 +1,1 @@
+"""Data sets on disk: files in, streamed points out, and the sample that travels with the project."""

@@ -1,0 +1,115 @@
+"""Rows of a data set, cut into the tensors one training step reads.
+
+Letters: Q queries in a batch, V vocabulary (tokens or features), L labels, P (query, label) pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One split in memory, which grows with non-zeros alone.
+
+    Attributes:
+        inputs: float32 CSR (N, V): token counts of texts, or feature values.
+        targets: float32 CSR (N, L): relevances of the true labels.
+    """
+
+    inputs: csr_array
+    targets: csr_array
+
+    def __len__(self) -> int:
+        return int(self.inputs.shape[0])
+
+    def take(self, rows: NDArray[np.int64]) -> Rows:
+        """The given rows, in the given order."""
+        return Rows(self.inputs[rows], self.targets[rows])
+
+
+@dataclass(frozen=True)
+class Bags:
+    """A batch of bags in the layout of ``torch.nn.EmbeddingBag``.
+
+    Attributes:
+        ids: int64 (nnz,), token or feature ids.
+        offsets: int64 (Q + 1,), where each bag begins, and the end.
+        values: float32 (nnz,), counts or feature values.
+    """
+
+    ids: Tensor
+    offsets: Tensor
+    values: Tensor
+
+    @classmethod
+    def from_csr(cls, inputs: csr_array, device: torch.device | None = None) -> Bags:
+        """Bags of the rows of a (Q, V) matrix."""
+        return cls(
+            torch.from_numpy(inputs.indices.astype(np.int64)).to(device),
+            torch.from_numpy(inputs.indptr.astype(np.int64)).to(device),
+            torch.from_numpy(inputs.data.astype(np.float32)).to(device),
+        )
+
+    def __len__(self) -> int:
+        return self.offsets.numel() - 1
+
+    def rows(self) -> Tensor:
+        """The query each id belongs to: int64 (nnz,)."""
+        lengths = self.offsets.diff()
+        return torch.repeat_interleave(torch.arange(len(self), device=lengths.device), lengths)
+
+
+@dataclass(frozen=True)
+class Positives:
+    """The true labels of a batch as P pairs, by query.
+
+    Attributes:
+        queries: int64 (P,), position in the batch.
+        labels: int64 (P,), label row.
+        relevances: float32 (P,).
+    """
+
+    queries: Tensor
+    labels: Tensor
+    relevances: Tensor
+
+    @classmethod
+    def from_csr(cls, targets: csr_array, device: torch.device | None = None) -> Positives:
+        """Pairs of the non-zeros of a (Q, L) matrix."""
+        queries = np.repeat(np.arange(targets.shape[0]), np.diff(targets.indptr))
+        return cls(
+            torch.from_numpy(queries).to(device),
+            torch.from_numpy(targets.indices.astype(np.int64)).to(device),
+            torch.from_numpy(targets.data.astype(np.float32)).to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step reads."""
+
+    bags: Bags
+    positives: Positives
+
+    @classmethod
+    def from_rows(cls, rows: Rows, device: torch.device | None = None) -> Batch:
+        """All of ``rows`` as one batch."""
+        return cls(Bags.from_csr(rows.inputs, device), Positives.from_csr(rows.targets, device))
+
+    def __len__(self) -> int:
+        return len(self.bags)
+
+
+def shuffled_batches(rows: Rows, batch_size: int, seed: tuple[int, int], device: torch.device) -> Iterator[Batch]:
+    """One epoch in an order drawn from ``seed``, so that a resumed run repeats it."""
+    order = np.random.default_rng(seed).permutation(len(rows))
+    for start in range(0, len(rows), batch_size):
+        yield Batch.from_rows(rows.take(order[start : start + batch_size]), device)

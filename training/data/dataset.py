@@ -1,0 +1,192 @@
+"""A data folder made ready for training: every text a bag of token ids, every label list a row of a sparse matrix.
+
+Texts are streamed: first past the tokenizer's word counts, then into bags, a chunk at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+from tokenizers import Tokenizer
+
+from training.data.batches import Rows
+from training.data.card import Card
+from training.data.points import Point
+from training.data.records import Source
+from training.vocabulary import CHUNK_TEXTS, VocabularyConfig, chunks, count_tokens, train_tokenizer
+
+MOST_VALIDATION_ROWS = 10_000
+SAMPLES = 64
+
+Query = str | dict[str, list[float]]
+
+
+class UnsuitableData(Exception):
+    """The data is well-formed, but lacks what the run needs."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the training methods read.
+
+    Attributes:
+        card: facts about the data.
+        label_ids: public id of each label row.
+        label_texts: text of each label row, or None.
+        label_counts: int64 (L,), training points of each label, validation rows included.
+        train: rows that the weights are fitted to.
+        validation: rows that choose the best epoch.
+        label_bags: label texts as bags, float32 CSR (L, V), or None.
+        tokenizer: for texts; None for features.
+        samples: a few validation inputs as a user would send them.
+    """
+
+    card: Card
+    label_ids: list[str]
+    label_texts: list[str] | None
+    label_counts: NDArray[np.int64]
+    train: Rows
+    validation: Rows
+    label_bags: csr_array | None
+    tokenizer: Tokenizer | None
+    samples: list[Query]
+
+    @property
+    def label_count(self) -> int:
+        """Number of labels L."""
+        return len(self.label_ids)
+
+    @property
+    def input_width(self) -> int:
+        """Number of tokens or features V."""
+        return int(self.train.inputs.shape[1])
+
+
+def load_dataset(source: Source, vocabulary: VocabularyConfig, *, validation_fraction: float, seed: int) -> Dataset:
+    """Read a source, train its tokenizer, and set validation rows apart.
+
+    The validation rows are the source's ``dev`` split or, without one, a seeded share of the training rows.
+
+    Raises:
+        DataError: the files are not as their layout promises.
+        UnsuitableData: there is no training or no validation row.
+    """
+    tokenizer = None
+    if source.card.input == "text":
+        tokenizer = train_tokenizer(_texts(source), vocabulary)
+    rows = read_rows(source, "trn", tokenizer, vocabulary.max_tokens)
+    label_counts = np.bincount(rows.targets.indices, minlength=rows.targets.shape[1])
+    if "dev" in source.splits():
+        train, held = np.arange(len(rows)), None
+        validation, samples = read_rows(source, "dev", tokenizer, vocabulary.max_tokens), _samples(source, "dev", None)
+    else:
+        held = _held_out(len(rows), validation_fraction, seed)
+        train = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
+        validation, samples = rows.take(held), _samples(source, "trn", held)
+    if not len(train) or not len(validation):
+        found = f"{len(train)} and {len(validation)}"
+        raise UnsuitableData(f"{source.card.name}: expected training and validation rows, found {found}")
+    label_bags = None
+    if tokenizer is not None and source.label_texts is not None:
+        label_bags = _stack(
+            count_tokens(tokenizer, chunk, vocabulary.max_tokens) for chunk in chunks(source.label_texts)
+        )
+    return Dataset(
+        card=source.card,
+        label_ids=source.label_ids,
+        label_texts=source.label_texts,
+        label_counts=label_counts,
+        train=rows if held is None else rows.take(train),
+        validation=validation,
+        label_bags=label_bags,
+        tokenizer=tokenizer,
+        samples=samples,
+    )
+
+
+def read_rows(source: Source, split: str, tokenizer: Tokenizer | None, max_tokens: int) -> Rows:
+    """One split of a source as sparse rows.
+
+    Raises:
+        DataError: as for `Source.points`.
+    """
+    parts = _Parts(source.card, tokenizer, max_tokens)
+    for point in source.points(split):
+        parts.add(point)
+    return parts.finish()
+
+
+@dataclass
+class _Parts:
+    """Collects points into sparse parts; holds the texts of one chunk only."""
+
+    card: Card
+    tokenizer: Tokenizer | None
+    max_tokens: int
+    points: list[Point] = field(default_factory=list)
+    inputs: list[csr_array] = field(default_factory=list)
+    targets: list[csr_array] = field(default_factory=list)
+
+    def add(self, point: Point) -> None:
+        self.points.append(point)
+        if len(self.points) == CHUNK_TEXTS:
+            self._close_chunk()
+
+    def finish(self) -> Rows:
+        self._close_chunk()
+        return Rows(_stack(self.inputs), _stack(self.targets))
+
+    def _close_chunk(self) -> None:
+        self.inputs.append(self._encode())
+        labels = [point.labels for point in self.points]
+        self.targets.append(_csr(labels, [point.relevances for point in self.points], self.card.label_count))
+        self.points.clear()
+
+    def _encode(self) -> csr_array:
+        if self.tokenizer is not None:
+            return count_tokens(self.tokenizer, [point.text or "" for point in self.points], self.max_tokens)
+        indices = [point.indices for point in self.points if point.indices is not None]
+        values = [point.values for point in self.points if point.values is not None]
+        return _csr(indices, values, self.card.feature_count or 0)
+
+
+def _csr(indices: list[NDArray[np.int32]], values: list[NDArray[np.float32]], width: int) -> csr_array:
+    indptr = np.concatenate([[0], np.cumsum([len(row) for row in indices], dtype=np.int64)])
+    flat = np.concatenate(indices) if indices else np.empty(0, np.int32)
+    data = np.concatenate(values) if values else np.empty(0, np.float32)
+    return csr_array((data, flat, indptr), shape=(len(indices), width))
+
+
+def _stack(parts: Iterable[csr_array]) -> csr_array:
+    return csr_array(vstack(list(parts), format="csr"))
+
+
+def _texts(source: Source) -> Iterator[str]:
+    yield from (point.text or "" for point in source.points("trn"))
+    yield from source.label_texts or ()
+
+
+def _held_out(rows: int, fraction: float, seed: int) -> NDArray[np.int64]:
+    count = min(max(1, round(rows * fraction)), MOST_VALIDATION_ROWS)
+    return np.sort(np.random.default_rng(seed).choice(rows, size=count, replace=False))
+
+
+def _samples(source: Source, split: str, rows: NDArray[np.int64] | None) -> list[Query]:
+    wanted = set(rows[:SAMPLES].tolist()) if rows is not None else set(range(SAMPLES))
+    samples: list[Query] = []
+    for row, point in enumerate(source.points(split)):
+        if row in wanted:
+            samples.append(_query(point))
+            if len(samples) == len(wanted):
+                break
+    return samples
+
+
+def _query(point: Point) -> Query:
+    if point.indices is None or point.values is None:
+        return point.text or ""
+    return {"indices": point.indices.tolist(), "values": point.values.tolist()}

@@ -1,0 +1,239 @@
+"""The one training loop: step, log, evaluate, keep the best, resume.
+
+Work in progress lives beside the target, in ``OUT.part``: the run's configuration, the checkpoint of the last finished
+epoch, the best weights so far and the history. The artifact is written there too and renamed to ``OUT`` when it is
+complete.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch.optim import AdamW
+from tqdm import tqdm
+
+from training.artifact import new_model, write_artifact
+from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
+from training.data.batches import shuffled_batches
+from training.data.dataset import Dataset
+from training.evaluation import evaluate
+from training.methods.base import Model, Shape, Tables, settled
+from training.recipes import RunConfig, TrainingConfig
+
+VALIDATION_KS = (1, 3, 5)
+
+
+class RunError(Exception):
+    """A run cannot start or continue as asked."""
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """Files of an unfinished run."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The configuration the run was started with."""
+        return self.path / "run.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """State after the last finished epoch."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best epoch."""
+        return self.path / "best.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """One line per finished epoch."""
+        return self.path / "history.jsonl"
+
+    @property
+    def artifact(self) -> Path:
+        """The artifact while it is written."""
+        return self.path / "artifact"
+
+
+def check_target(out: Path, *, resume: bool) -> None:
+    """Refuse, before any work, what would overwrite a user's files.
+
+    Raises:
+        RunError: ``out`` exists, or an unfinished run stands beside it and ``resume`` was not asked for.
+    """
+    if out.exists():
+        raise RunError(f"{out} exists already; give another --out, or remove it")
+    part = _work_folder(out).path
+    if part.exists() and not resume:
+        raise RunError(f"{part} holds an unfinished run; continue it with --resume, or remove it")
+
+
+def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Callable[[str], None]) -> dict[str, float]:
+    """Train, and write the artifact of the best epoch to ``out``.
+
+    Args:
+        run: resolved configuration.
+        dataset: what to train on.
+        out: folder to be made; see `check_target`.
+        resume: continue an unfinished run of the same configuration, if there is one.
+        log: takes one line of text per epoch.
+
+    Returns:
+        The validation measures of the epoch that was kept.
+
+    Raises:
+        RunError: the target exists, or the unfinished run has another configuration.
+    """
+    check_target(out, resume=resume)
+    work = _open_work(out, run)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(run.training.seed)
+    model = new_model(run, Shape.of(dataset)).to(device)
+    tables = type(model).make_tables(run.method, dataset, run.training.seed)
+    model.attach(tables)
+    model.initialise(dataset)
+    _train(model, run, dataset, work, device, log)
+    return _finish(run, dataset, tables, work, out)
+
+
+def _train(
+    model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Callable[[str], None]
+) -> None:
+    config = run.training
+    groups = model.parameter_groups(config.learning_rate, config.table_rate)
+    optimiser = AdamW(
+        [group | {"peak_lr": group["lr"]} for group in groups], weight_decay=config.weight_decay, fused=True
+    )
+    progress = Progress()
+    if work.checkpoint.exists():
+        progress = load_checkpoint(work.checkpoint, model, optimiser)
+        log(f"resuming after epoch {progress.epoch} of {config.epochs}")
+    _keep_lines(work.history, progress.epoch)
+    epochs = settled(config.epochs)
+    for epoch in range(progress.epoch + 1, epochs + 1):
+        started = time.perf_counter()
+        loss = _epoch(model, optimiser, dataset, config, epoch, device)
+        trained = time.perf_counter()
+        measures = evaluate(
+            model, dataset.validation, dataset.label_counts, len(dataset.train), dataset.card, VALIDATION_KS
+        )
+        value = _selected(measures, config.selection)
+        progress.epoch = epoch
+        if value > progress.best:
+            progress.best, progress.best_epoch = value, epoch
+            save_tensors(work.best, dict(model.state_dict()))
+        line = {
+            "epoch": epoch,
+            "loss": loss,
+            "train_seconds": trained - started,
+            "evaluate_seconds": time.perf_counter() - trained,
+        }
+        with work.history.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | measures) + "\n")
+        save_checkpoint(work.checkpoint, model, optimiser, progress)
+        log(
+            f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
+            f"{trained - started:6.1f} s"
+        )
+
+
+def _epoch(
+    model: Model, optimiser: AdamW, dataset: Dataset, config: TrainingConfig, epoch: int, device: torch.device
+) -> float:
+    """One pass over the training rows: the mean loss per batch."""
+    model.train()
+    # All randomness of an epoch comes from (seed, epoch): a resumed run repeats it.
+    torch.manual_seed(config.seed * 1_000_003 + epoch)
+    steps = steps_per_epoch(len(dataset.train), config)
+    batches = shuffled_batches(dataset.train, settled(config.batch_size), (config.seed, epoch), device)
+    multiplier = rate_curve(config, steps)
+    total = 0.0
+    bar = tqdm(batches, total=steps, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
+    for step, batch in enumerate(bar, start=(epoch - 1) * steps):
+        for group in optimiser.param_groups:
+            group["lr"] = group["peak_lr"] * multiplier(step)
+        optimiser.zero_grad(set_to_none=True)
+        loss = model.loss(batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total += loss.item()
+    mean = total / steps
+    if not math.isfinite(mean):
+        raise RunError(
+            f"the loss of epoch {epoch} is {mean}: lower training.learning_rate (now {config.learning_rate})"
+        )
+    return mean
+
+
+def steps_per_epoch(rows: int, config: TrainingConfig) -> int:
+    """Optimiser steps of one pass over the training rows."""
+    return -(-rows // settled(config.batch_size))
+
+
+def rate_curve(config: TrainingConfig, steps: int) -> Callable[[int], float]:
+    """Multiplier of the learning rate at a step: linear warm-up, then the schedule's decay to 0."""
+    total = settled(config.epochs) * steps
+    warmup = round(total * config.warmup)
+
+    def multiplier(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        left = max(0.0, (total - step) / max(1, total - warmup))
+        return {"constant": 1.0, "linear": left, "cosine": (1 - math.cos(math.pi * left)) / 2}[config.schedule]
+
+    return multiplier
+
+
+def _selected(measures: dict[str, float], name: str) -> float:
+    if name not in measures:
+        raise RunError(f"training.selection must be one of {', '.join(measures)}, not {name}")
+    return measures[name]
+
+
+def _work_folder(out: Path) -> WorkFolder:
+    return WorkFolder(out.with_name(out.name + ".part"))
+
+
+def _open_work(out: Path, run: RunConfig) -> WorkFolder:
+    work = _work_folder(out)
+    text = run.model_dump_json(indent=1)
+    if work.config.exists():
+        if work.config.read_text(encoding="utf-8") != text:
+            raise RunError(
+                f"{work.path} was started with another configuration (see {work.config.name} in it); "
+                "remove it to start anew"
+            )
+    else:
+        work.path.mkdir(parents=True, exist_ok=True)
+        work.config.write_text(text, encoding="utf-8")
+    return work
+
+
+def _keep_lines(history: Path, count: int) -> None:
+    """Drop lines of epochs that a killed run logged but did not checkpoint."""
+    lines = history.read_text(encoding="utf-8").splitlines(keepends=True) if history.exists() else []
+    history.write_text("".join(lines[:count]), encoding="utf-8")
+
+
+def _finish(run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path) -> dict[str, float]:
+    lines = [json.loads(line) for line in work.history.read_text(encoding="utf-8").splitlines()]
+    kept: dict[str, float] = max(lines, key=lambda line: line[run.training.selection])
+    shutil.rmtree(work.artifact, ignore_errors=True)
+    work.artifact.mkdir()
+    write_artifact(work.artifact, run, dataset, load_file(work.best), tables, kept, work.history)
+    work.artifact.rename(out)
+    shutil.rmtree(work.path)
+    return kept

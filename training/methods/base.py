@@ -1,0 +1,131 @@
+"""The interface that every training method fills, and that the loop, the evaluator and the exporter rely on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from training.data.batches import Bags, Batch
+from training.data.dataset import Dataset
+from training.encoders import BagConfig, BagEncoder
+
+_T = TypeVar("_T")
+
+Tables = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a method's sizes are derived from.
+
+    Attributes:
+        input_width: tokens or features V.
+        label_count: labels L.
+        train_rows: training points N.
+        text: whether inputs are texts (weighted by TF-IDF) or features.
+        single_label: whether every training point has exactly one label.
+    """
+
+    input_width: int
+    label_count: int
+    train_rows: int
+    text: bool
+    single_label: bool
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Shape:
+        """The shape of a data set."""
+        targets = dataset.train.targets
+        return cls(
+            input_width=dataset.input_width,
+            label_count=dataset.label_count,
+            train_rows=len(dataset.train),
+            text=dataset.card.input == "text",
+            single_label=bool((np.diff(targets.indptr) == 1).all()),
+        )
+
+
+def settled(value: _T | None) -> _T:
+    """The value of an option that None would leave to be derived.
+
+    Raises:
+        ValueError: it has not been derived yet: the configuration is not resolved.
+    """
+    if value is None:
+        raise ValueError("the configuration must be resolved before a model is built from it")
+    return value
+
+
+class MethodConfig(BaseModel):
+    """Options of one method; None means "derive from the data's shape"."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def resolved(self, shape: Shape) -> Self:
+        """The same options with nothing left to derive."""
+        return self
+
+
+class Model(nn.Module, ABC):
+    """One published method: its weights, its loss, its slow exact scorer.
+
+    A model is made in two steps: the constructor makes the weights from sizes alone (so a dry run needs no data
+    structures), then `attach` hands it the tables that `make_tables` computed from the data or that an artifact holds.
+    """
+
+    Config: ClassVar[type[MethodConfig]]
+
+    @classmethod
+    @abstractmethod
+    def encoder_config(cls, config: Any, encoder: BagConfig, shape: Shape) -> BagConfig:
+        """The encoder's options with its sizes derived."""
+
+    @classmethod
+    @abstractmethod
+    def make_tables(cls, config: Any, dataset: Dataset, seed: int) -> Tables:
+        """Arrays that belong to the model and are not learned by gradient.
+
+        Raises:
+            UnsuitableData: the data lacks what the method needs.
+        """
+
+    @abstractmethod
+    def attach(self, tables: Tables) -> None:
+        """Take the tables over, as made by `make_tables`."""
+
+    def initialise(self, dataset: Dataset) -> None:
+        """Start from the data's statistics, IDF among them; called once, before the first step."""
+        for module in self.modules():
+            if isinstance(module, BagEncoder):
+                module.set_idf(dataset.train.inputs)
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> Tensor:
+        """Scalar training loss of a batch."""
+
+    @abstractmethod
+    def score(self, bags: Bags) -> Tensor:
+        """Scores of all labels, float32 (Q, L): the reference that every fast decoder is compared to."""
+
+    def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
+        """Groups for the optimiser: embedding tables at ``table_rate`` times the rate of all other weights."""
+        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+        known = {id(weight) for weight in tables}
+        others = [weight for weight in self.parameters() if id(weight) not in known]
+        return [{"params": others, "lr": learning_rate}, {"params": tables, "lr": learning_rate * table_rate}]
+
+    @abstractmethod
+    def activations_per_row(self) -> int:
+        """Floats that a training step holds per batch row beside the weights, for the memory estimate."""
+
+    def tensor(self, array: NDArray[Any]) -> Tensor:
+        """An array on the model's device."""
+        return torch.tensor(array, device=next(self.parameters()).device)

@@ -1,0 +1,1 @@
+"""Who the negatives of a query are."""

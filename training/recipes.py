@@ -1,0 +1,97 @@
+"""Recipes: named functions that return a whole run configuration.
+
+A run differs from its recipe by nothing but what the user typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from training.encoders import BagConfig
+from training.methods import METHODS
+from training.methods.base import Shape
+from training.methods.declare import DeclareConfig
+from training.methods.mach import MachConfig
+from training.methods.unidec import UnidecConfig
+from training.vocabulary import VocabularyConfig
+
+AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig, Field(discriminator="name")]
+
+
+class TrainingConfig(BaseModel):
+    """Options of the training loop."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int | None = Field(default=None, ge=1, description="None: so many that 300,000 rows are seen, from 3 to 40")
+    batch_size: int | None = Field(default=None, ge=1, description="None: 128 up to 10,000 training rows, else 256")
+    learning_rate: float = Field(default=3e-3, gt=0, description="peak rate of AdamW")
+    table_rate: float = Field(
+        default=10.0, gt=0, description="the same for embedding tables, as a multiple: most of their rows see few steps"
+    )
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="decay after the warm-up")
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
+    validation_fraction: float = Field(
+        default=0.05, gt=0, lt=1, description="training rows set apart where there is no dev split"
+    )
+    selection: str = Field(
+        default="nDCG@5", description="measure of the validation rows that chooses the epoch whose weights are kept"
+    )
+    seed: int = Field(default=0, ge=0)
+
+    def resolved(self, shape: Shape) -> TrainingConfig:
+        """Epochs and batch size from N."""
+        updates = {
+            "epochs": self.epochs or min(40, max(3, round(300_000 / shape.train_rows))),
+            "batch_size": self.batch_size or (128 if shape.train_rows <= 10_000 else 256),
+        }
+        return self.model_copy(update=updates)
+
+
+class RunConfig(BaseModel):
+    """Everything that decides a run, beside the data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: AnyMethodConfig
+    encoder: BagConfig = BagConfig()
+    vocabulary: VocabularyConfig = VocabularyConfig()
+    training: TrainingConfig = TrainingConfig()
+
+    def resolved(self, shape: Shape) -> RunConfig:
+        """The same run with every derived size filled in."""
+        method = self.method.resolved(shape)
+        encoder = METHODS[method.name].encoder_config(method, self.encoder, shape)
+        return self.model_copy(update={"method": method, "encoder": encoder, "training": self.training.resolved(shape)})
+
+
+def mach() -> RunConfig:
+    """MACH with one encoder shared by all repetitions."""
+    return RunConfig(method=MachConfig(), encoder=BagConfig(dropout=0.2))
+
+
+def mach_independent() -> RunConfig:
+    """MACH as published: a network of its own for every repetition."""
+    return RunConfig(method=MachConfig(networks="independent"), encoder=BagConfig(dropout=0.2))
+
+
+def declare() -> RunConfig:
+    """DECLARE as published: one hidden layer, squared error, a vote of 25 neighbours."""
+    return RunConfig(method=DeclareConfig(), encoder=BagConfig(dropout=0.2))
+
+
+def unidec() -> RunConfig:
+    """UniDEC on pools of in-batch negatives."""
+    return RunConfig(method=UnidecConfig(), encoder=BagConfig(dropout=0.2), training=TrainingConfig(batch_size=1024))
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "mach": mach,
+    "mach-independent": mach_independent,
+    "declare": declare,
+    "unidec": unidec,
+}
