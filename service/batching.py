@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 RATE_SMOOTHING = 0.2
 LONGEST_RETRY_SECONDS = 60
+OVERLOAD_LASTS_SECONDS = 1.0
 
 
 class Batcher(Generic[Item, Prepared, Result]):
@@ -74,6 +75,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._closing = False
         self._crashed = False
         self._rows_per_second: float | None = None
+        self._last_refusal = -math.inf
         self._wake_is_due = False  # on the event loop only
 
         self._threads = [
@@ -93,21 +95,24 @@ class Batcher(Generic[Item, Prepared, Result]):
         """Rows that were admitted and that no batch has taken."""
         return len(self._queue)
 
-    def refusal(self, rows: int = 1) -> RequestError | None:
-        """Why a request of this many rows would not be taken now, or None when it would."""
-        limit = self._limits.queue_rows
+    def has_room(self, rows: int = 1) -> bool:
+        """Whether a request of this many rows would be taken now."""
+        return not (self._crashed or self._closing) and len(self._queue) + rows <= self._room(rows)
+
+    def refuse(self, rows: int = 1) -> RequestError:
+        """Note that a request is refused, and say why."""
         if self._crashed:
             return _stopped()
         if self._closing:
             return _closing()
+        limit = self._limits.queue_rows
         if rows > limit:
             return InvalidRequest(f"the request has {rows} queries, but at most {limit} can wait: send it in parts")
-        queued = self.queued_rows
-        if queued + rows <= limit:
-            return None
-        seconds = self._seconds_to_serve(queued + rows - limit)
+        queued, room = len(self._queue), self._room(rows)
+        self._last_refusal = time.monotonic()
+        seconds = self._seconds_to_serve(queued + rows - room)
         return QueueFull(
-            f"{queued} of the queue's {limit} places are taken, but the request needs {rows}: try again in {seconds} s",
+            f"{queued} of the queue's {room} places are taken, but the request needs {rows}: try again in {seconds} s",
             retry_after_seconds=seconds,
         )
 
@@ -135,8 +140,8 @@ class Batcher(Generic[Item, Prepared, Result]):
         now = time.monotonic()
         ticket: Ticket[Result] = Ticket(self._loop.create_future(), len(items), deadline)
         with self._lock:
-            if refusal := self.refusal(len(items)):
-                raise refusal
+            if not self.has_room(len(items)):
+                raise self.refuse(len(items))
             self._open.add(ticket)
             self._queue.add([Row(ticket, position, item, now) for position, item in enumerate(items)])
         if not self._wake_is_due:
@@ -325,6 +330,14 @@ class Batcher(Generic[Item, Prepared, Result]):
     def _wake_threads(self) -> None:
         self._may_prepare.notify()
         self._may_run.notify()
+
+    def _room(self, rows: int) -> int:
+        """Rows that may wait now, for a request of so many; under overload only what is served soon."""
+        limit = self._limits.queue_rows
+        if self._rows_per_second is None or time.monotonic() > self._last_refusal + OVERLOAD_LASTS_SECONDS:
+            return limit
+        # A large request must not starve: an empty queue takes it.
+        return int(min(limit, max(rows, self._rows_per_second * self._limits.overload_seconds)))
 
     def _learn_rate(self, rows_per_second: float) -> None:
         if self._rows_per_second is None:

@@ -157,6 +157,7 @@ class Generator:
         self._idle: deque[Connection] = deque()
         self._backlog: deque[float] = deque()
         self._arrivals: Iterator[float] | None = None
+        self._next_due: float | None = None
         self._sent = 0
         self._ends = 0.0
         self._is_over = asyncio.Event()
@@ -183,18 +184,19 @@ class Generator:
         self._arrivals = itertools.takewhile(
             lambda due: due < self._ends, itertools.islice(itertools.accumulate(gaps, initial=started), MAX_REQUESTS)
         )
-        self._send_due(next(self._arrivals, None))
+        self._next_due = next(self._arrivals, None)
+        self._send_due()
         return await self._finish(started, seconds)
 
-    def _send_due(self, due: float | None) -> None:
+    def _send_due(self) -> None:
         """Send, or put off, every request whose time has come, and come back for the next."""
-        while due is not None and due <= time.perf_counter():
-            self._backlog.append(due)
-            assert self._arrivals is not None
-            due = next(self._arrivals, None)
+        assert self._arrivals is not None
+        while self._next_due is not None and self._next_due <= time.perf_counter():
+            self._backlog.append(self._next_due)
+            self._next_due = next(self._arrivals, None)
         self._send_backlog()
-        if due is not None:
-            asyncio.get_running_loop().call_later(due - time.perf_counter(), self._send_due, due)
+        if self._next_due is not None:
+            asyncio.get_running_loop().call_later(self._next_due - time.perf_counter(), self._send_due)
 
     def _send_backlog(self) -> None:
         while self._backlog and self._idle:
@@ -217,7 +219,7 @@ class Generator:
         self._note_end(now)
 
     def _note_end(self, now: float) -> None:
-        nothing_due = now >= self._ends and not self._backlog
+        nothing_due = now >= self._ends and self._next_due is None and not self._backlog
         if nothing_due and not any(connection.is_busy for connection in self._open):
             self._is_over.set()
 
@@ -229,7 +231,7 @@ class Generator:
         except TimeoutError:
             self._tally.broken += len(self._backlog)
         self._tally.seconds = max(seconds, time.perf_counter() - started)
-        self._arrivals = iter(())
+        self._next_due = None
         for task in self._connecting:
             task.cancel()
         for connection in list(self._open):

@@ -21,6 +21,12 @@ from service.queueing import DropReason, Limits, Served
 from service.schemas import FeatureVector, ModelDetail, ModelSummary
 from service.settings import Settings
 
+# A CPU gains nothing from larger batches once its caches are full; everybody in the batch waits for all of it.
+DEFAULT_BATCH_ROWS = {"cpu": 16, "cuda": 128}
+# Under overload as much work may wait as this many lone queries take, so that an accepted one stays within ten times
+# its idle latency: it waits for the queue, for the batch before it and for its own.
+OVERLOAD_QUERIES = 5
+
 
 class Asked(NamedTuple):
     """One query and how many labels it wants."""
@@ -53,9 +59,17 @@ class Model:
         settings: bounds of the batcher.
         metrics: where the model's series live.
         loop: the event loop of the waiters.
+        query_seconds: what the engine takes for one query alone.
     """
 
-    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
+        query_seconds: float,
+    ) -> None:
         self.engine = engine
         self.name = engine.manifest.name
         self.version = engine.manifest.version
@@ -64,10 +78,11 @@ class Model:
             run=self._run,
             length=lambda prepared: prepared.bag.ids.size,
             limits=Limits(
-                batch_rows=settings.max_batch_rows,
+                batch_rows=settings.max_batch_rows or DEFAULT_BATCH_ROWS[engine.device],
                 batch_tokens=settings.max_batch_tokens,
                 queue_rows=settings.queue_rows,
                 wait_seconds=settings.max_wait_ms / 1000,
+                overload_seconds=OVERLOAD_QUERIES * query_seconds,
             ),
             loop=loop,
             on_drop=self._count_dropped,
@@ -84,9 +99,13 @@ class Model:
         """False for good once a thread of the batcher has died."""
         return self._batcher.healthy
 
-    def refusal(self) -> RequestError | None:
-        """Why not even one query would be taken now, or None."""
-        return self._batcher.refusal()
+    def has_room(self) -> bool:
+        """Whether one more query would be taken now."""
+        return self._batcher.has_room()
+
+    def refuse(self) -> RequestError:
+        """Note that a request is refused, and say why."""
+        return self._batcher.refuse()
 
     def submit(
         self, queries: Sequence[Query], k: int, deadline: float = math.inf

@@ -7,6 +7,7 @@ the preparer's hands, ready. The batcher owns the queue and guards it with its l
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,12 +31,15 @@ class Limits:
         batch_tokens: most tokens in one batch, counted as its longest row times its rows; a longer row goes alone.
         queue_rows: most rows that wait, those being prepared included and those being computed not.
         wait_seconds: how long a batch that is not full waits for more rows; 0 starts at once.
+        overload_seconds: how many seconds of work may wait while the queue is overloaded, that is until one second has
+            passed without a refusal. Long queues help against bursts; under lasting overload they only add latency.
     """
 
     batch_rows: int
     batch_tokens: int
     queue_rows: int
     wait_seconds: float = 0.0
+    overload_seconds: float = math.inf
 
 
 class Served(NamedTuple, Generic[Result]):

@@ -50,8 +50,10 @@ class Registry:
                 raise BundleError(f"{path}: {':'.join(identity)} is given twice, first as {paths[identity]}")
             paths[identity] = path
             engine.warm_up()
+            warmed_up = time.perf_counter()
             engine.check_golden()
-            model = Model(engine, self._settings, self._metrics, loop)
+            query_seconds = (time.perf_counter() - warmed_up) / len(engine.manifest.golden)
+            model = Model(engine, self._settings, self._metrics, loop, query_seconds)
             seconds = time.perf_counter() - started
             model.metrics.load_seconds.set(seconds)
             loaded.append(model)
@@ -79,13 +81,11 @@ class Registry:
         raise UnknownModel(f"no model {wanted!r} is loaded; loaded are {self._names()}")
 
     def refusal(self) -> RequestError | None:
-        """Why no model would take even one query now, or None when one would."""
-        refusal = None
+        """Why no model takes even one query now, or None when one would."""
         for model in self._models:
-            refusal = model.refusal()
-            if refusal is None:
+            if model.has_room():
                 return None
-        return refusal
+        return [model.refuse() for model in self._models][-1]
 
     def unhealthy(self) -> str | None:
         """Which models have stopped for good, in words, or None."""

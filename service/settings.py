@@ -86,7 +86,9 @@ class Settings:
     metrics_port: Annotated[
         int | None, _whole("A second port for /metrics alone; 0 takes a free one.", 0, 65535, default="none")
     ] = None
-    max_batch_rows: Annotated[int, _whole("Most queries in one batch.", 1)] = 64
+    max_batch_rows: Annotated[
+        int | None, _whole("Most queries in one batch.", 1, default="16 on a CPU, 128 on a GPU")
+    ] = None
     max_batch_tokens: Annotated[
         int, _whole("Most tokens in one batch, padding included; one longer query runs alone.", 1)
     ] = 16384
@@ -95,7 +97,7 @@ class Settings:
     )
     queue_rows: Annotated[
         int, _whole("Most queries that wait for one model; beyond it requests are refused with 429.", 1)
-    ] = 128
+    ] = 64
     max_k: Annotated[int, _whole("Most labels a request may ask for.", 1)] = 100
     max_queries: Annotated[int, _whole("Most queries in one request; at most the queue's rows.", 1)] = 64
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20

@@ -41,5 +41,6 @@ CITATIONS: dict[str, tuple[str, ...]] = {
     "mach": (MACH,),
     "mach-independent": (MACH,),
     "declare": (DECLARE, HALKO),
+    "declare-paper": (DECLARE, HALKO),
     "unidec": (UNIDEC, DEXML),
 }

@@ -17,7 +17,7 @@ from training.data.dataset import UnsuitableData, read_rows
 from training.data.records import Source
 from training.methods.base import Model
 
-SCORES_AT_ONCE = 16_000_000
+SCORES_AT_ONCE = 4_000_000
 RECALL_AT = 100
 
 

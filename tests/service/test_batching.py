@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -83,11 +84,33 @@ def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
                 batcher.submit([1, 2])
             assert (info.value.retry_after_seconds or 0) >= 1
             last = batcher.submit([1])
-            assert isinstance(batcher.refusal(), QueueFull)
+            assert not batcher.has_room()
             assert batcher.queued_rows == LIMITS.queue_rows
             computation.release.set()
             await asyncio.gather(accepted, last)
-            assert batcher.refusal() is None
+            assert batcher.has_room()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("overload_seconds", "has_room"), [(math.inf, True), (0.0, False)])
+def test_under_overload_only_what_is_served_soon_may_wait(overload_seconds: float, has_room: bool) -> None:
+    async def scenario() -> None:
+        computation = Computation()
+        limits = Limits(batch_rows=4, batch_tokens=100, queue_rows=8, overload_seconds=overload_seconds)
+        async with plugged(computation, limits) as batcher:
+            batcher._rows_per_second = 1000.0
+            kept, gone = batcher.submit([1]), batcher.submit([2] * 7)
+            with pytest.raises(QueueFull):
+                batcher.submit([3])
+            gone.cancel()
+            await asyncio.sleep(0)
+            assert batcher.queued_rows - batcher._queue._preparing <= 1
+            assert batcher.has_room(1) is has_room
+            batcher._last_refusal -= 2.0  # as if two seconds had passed without a refusal
+            assert batcher.has_room(1)
+            computation.release.set()
+            await kept
 
     run(scenario)
 

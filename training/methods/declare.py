@@ -37,6 +37,10 @@ class DeclareConfig(MethodConfig):
     loss: Literal["squared", "cosine"] = Field(
         default="squared", description="distance between predicted and true row of Z"
     )
+    rows: Literal["given", "unit"] = Field(
+        default="given",
+        description="unit: rows of Y are scaled to unit length, so that many labels do not make a neighbour",
+    )
     scaling: Literal["none", "column"] = Field(
         default="none", description="column: every column of Z is regressed at unit deviation"
     )
@@ -69,6 +73,8 @@ class Declare(Model):
     def make_tables(cls, config: DeclareConfig, dataset: Dataset, seed: int) -> Tables:
         """Factors V_c, deviations of the columns of Z, and the rows of Y that vote."""
         targets_NL, rank = dataset.train.targets, settled(config.rank)
+        if config.rows == "unit":
+            targets_NL = unit_rows(targets_NL)
         factors_LC = right_factors(targets_NL, rank, seed)
         scales_C = (targets_NL @ factors_LC).std(axis=0) if config.scaling == "column" else np.ones(rank)
         return {
@@ -99,7 +105,12 @@ class Declare(Model):
 
     def compress(self, positives: Positives, queries: int) -> Tensor:
         """Rows of Z = Y V_c for the batch's labels, float32 (Q, C)."""
-        rows_PC = self.factors_LC[positives.labels] * positives.relevances[:, None]
+        relevances_P = positives.relevances
+        if self.config.rows == "unit":
+            squares_Q = torch.zeros(queries, device=relevances_P.device)
+            squares_Q.index_add_(0, positives.queries, relevances_P.square())
+            relevances_P = relevances_P / squares_Q.sqrt()[positives.queries]
+        rows_PC = self.factors_LC[positives.labels] * relevances_P[:, None]
         return torch.zeros(queries, rows_PC.shape[1], device=rows_PC.device).index_add_(0, positives.queries, rows_PC)
 
     def score(self, bags: Bags) -> Tensor:
@@ -111,6 +122,15 @@ class Declare(Model):
     def activations_per_row(self) -> int:
         """Predicted and true rows and their gradients."""
         return 4 * self.head.out_features
+
+
+def unit_rows(matrix: csr_array) -> csr_array:
+    """The same matrix with every row that is not empty scaled to unit Euclidean length."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    lengths = np.sqrt(np.bincount(rows, weights=matrix.data.astype(np.float64) ** 2, minlength=matrix.shape[0]))
+    return csr_array(
+        ((matrix.data / lengths[rows]).astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape
+    )
 
 
 def vote(similarities_QN: np.ndarray, votes_NL: csr_array, neighbours: int) -> np.ndarray:

@@ -11,6 +11,8 @@ Departure from the paper: by default the R classifiers share one encoder (R time
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import reduce
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -101,7 +103,7 @@ class Mach(Model):
         odds_RB = torch.logit(shares_RB.clamp(max=0.5)) if self.config.loss == "bce" else shares_RB.log()
         with torch.no_grad():
             for head, odds in zip(self.heads, odds_RB.chunk(len(self.heads)), strict=True):
-                head.bias.copy_(odds.flatten())
+                head.get_parameter("bias").copy_(odds.flatten())
 
     def forward(self, bags: Bags) -> Tensor:
         """Bucket logits float32 (Q, R, B)."""
@@ -152,18 +154,20 @@ def merge(logits_QRB: Tensor, table_RL: Tensor, aggregation: Aggregation, *, sof
     Returns:
         float32 (Q, L).
     """
-    buckets = logits_QRB.shape[2]
+    repetitions, buckets = logits_QRB.shape[1:]
     if aggregation == "sum_logits":
-        return _gather(logits_QRB, table_RL).sum(dim=0)
+        return reduce(torch.add, _gather(logits_QRB, table_RL))
     probabilities_QRB = logits_QRB.softmax(dim=2) if softmax else logits_QRB.sigmoid()
-    gathered_RQL = _gather(probabilities_QRB, table_RL)
+    gathered = _gather(probabilities_QRB, table_RL)
     if aggregation == "min":
-        return gathered_RQL.amin(dim=0)
+        return reduce(torch.minimum, gathered)
     if aggregation == "median":
-        return gathered_RQL.quantile(0.5, dim=0)
-    mean_QL = gathered_RQL.mean(dim=0)
+        return torch.stack(list(gathered)).quantile(0.5, dim=0)
+    mean_QL = reduce(torch.add, gathered) / repetitions
     return mean_QL if aggregation == "mean_prob" else (mean_QL - 1 / buckets) * (buckets / (buckets - 1))
 
 
-def _gather(values_QRB: Tensor, table_RL: Tensor) -> Tensor:
-    return torch.stack([values_QRB[:, repetition, columns] for repetition, columns in enumerate(table_RL)])
+def _gather(values_QRB: Tensor, table_RL: Tensor) -> Iterator[Tensor]:
+    """Each repetition's value of every label, (Q, L) one after the other: all at once would be R times the memory."""
+    for repetition, columns_L in enumerate(table_RL):
+        yield values_QRB[:, repetition].index_select(1, columns_L)

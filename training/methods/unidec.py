@@ -33,7 +33,7 @@ class UnidecConfig(MethodConfig):
     dimensions: int = Field(default=256, ge=1, description="width of each of the two heads")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="of both projections")
     positives_per_query: int = Field(default=3, ge=1, description="beta: true labels drawn into the pool per query")
-    pool_size: int = Field(default=3000, ge=1, description="most labels a batch is trained against")
+    pool_size: int = Field(default=8000, ge=1, description="labels a batch is trained against")
     logit_scale: float = Field(default=18.0, gt=0, description="multiplier of the scores of both heads")
     encoder_weight: float = Field(
         default=0.5, ge=0, le=1, description="lambda: share of the encoder head's loss, the rest is the classifier's"

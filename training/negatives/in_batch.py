@@ -1,6 +1,10 @@
-"""In-batch negatives: a pool of every query's sampled positives, of which each query's negatives are the others'.
+"""In-batch negatives: a pool of every query's sampled positives, filled up with labels drawn uniformly.
 
-UniDEC's pool of picked labels without mined hard negatives. Public description: the UniDEC paper (WWW 2025), section on
+Each query's negatives are the others' positives and the uniform labels. The latter stand where mined hard negatives
+will: a pool of positives alone shows a rare label almost never as a negative, and rare labels are then predicted far
+    too often.
+
+UniDEC's pool of picked labels. Public description: the UniDEC paper (WWW 2025), section on
 the pool of picked-some labels.
 """
 
@@ -29,13 +33,13 @@ class Pool:
 
 
 def draw_pool(positives: Positives, queries: int, per_query: int, size: int, label_counts_L: Tensor) -> Pool:
-    """Draw up to ``per_query`` positives of each query, with replacement, into one pool.
+    """Draw up to ``per_query`` positives of each query, with replacement, and fill the pool up with uniform labels.
 
     Args:
         positives: true labels of the batch.
         queries: rows of the batch Q; a row without true labels draws nothing and stays without positives.
         per_query: draws per query, beta.
-        size: most labels in the pool; beyond it the labels most frequent in training stay.
+        size: labels in the pool, less what is drawn twice; beyond it the positives most frequent in training stay.
         label_counts_L: training points of each label.
     """
     device = positives.labels.device

@@ -1,0 +1,131 @@
+"""`xmc-export`: build | verify | diff. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from model_export.verify import Comparison
+    from service.bundle import Manifest
+
+DONE, FAILED, WRONG_USE = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    # Imported here, so that `--help` does not wait for torch.
+    from model_export.errors import ExportError, UsageError
+    from service.errors import BundleError
+    from training.artifact import ArtifactError
+
+    try:
+        command(arguments)
+    except (UsageError, ArtifactError) as error:
+        return _fail(error, WRONG_USE)
+    except (ExportError, BundleError, OSError) as error:
+        return _fail(error, FAILED)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing was changed", FAILED)
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="xmc-export", description="Turn trained artifacts into bundles to serve.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="write an artifact's bundle, in place of an older one")
+    build.add_argument("artifact", type=Path, metavar="ARTIFACT", help="folder that `xmc-train fit` wrote")
+    build.add_argument("--out", type=Path, required=True, metavar="BUNDLE", help="folder to write")
+    build.add_argument("--name", help="name under which it is served (default: the artifact folder's)")
+    build.add_argument(
+        "--precision", default="fp32", choices=("fp32", "fp16", "int8"), help="of the weights (default: fp32)"
+    )
+    build.add_argument(
+        "--index",
+        default="auto",
+        choices=("auto", "flat", "hnsw", "ivf"),
+        help="type of UniDEC's label index (default: auto, which is exact below 200,000 labels)",
+    )
+    build.set_defaults(command=_build)
+    verify = commands.add_parser("verify", help="check a bundle's files and golden answers")
+    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
+    verify.add_argument("--artifact", type=Path, metavar="ARTIFACT", help="also compare it with the trained model")
+    verify.set_defaults(command=_verify)
+    diff = commands.add_parser("diff", help="print what sets two bundles apart")
+    diff.add_argument("a", type=Path, metavar="A")
+    diff.add_argument("b", type=Path, metavar="B")
+    diff.set_defaults(command=_diff)
+    return parser
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from model_export.writer import Options, build
+    from training.artifact import read_artifact
+
+    options = Options(name=arguments.name, precision=arguments.precision, index=arguments.index)
+    built = build(read_artifact(arguments.artifact), arguments.out, options)
+    print(f"wrote {arguments.out}")
+    _print_manifest(built.manifest)
+    _print_comparison(built.comparison)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from model_export.verify import verify_bundle
+    from training.artifact import read_artifact
+
+    artifact = None if arguments.artifact is None else read_artifact(arguments.artifact)
+    verified = verify_bundle(arguments.bundle, artifact)
+    _print_manifest(verified.manifest)
+    if verified.comparison is not None:
+        _print_comparison(verified.comparison)
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    from model_export.diff import compare_bundles
+
+    difference = compare_bundles(arguments.a, arguments.b)
+    for title, lines in (("manifest", difference.fields), ("files", difference.files), ("answers", difference.answers)):
+        print(title if lines else f"{title}: equal")
+        for line in lines:
+            print(f"  {line}")
+    asked = f"{arguments.b} asked {arguments.a}'s {difference.queries} golden queries"
+    if isinstance(difference.agreement, str):
+        print(f"agreement@{difference.k}: none, {difference.agreement}")
+    else:
+        print(f"agreement@{difference.k}: {difference.agreement:.3f} ({asked})")
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    size_bytes = sum(entry.size for entry in manifest.files.values())
+    print(f"{manifest.name}:{manifest.version}")
+    print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
+    print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
+    if manifest.method.name == "unidec":
+        print(f"  index      {manifest.method.index.type}, recall@10 {manifest.method.index.recall:.3f}")
+    print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB")
+    print(f"  golden     {len(manifest.golden)} queries answered")
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    parity = comparison.parity
+    left_out = f", {comparison.undecided} left out as ties" if comparison.undecided else ""
+    print(f"  compared   {parity.queries} samples with the trained model{left_out}")
+    print(
+        f"  scores     differ by {parity.max_score_difference:.2g} at most, "
+        f"the largest is {comparison.largest_score:.3g}"
+    )
+    print(f"  top {parity.k}      equal for {parity.equal_top_k:.1%}")
+
+
+def _fail(error: Exception | str, code: int) -> int:
+    print(f"xmc-export: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

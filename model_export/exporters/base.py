@@ -1,0 +1,108 @@
+"""What an exporter is: the part of a method that turns a trained model into a graph and tables.
+
+Letters: Q queries, T ids of the longest bag, L labels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import nn
+
+from model_export.faiss_index import IndexChoice
+from service.bundle.manifest import MethodSection
+from training.artifact import Artifact
+from training.data.batches import Bags
+from training.methods.base import Model
+from training.vocabulary import count_tokens
+
+# Largest difference between two scores that count as one: absolute while a query's scores stay below 1, relative to
+# their largest above. Sums of logits reach hundreds, where float32 has no digits left for an absolute bound.
+SCORE_TOLERANCE = 1e-4
+
+TrainedModel = TypeVar("TrainedModel", bound=Model)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the trained model answers.
+
+    Attributes:
+        scores_QL: float32, of every label.
+        decided_Q: False where rounding alone decides the answer, so that two correct programs may differ.
+    """
+
+    scores_QL: NDArray[np.float32]
+    decided_Q: NDArray[np.bool_]
+
+
+def alike(scores_QL: NDArray[np.float32], reference_QL: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether all scores of a query are the reference's up to rounding, bool (Q,): see `SCORE_TOLERANCE`."""
+    peaks_Q = np.maximum(1, np.abs(reference_QL).max(axis=1))
+    alike_Q: NDArray[np.bool_] = np.abs(scores_QL - reference_QL).max(axis=1) <= SCORE_TOLERANCE * peaks_Q
+    return alike_Q
+
+
+class Exporter(ABC, Generic[TrainedModel]):
+    """One method's way into a bundle.
+
+    Attributes:
+        output: name of the graph's output, as the method's decoder asks for it.
+        has_index: whether the method's labels are found by an index that the user may choose.
+        artifact: what is exported.
+        model: its trained model, in evaluation mode.
+    """
+
+    output: ClassVar[str]
+    has_index: ClassVar[bool] = False
+
+    def __init__(self, artifact: Artifact) -> None:
+        self.artifact = artifact
+        self.model = cast(TrainedModel, artifact.restore())
+
+    @abstractmethod
+    def graph(self) -> nn.Module:
+        """The encoder that becomes ONNX: padded ids int64 and values float32, (Q, T) each, to the one output."""
+
+    @abstractmethod
+    def write_tables(self, folder: Path, index: IndexChoice) -> MethodSection:
+        """Write the method's files into ``folder``.
+
+        Args:
+            folder: the bundle in the making.
+            index: type of the label index; "auto" unless `has_index`.
+
+        Returns:
+            What the manifest says about the method.
+        """
+
+    @torch.no_grad()
+    def reference(self) -> Reference:
+        """What the trained model answers to the artifact's samples, slowly and exactly."""
+        scores_QL = self.model.score(self.samples).numpy()
+        return Reference(scores_QL, self.decided(scores_QL))
+
+    def decided(self, scores_QL: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Which samples have an answer that does not hang on rounding: all of them, where scores are continuous."""
+        return np.ones(len(scores_QL), dtype=np.bool_)
+
+    @cached_property
+    def samples(self) -> Bags:
+        """The artifact's samples as training reads them: independent of how the service reads queries."""
+        config, tokenizer = self.artifact.config, self.artifact.tokenizer
+        if tokenizer is not None:
+            texts = [sample for sample in self.artifact.samples if isinstance(sample, str)]
+            return Bags.from_csr(count_tokens(tokenizer, texts, config.run.vocabulary.max_tokens))
+        rows = [sample for sample in self.artifact.samples if not isinstance(sample, str)]
+        indptr = np.cumsum([0, *(len(row["indices"]) for row in rows)])
+        indices = np.array([index for row in rows for index in row["indices"]], dtype=np.int64)
+        values = np.array([value for row in rows for value in row["values"]], dtype=np.float32)
+        return Bags.from_csr(csr_array((values, indices, indptr), shape=(len(rows), config.shape.input_width)))

@@ -1,0 +1,94 @@
+"""From a torch module to `encoder.onnx`: one file, dynamic in Q and T, equal bytes from equal weights.
+
+The exporter annotates every node with the Python source it came from. That is stripped: it holds paths of the machine
+that exported, and would make every bundle differ from the next.
+
+Letters: Q queries in a batch, T ids of the longest bag.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from model_export.errors import ExportError
+
+INPUTS = ("ids", "values")
+# The newest that this torch translates to.
+OPSET = 23
+# Limit of a protobuf message; beyond it weights need files of their own, which bundles do not have.
+MOST_BYTES = 2**31 - 1
+
+
+def trace(graph: nn.Module, output: str) -> ModelProto:
+    """Translate a module to ONNX.
+
+    Args:
+        graph: takes padded ids int64 and values float32, (Q, T) each; gives one tensor with Q rows.
+        output: name of that tensor.
+    """
+    # Neither size is 0 or 1, which the tracer would take for constants.
+    example = (torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3))
+    with _quiet():
+        program = torch.onnx.export(
+            graph.eval(),
+            example,
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=INPUTS,
+            output_names=[output],
+            dynamic_shapes=({0: "Q", 1: "T"}, {0: "Q", 1: "T"}),
+        )
+    assert program is not None, "without a file to write to, the exporter returns the program"
+    return stripped(program.model_proto)
+
+
+def stripped(model: ModelProto) -> ModelProto:
+    """The same model without notes on where it came from; changed in place."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("value_info")
+    model.ClearField("producer_name")
+    model.ClearField("producer_version")
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
+    return model
+
+
+def save_encoder(model: ModelProto, path: Path) -> None:
+    """Write the model as one file.
+
+    Raises:
+        ExportError: it is larger than one file can be.
+    """
+    weights_bytes = sum(len(weight.raw_data) for weight in model.graph.initializer)
+    if weights_bytes > MOST_BYTES:
+        raise ExportError(
+            f"{path.name}: expected at most {MOST_BYTES:,} bytes of weights, found {weights_bytes:,}; "
+            "a lower --precision, narrower encoder.widths or a smaller vocabulary make it fit"
+        )
+    path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notices about itself from the user; what goes wrong is raised all the same."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,139 @@
+"""From an artifact to a bundle: files first, then the bundle's own answers, the manifest last.
+
+What was written is opened by the service's reader and answered by the service's engine before it takes the target's
+place, so a bundle that cannot be served or does not do what its model does never appears.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import onnx
+import onnxruntime
+import onnxscript
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from model_export.errors import UsageError
+from model_export.exporters import EXPORTERS
+from model_export.exporters.base import Exporter
+from model_export.faiss_index import IndexChoice
+from model_export.onnx_encoder import save_encoder, trace
+from model_export.quantise import quantised
+from model_export.replacement import replacing
+from model_export.verify import Comparison, compare, golden_answers, require_equal
+from service.bundle import Manifest, content_version, encode_strings, file_entry, layout, load_bundle
+from service.bundle.manifest import BundleName, FeaturesInput, MethodSection, Precision, TextInput
+from service.engine import Engine
+from training.artifact import TOKENIZER, Artifact
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose.
+
+    Attributes:
+        name: under which the service offers the bundle; None for the artifact folder's.
+        precision: of the encoder's weights.
+        index: type of UniDEC's label index.
+    """
+
+    name: str | None = None
+    precision: Precision = "fp32"
+    index: IndexChoice = "auto"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished bundle: its manifest, and how it compares with the trained model."""
+
+    manifest: Manifest
+    comparison: Comparison
+
+
+def build(artifact: Artifact, out: Path, options: Options) -> Built:
+    """Write the bundle of an artifact to ``out``, in place of a bundle that is there.
+
+    Raises:
+        UsageError: options do not fit the artifact, or ``out`` holds something else than a bundle.
+        ExportError: the bundle's answers are not the trained model's, or it cannot be written as asked.
+        BundleError: the service's reader refuses what was written.
+    """
+    name = _name(artifact, options)
+    method = artifact.config.run.method.name
+    if options.index != "auto" and not EXPORTERS[method].has_index:
+        raise UsageError(f"--index {options.index}: {method} has no label index to choose; expected auto")
+    exporter = EXPORTERS[method](artifact)
+    with replacing(out) as folder:
+        section = _write_files(exporter, folder, options)
+        draft = _draft(artifact, folder, name, options.precision, section)
+        engine = Engine.open(load_bundle(folder, draft), device="cpu")
+        comparison = compare(engine, exporter)
+        require_equal(comparison, draft)
+        golden = golden_answers(engine, artifact)
+        manifest = draft.model_copy(update={"parity": comparison.parity, "golden": golden})
+        (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return Built(manifest, comparison)
+
+
+def _name(artifact: Artifact, options: Options) -> str:
+    name = options.name or artifact.path.resolve().name
+    try:
+        return TypeAdapter(BundleName).validate_python(name)
+    except ValidationError as error:
+        raise UsageError(
+            "--name: expected at most 128 letters, digits, '.', '_' and '-', the first one a letter or digit, "
+            f"found {name!r}"
+        ) from error
+
+
+def _write_files(exporter: Exporter[Any], folder: Path, options: Options) -> MethodSection:
+    """Everything but the manifest."""
+    artifact = exporter.artifact
+    model = trace(exporter.graph(), exporter.output)
+    save_encoder(quantised(model, options.precision), folder / layout.ENCODER)
+    if artifact.tokenizer is not None:
+        shutil.copyfile(artifact.path / TOKENIZER, folder / layout.TOKENIZER)
+    _write_strings(folder, layout.LABEL_IDS, layout.LABEL_ID_OFFSETS, artifact.label_ids)
+    if artifact.label_texts is not None:
+        _write_strings(folder, layout.LABEL_TEXTS, layout.LABEL_TEXT_OFFSETS, artifact.label_texts)
+    return exporter.write_tables(folder, options.index)
+
+
+def _write_strings(folder: Path, text_name: str, offsets_name: str, strings: Sequence[str]) -> None:
+    text, offsets = encode_strings(strings)
+    (folder / text_name).write_bytes(text)
+    np.save(folder / offsets_name, offsets)
+
+
+def _draft(artifact: Artifact, folder: Path, name: str, precision: Precision, section: MethodSection) -> Manifest:
+    """The manifest but for what only the opened bundle can tell."""
+    config = artifact.config
+    queries: TextInput | FeaturesInput = FeaturesInput(dimension=config.shape.input_width)
+    if config.shape.text:
+        queries = TextInput(max_tokens=config.run.vocabulary.max_tokens)
+    files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
+    return Manifest(
+        name=name,
+        version=content_version(queries, section, files),
+        created_with=_libraries(),
+        input=queries,
+        label_count=config.shape.label_count,
+        has_label_texts=artifact.label_texts is not None,
+        precision=precision,
+        method=section,
+        files=files,
+    )
+
+
+def _libraries() -> dict[str, str]:
+    """Versions of what wrote the files; modules know theirs whichever flavour is installed."""
+    modules = {"torch": torch, "onnx": onnx, "onnxscript": onnxscript, "onnxruntime": onnxruntime, "faiss": faiss}
+    return {"xmcserve": version("xmcserve")} | {name: str(module.__version__) for name, module in modules.items()}

@@ -1,0 +1,125 @@
+"""Small trained models and their bundles, made once a session and shared by every test that asks: for tests only.
+
+Tests read what `Workshop` gives and change copies only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from model_export.faiss_index import IndexChoice
+from model_export.writer import Options, build
+from service.bundle.manifest import Precision
+from training.artifact import read_artifact
+from training.data import sample
+from training.data.dataset import load_dataset
+from training.data.records import open_source
+from training.encoders import BagConfig
+from training.loop import fit
+from training.methods.base import Shape
+from training.recipes import RECIPES, RunConfig, TrainingConfig
+from training.vocabulary import VocabularyConfig
+
+TEXT_POINTS = 2000
+FEATURE_POINTS, FEATURES, FEATURE_LABELS = 300, 60, 20
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model that the tests need: a recipe, made small."""
+
+    recipe: str
+    data: str
+    widths: tuple[int, ...]
+    method: dict[str, Any]
+
+
+KINDS = {
+    "mach": Kind("mach", "text", (48, 48), {"repetitions": 6, "buckets": 300}),
+    "mach-independent": Kind("mach-independent", "text", (24,), {"repetitions": 3, "buckets": 64}),
+    "declare": Kind("declare", "text", (48,), {"rank": 24, "neighbours": 7}),
+    "unidec": Kind("unidec", "text", (48,), {"dimensions": 24}),
+    "mach-features": Kind("mach", "features", (24,), {"repetitions": 4, "buckets": 16}),
+    "declare-features": Kind("declare", "features", (24,), {"rank": 8, "neighbours": 7}),
+}
+
+
+class Workshop:
+    """Makes data, artifacts and bundles when they are first asked for, and keeps them under ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def data(self, kind: str) -> Path:
+        """The data folder that a kind was trained on."""
+        name = KINDS[kind].data
+        folder = self._root / "data" / name
+        if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            sample.slice_to(folder, points=TEXT_POINTS) if name == "text" else write_features(folder)
+        return folder
+
+    def artifact(self, kind: str) -> Path:
+        """A trained artifact."""
+        folder = self._root / "artifacts" / kind
+        if not folder.exists():
+            run = _run(KINDS[kind])
+            source = open_source(self.data(kind))
+            dataset = load_dataset(source, run.vocabulary, validation_fraction=0.05, seed=0)
+            with _one_thread():
+                fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)
+        return folder
+
+    def bundle(self, kind: str, precision: Precision = "fp32", index: IndexChoice = "auto") -> Path:
+        """The bundle of the kind's artifact."""
+        folder = self._root / "bundles" / f"{kind}-{precision}-{index}"
+        if not folder.exists():
+            with _one_thread():
+                build(read_artifact(self.artifact(kind)), folder, Options(precision=precision, index=index))
+        return folder
+
+
+def write_features(folder: Path) -> None:
+    """A data folder in XC sparse layout whose labels follow from the features."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    weights_FL = rng.standard_normal((FEATURES, FEATURE_LABELS))
+    for split, count in (("train", FEATURE_POINTS), ("test", FEATURE_POINTS // 10)):
+        lines = [f"{count} {FEATURES} {FEATURE_LABELS}"]
+        for _ in range(count):
+            indices = np.sort(rng.choice(FEATURES, size=rng.integers(1, 9), replace=False))
+            values = rng.uniform(0.1, 3, size=indices.size).round(3)
+            best = np.argsort(values @ weights_FL[indices])[::-1]
+            labels = ",".join(str(label) for label in sorted(best[: rng.integers(1, 4)]))
+            lines.append(
+                " ".join([labels, *(f"{index}:{value}" for index, value in zip(indices, values, strict=True))])
+            )
+        (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Tensors here are tiny: a second thread only waits for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(kind: Kind) -> RunConfig:
+    recipe = RECIPES[kind.recipe]()
+    return RunConfig(
+        method=recipe.method.model_copy(update=kind.method),
+        encoder=BagConfig(widths=kind.widths),
+        vocabulary=VocabularyConfig(words=2000, subwords=800, max_tokens=32),
+        training=TrainingConfig(epochs=2, batch_size=64),
+    )

@@ -1,0 +1,144 @@
+"""The application in this process, and the command in a process of its own, over tiny real bundles."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from service.app import create_app
+from service.engine import Answer, Engine
+from service.lifecycle import Lifecycle, Phase
+from service.metrics import Metrics
+from service.middleware import Gate
+from service.model import Model
+from service.registry import Registry
+from service.settings import Settings
+
+TEXT = "a fast web server"
+
+
+@dataclass
+class Service:
+    """An application with its models loaded, and a client for it."""
+
+    client: TestClient
+    gate: Gate
+    lifecycle: Lifecycle
+    metrics: Metrics
+
+    @property
+    def registry(self) -> Registry:
+        return self.gate._registry
+
+    @property
+    def model(self) -> Model:
+        return self.registry.models[0]
+
+    def predict(self, body: object, **headers: str) -> Any:
+        return self.client.post("/predict", json=body, headers=headers)
+
+
+def make_service(bundles: tuple[Path, ...], **settings: Any) -> Service:
+    """An application whose lifespan has not begun."""
+    lifecycle, metrics = Lifecycle(), Metrics()
+    gate = create_app(Settings(bundles=bundles, device="cpu", threads=1, **settings), lifecycle, metrics)
+    return Service(TestClient(gate), gate, lifecycle, metrics)
+
+
+@contextmanager
+def serving(*bundles: Path, **settings: Any) -> Iterator[Service]:
+    """An application that is ready."""
+    service = make_service(bundles, **settings)
+    with service.client:
+        while service.lifecycle.phase is Phase.LOADING and service.lifecycle.failure is None:
+            service.client.get("/readyz")
+        yield service
+
+
+@contextmanager
+def blocked(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """An engine that computes nothing until the block ends; the event tells that it would have liked to."""
+    wants_to_run, release = threading.Event(), threading.Event()
+    run = engine.run
+
+    def run_later(*arguments: Any) -> Answer:
+        wants_to_run.set()
+        release.wait()
+        return run(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "run", run_later)
+        try:
+            yield wants_to_run
+        finally:
+            release.set()
+
+
+@dataclass
+class Process:
+    """A running ``xmc-serve run``."""
+
+    process: subprocess.Popen[str]
+    port: int
+    log: list[dict[str, Any]]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def wait_for(self, message: str) -> dict[str, Any]:
+        """Read the log until a line contains the message."""
+        return wait_for(self.process, self.log, message)
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the exit code."""
+        self.process.send_signal(sig)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Read the rest of the log and wait for the exit code."""
+        assert self.process.stderr is not None
+        self.log += [json.loads(line) for line in self.process.stderr]
+        return self.process.wait()
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port))
+
+
+@contextmanager
+def running(*arguments: str | Path, until: str = "ready") -> Iterator[Process]:
+    """``xmc-serve run`` on a free port, once its log says `until`."""
+    command = [sys.executable, "-m", "service.cli", "run", "--port", "0", "--log-format", "json", "--device", "cpu"]
+    process = subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    with process:
+        try:
+            log: list[dict[str, Any]] = []
+            started = wait_for(process, log, "Uvicorn running on")
+            port = int(started["message"].split("://127.0.0.1:")[1].split()[0])
+            if not any(until in line["message"] for line in log):
+                wait_for(process, log, until)
+            yield Process(process, port, log)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def wait_for(process: subprocess.Popen[str], log: list[dict[str, Any]], message: str) -> dict[str, Any]:
+    assert process.stderr is not None
+    for text in process.stderr:
+        log.append(json.loads(text))
+        if message in log[-1]["message"]:
+            return log[-1]
+    raise AssertionError(f"the process ended before it logged {message!r}: {log}")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import itertools
+import re
+
+from service.metrics import SECONDS, Metrics
+
+
+def exposed(metrics: Metrics) -> dict[str, float]:
+    lines = [line for line in metrics.expose().decode().splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+
+
+def test_times_are_seconds_in_buckets_that_double_from_100_microseconds() -> None:
+    assert SECONDS[0] == 1e-4
+    assert all(high == 2 * low for low, high in itertools.pairwise(SECONDS))
+    assert 10 < SECONDS[-1] < 20
+
+
+def test_requests_are_counted_by_endpoint_model_and_code() -> None:
+    metrics = Metrics()
+    for code in (200, 200, 429):
+        metrics.observe_request("/predict", "tiny", code, 0.003)
+    metrics.reject("queue_full")
+    found = exposed(metrics)
+    assert found['xmc_requests_total{code="200",endpoint="/predict",model="tiny"}'] == 2
+    assert found['xmc_requests_total{code="429",endpoint="/predict",model="tiny"}'] == 1
+    assert found['xmc_request_seconds_count{endpoint="/predict"}'] == 3
+    assert found['xmc_rejected_total{reason="queue_full"}'] == 1
+
+
+def test_gauges_are_read_when_they_are_scraped() -> None:
+    metrics = Metrics()
+    queued = 3
+    metrics.model("tiny", "1", "mach", "cpu", lambda: queued)
+    metrics.inflight_requests = 2
+    assert exposed(metrics)['xmc_queue_rows{model="tiny",version="1"}'] == 3
+    queued = 5
+    assert exposed(metrics)['xmc_queue_rows{model="tiny",version="1"}'] == 5
+    assert exposed(metrics)["xmc_inflight_requests"] == 2
+    assert exposed(metrics)['xmc_model_info{device="cpu",method="mach",model="tiny",version="1"}'] == 1
+
+
+def test_two_applications_share_no_series() -> None:
+    first, second = Metrics(), Metrics()
+    first.reject("queue_full")
+    assert not any(name.startswith("xmc_rejected_total{") for name in exposed(second))
+
+
+def test_names_are_ours_in_base_units_and_without_duplicates() -> None:
+    names = [family.name for family in Metrics().registry.collect() if not family.name.startswith("process_")]
+    assert len(set(names)) == len(names)
+    for name in names:
+        assert re.fullmatch(r"xmc_[a-z_]+", name)
+        assert not re.search(r"_(ms|millis|milliseconds|minutes|kb|mb|percent)(_|$)", name)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+
+import pytest
+
+from service.errors import SettingsError
+from service.settings import Settings, default_text, flag, load_settings, options, variable
+
+# A value other than the default for every setting, as it is written and as it is read.
+WRITTEN: dict[str, tuple[str, object]] = {
+    "bundles": (os.pathsep.join(["a", "b/c"]), (Path("a"), Path("b/c"))),
+    "device": ("cuda", "cuda"),
+    "host": ("0.0.0.0", "0.0.0.0"),
+    "port": ("0", 0),
+    "metrics_port": ("9090", 9090),
+    "max_batch_rows": ("3", 3),
+    "max_batch_tokens": ("77", 77),
+    "max_wait_ms": ("2.5", 2.5),
+    "queue_rows": ("999", 999),
+    "max_k": ("7", 7),
+    "max_queries": ("2", 2),
+    "max_body_bytes": ("1000", 1000),
+    "threads": ("5", 5),
+    "drain_seconds": ("0", 0.0),
+    "log_format": ("json", "json"),
+}
+
+
+def test_every_setting_is_in_the_table() -> None:
+    assert [item.name for item in fields(Settings)] == list(options()) == list(WRITTEN)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_setting_is_read_from_its_variable_and_from_its_flag(name: str) -> None:
+    text, value = WRITTEN[name]
+    assert getattr(load_settings({}, {variable(name): text}), name) == value
+    assert getattr(load_settings({name: text}, {}), name) == value
+    assert getattr(Settings(), name) != value
+
+
+def test_the_flag_wins_over_the_variable_and_the_variable_over_the_default() -> None:
+    environment = {"XMC_MAX_K": "8", "XMC_PORT": "81", "PATH": "/bin"}
+    settings = load_settings({"max_k": "9"}, environment)
+    assert (settings.max_k, settings.port, settings.host) == (9, 81, "127.0.0.1")
+
+
+def test_an_unknown_variable_is_an_error_that_names_the_nearest_known_one() -> None:
+    with pytest.raises(SettingsError, match=r"XMC_BATCH_ROWS is unknown; the nearest known one is XMC_MAX_BATCH_ROWS"):
+        load_settings({}, {"XMC_BATCH_ROWS": "8"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("port", "http", r"XMC_PORT must be a whole number, found 'http'"),
+        ("port", "65536", r"XMC_PORT must be between 0 and 65535, found 65536"),
+        ("max_k", "0", r"XMC_MAX_K must be at least 1, found 0"),
+        ("max_wait_ms", "nan", r"XMC_MAX_WAIT_MS must be between 0 and 1000, found nan"),
+        ("drain_seconds", "-1", r"XMC_DRAIN_SECONDS must be between 0 and 3600, found -1"),
+        ("device", "gpu", r"XMC_DEVICE must be one of auto, cpu, cuda, found 'gpu'"),
+        ("log_format", "xml", r"XMC_LOG_FORMAT must be one of console, json, found 'xml'"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected_and_found(name: str, text: str, sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        load_settings({}, {variable(name): text})
+    with pytest.raises(SettingsError, match=sentence.replace(variable(name), flag(name))):
+        load_settings({name: text}, {})
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(SettingsError, match="XMC_MAX_QUERIES is 65, but must be at most XMC_QUEUE_ROWS, which is 64"):
+        load_settings({}, {"XMC_MAX_QUERIES": "65"})
+    with pytest.raises(SettingsError, match="XMC_METRICS_PORT and XMC_PORT are both 8000"):
+        load_settings({}, {"XMC_METRICS_PORT": "8000"})
+    assert load_settings({}, {"XMC_METRICS_PORT": "0", "XMC_PORT": "0"}).metrics_port == 0
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_defaults_have_words() -> None:
+    assert default_text("port") == "8000"
+    assert default_text("drain_seconds") == "5"
+    assert default_text("threads") == "the container's share of processors"
+    assert Settings().threads >= 1

@@ -1,0 +1,64 @@
+"""Rows cut into batches: every row once an epoch, with its own bag and labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.training.synthetic import matrix
+from training.data.batches import Bags, Batch, Positives, Rows, shuffled_batches
+
+Cells = list[dict[int, float]]
+
+cells = st.lists(st.dictionaries(st.integers(0, 6), st.floats(0.125, 9, width=32), max_size=4), min_size=1, max_size=9)
+
+
+def bag_cells(bags: Bags) -> Cells:
+    ends = bags.offsets.tolist()
+    pairs = list(zip(bags.ids.tolist(), bags.values.tolist(), strict=True))
+    return [dict(pairs[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+
+
+def label_cells(positives: Positives, queries: int) -> Cells:
+    found: Cells = [{} for _ in range(queries)]
+    for query, label, relevance in zip(positives.queries, positives.labels, positives.relevances, strict=True):
+        found[int(query)][int(label)] = float(relevance)
+    return found
+
+
+@given(inputs=cells, data=st.data())
+def test_a_batch_holds_the_cells_of_its_rows(inputs: Cells, data: st.DataObject) -> None:
+    targets = data.draw(st.lists(cells.map(lambda rows: rows[0]), min_size=len(inputs), max_size=len(inputs)))
+    rows = Rows(matrix(inputs, 7), matrix(targets, 7))
+    order = np.array(data.draw(st.permutations(range(len(inputs)))))
+    taken = rows.take(order)
+    batch = Batch.from_rows(taken)
+    assert len(batch) == len(batch.bags) == len(taken) == len(inputs)
+    assert bag_cells(batch.bags) == [inputs[row] for row in order]
+    assert label_cells(batch.positives, len(order)) == [targets[row] for row in order]
+    assert (batch.bags.ids.dtype, batch.bags.values.dtype) == (torch.int64, torch.float32)
+    lengths = [len(inputs[row]) for row in order]
+    assert batch.bags.rows().tolist() == np.repeat(np.arange(len(order)), lengths).tolist()
+
+
+@given(count=st.integers(1, 20), size=st.integers(1, 8), seed=st.integers(0, 99))
+def test_an_epoch_has_every_row_once(count: int, size: int, seed: int) -> None:
+    rows = Rows(matrix([{row: 1.0} for row in range(count)], count), matrix([{row: 1.0} for row in range(count)], count))
+    batches = list(shuffled_batches(rows, size, (seed, 1), torch.device("cpu")))
+    seen = torch.cat([batch.bags.ids for batch in batches])
+    assert sorted(seen.tolist()) == list(range(count))
+    assert torch.equal(seen, torch.cat([batch.positives.labels for batch in batches]))
+    assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
+
+
+def test_seed_and_epoch_decide_the_order() -> None:
+    rows = Rows(matrix([{row: 1.0} for row in range(50)], 50), matrix([{}] * 50, 2))
+
+    def order(seed: int, epoch: int) -> list[int]:
+        batches = shuffled_batches(rows, 7, (seed, epoch), torch.device("cpu"))
+        return [int(id_) for batch in batches for id_ in batch.bags.ids]
+
+    assert order(0, 1) == order(0, 1)
+    assert len({tuple(order(*pair)) for pair in ((0, 1), (0, 2), (1, 1), (1, 0))}) == 4

@@ -1,0 +1,127 @@
+"""A data folder made ready: the held-out rows, counts, label bags and samples are those of its points."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.synthetic import LABELS, matrix, write_features, write_texts
+from training.data.dataset import Dataset, UnsuitableData, load_dataset, read_rows
+from training.data.records import open_source
+from training.methods.base import Shape
+from training.vocabulary import VocabularyConfig, count_tokens
+
+VOCABULARY = VocabularyConfig(min_count=1, subwords=60, max_tokens=4)
+
+
+def load(folder: Path, *, fraction: float = 0.25, seed: int = 0) -> Dataset:
+    return load_dataset(open_source(folder), VOCABULARY, validation_fraction=fraction, seed=seed)
+
+
+def test_training_rows_are_split_by_share_and_seed(texts: Path) -> None:
+    whole = load(texts, fraction=0.25)
+    assert (len(whole.train), len(whole.validation)) == (45, 15)
+    rows = read_rows(open_source(texts), "trn", whole.tokenizer, 4)
+    parts = np.vstack([whole.train.inputs.toarray(), whole.validation.inputs.toarray()])
+    assert sorted(map(tuple, parts)) == sorted(map(tuple, rows.inputs.toarray()))
+    again, other = load(texts, seed=0), load(texts, seed=1)
+    assert whole.samples == again.samples != other.samples
+    np.testing.assert_array_equal(whole.train.targets.toarray(), again.train.targets.toarray())
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.999])
+def test_either_part_has_a_row(texts: Path, fraction: float) -> None:
+    dataset = load(texts, fraction=fraction)
+    assert min(len(dataset.train), len(dataset.validation)) >= 1
+
+
+def test_a_dev_split_is_the_validation_set(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "data", dev=7)
+    dataset = load(folder)
+    titles = [json.loads(line)["title"] for line in (folder / "dev.json").read_text().splitlines()]
+    assert (len(dataset.train), len(dataset.validation)) == (60, 7)
+    assert dataset.samples == titles
+    assert dataset.label_counts.sum() == dataset.train.targets.nnz
+
+
+def test_counts_include_the_rows_held_out(texts: Path) -> None:
+    dataset = load(texts)
+    counts = (dataset.train.targets.toarray() > 0).sum(axis=0) + (dataset.validation.targets.toarray() > 0).sum(axis=0)
+    np.testing.assert_array_equal(dataset.label_counts, counts)
+
+
+def test_samples_are_the_validation_rows_as_a_user_would_send_them(texts: Path, features: Path) -> None:
+    dataset = load(texts)
+    assert dataset.tokenizer is not None
+    bags = count_tokens(dataset.tokenizer, [str(text) for text in dataset.samples], 4)
+    np.testing.assert_array_equal(bags.toarray(), dataset.validation.inputs.toarray())
+    dataset = load(features)
+    sent = [dict(zip(sample["indices"], sample["values"], strict=True)) for sample in dataset.samples]  # type: ignore[index]
+    np.testing.assert_array_equal(matrix(sent, LABELS + 4).toarray(), dataset.validation.inputs.toarray())
+
+
+def test_at_most_64_samples(tmp_path: Path) -> None:
+    dataset = load(write_texts(tmp_path / "data", points=300), fraction=0.5)
+    assert (len(dataset.validation), len(dataset.samples)) == (150, 64)
+
+
+def test_label_texts_become_bags(texts: Path) -> None:
+    dataset = load(texts)
+    assert dataset.tokenizer is not None
+    assert dataset.label_texts is not None
+    assert dataset.label_bags is not None
+    expected = count_tokens(dataset.tokenizer, dataset.label_texts, 4)
+    np.testing.assert_array_equal(dataset.label_bags.toarray(), expected.toarray())
+
+
+@pytest.mark.parametrize("kind", ["features", "texts without label texts"])
+def test_without_label_texts_there_are_no_label_bags(features: Path, tmp_path: Path, kind: str) -> None:
+    folder = features if kind == "features" else write_texts(tmp_path / "data", label_texts=False)
+    assert load(folder).label_bags is None
+
+
+def test_words_of_label_texts_are_in_the_vocabulary(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "data")
+    with (folder / "lbl.json").open("a") as file:
+        file.write('{"uid": "rare", "title": "quokka"}\n')
+    tokenizer = load(folder).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.encode("quokka", add_special_tokens=False).tokens == ["quokka"]
+
+
+def test_relevances_are_kept(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "data", points=1)
+    record = {"uid": "a", "title": "red house", "target_ind": [1, 4], "target_rel": [0.25, 2.0]}
+    (folder / "trn.json").write_text((json.dumps(record) + "\n") * 2)
+    targets = load(folder).train.targets
+    assert dict(zip(targets.indices.tolist(), targets.data.tolist(), strict=True)) == {1: 0.25, 4: 2.0}
+
+
+def test_rows_do_not_depend_on_the_size_of_a_chunk(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, tokenizer = open_source(texts), load(texts).tokenizer
+    whole = read_rows(source, "trn", tokenizer, 4)
+    monkeypatch.setattr("training.data.dataset.CHUNK_TEXTS", 7)
+    parts = read_rows(source, "trn", tokenizer, 4)
+    for name in ("inputs", "targets"):
+        np.testing.assert_array_equal(getattr(parts, name).toarray(), getattr(whole, name).toarray())
+        assert getattr(parts, name).dtype == np.float32
+
+
+def test_one_point_cannot_be_split(tmp_path: Path) -> None:
+    with pytest.raises(UnsuitableData, match="expected training and validation rows, found 0 and 1"):
+        load(write_features(tmp_path / "data", points=1))
+
+
+@pytest.mark.parametrize(("labels", "single"), [([[0], [3]], True), ([[0], [3, 4]], False), ([[0], []], False)])
+def test_shape(tmp_path: Path, labels: list[list[int]], single: bool) -> None:
+    folder = write_texts(tmp_path / "data", dev=1)
+    records = ({"uid": str(row), "title": "red", "target_ind": own} for row, own in enumerate(labels))
+    (folder / "trn.json").write_text("".join(json.dumps(record) + "\n" for record in records))
+    dataset = load(folder)
+    assert dataset.tokenizer is not None
+    assert Shape.of(dataset) == Shape(
+        input_width=dataset.tokenizer.get_vocab_size(), label_count=LABELS, train_rows=2, text=True, single_label=single
+    )

@@ -1,0 +1,51 @@
+"""Measures against tables computed by hand: `tests/golden/metrics.json` holds them with their working."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.training.synthetic import matrix
+from training import metrics
+
+CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_golden(case: dict[str, Any]) -> None:
+    ranks = sorted({int(name.partition("@")[2]) for name in case["expected"]})
+    gains = np.array(case["inverse_propensities"], dtype=np.float64)
+    targets = matrix([dict.fromkeys(labels, 1.0) for labels in case["true"]], len(gains))
+    found = metrics.report(np.array(case["ranked"]), targets, gains, ranks)
+    assert found == pytest.approx(case["expected"], abs=5e-7)
+
+
+def test_inverse_propensities_by_hand() -> None:
+    # N = 100, A = 1/2, B = 3: C = (ln 100 - 1) * sqrt(4) = 7.210340372, times 1/2, 1/3, 1/4 and 1/10.
+    found = metrics.inverse_propensities(np.array([1, 6, 13, 97]), 100, 0.5, 3)
+    assert found == pytest.approx([4.605170186, 3.403446791, 2.802585093, 1.721034037])
+
+
+def test_frequent_labels_earn_less() -> None:
+    found = metrics.inverse_propensities(np.array([0, 1, 10, 1000]), 5000, 0.55, 1.5)
+    assert (np.diff(found) < 0).all()
+
+
+def test_relevances_do_not_weigh_a_hit() -> None:
+    ranked = np.array([[0, 1]])
+    whole, soft = (metrics.report(ranked, matrix([{0: value}], 2), np.ones(2), [1, 2]) for value in (1.0, 0.125))
+    assert whole == soft
+
+
+@pytest.mark.parametrize("ks", [[0], [1, 3], [-1]])
+def test_ranks_must_be_there(ks: list[int]) -> None:
+    with pytest.raises(ValueError, match=r"between 1 and 2, found \["):
+        metrics.report(np.array([[0, 1]]), matrix([{0: 1.0}], 2), np.ones(2), ks)
+
+
+def test_constant_ranking_breaks_ties_by_row() -> None:
+    assert metrics.constant_ranking(np.array([2, 5, 5, 9]), 2, 3).tolist() == [[3, 1, 2], [3, 1, 2]]

@@ -1,0 +1,185 @@
+"""Every option of a run changes what comes out of it: a table that must name each of them, and a run for each.
+
+What exactly an option does is tested beside its code; here only that none is ignored on the way from the configuration
+to the artifact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from tests.training.synthetic import load, tiny
+from tests.training.test_loop import history, silent
+from training.artifact import read_artifact
+from training.data.batches import Bags
+from training.encoders import BagConfig
+from training.loop import fit
+from training.methods import METHODS
+from training.recipes import RECIPES, RunConfig, TrainingConfig
+from training.vocabulary import VocabularyConfig
+
+# Per section, every option with a value other than that of the tiny runs.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "mach": {"repetitions": 3, "buckets": 5, "networks": "independent", "aggregation": "min", "loss": "softmax"},
+    "declare": {"rank": 3, "neighbours": 2, "loss": "squared", "rows": "given", "scaling": "column"},
+    "unidec": {
+        "dimensions": 6,
+        "dropout": 0.5,
+        "positives_per_query": 1,
+        "pool_size": 3,
+        "logit_scale": 5.0,
+        "encoder_weight": 0.9,
+        "symmetric": False,
+    },
+    "encoder": {"widths": [6], "dropout": 0.5},
+    "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2},
+    "training": {
+        "epochs": 3,
+        "batch_size": 7,
+        "learning_rate": 0.02,
+        "table_rate": 3.0,
+        "weight_decay": 0.5,
+        "schedule": "constant",
+        "warmup": 0.5,
+        "validation_fraction": 0.5,
+        "selection": "PSP@1",
+        "seed": 1,
+    },
+}
+SECTIONS: dict[str, type[BaseModel]] = {
+    **{name: method.Config for name, method in METHODS.items()},
+    "encoder": BagConfig,
+    "vocabulary": VocabularyConfig,
+    "training": TrainingConfig,
+}
+TAGS = {"name", "kind"}
+CASES = [(section, option) for section, options in OPTIONS.items() for option in options]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_table_names_every_option(section: str) -> None:
+    assert set(OPTIONS[section]) == set(SECTIONS[section].model_fields) - TAGS
+
+
+def changed(run: RunConfig, section: str, option: str) -> RunConfig:
+    """The run with one option set as a user would set it, checked by the models."""
+    values = run.model_dump()
+    options = values["method" if section in METHODS else section]
+    assert options[option] != OPTIONS[section][option], "the table must name another value than that of the tiny run"
+    options[option] = OPTIONS[section][option]
+    return RunConfig.model_validate(values)
+
+
+def outcome(folder: Path, out: Path, run: RunConfig) -> str:
+    """Digest of all that a run leaves for the exporter, and of the scores that the model gives; not its configuration."""
+    dataset, resolved = load(folder, run)
+    fit(resolved, dataset, out, resume=False, log=silent)
+    artifact = read_artifact(out)
+    digest = hashlib.sha256(json.dumps(history(out)).encode())
+    names = ("model.safetensors", "tokenizer.json", "samples.jsonl")
+    for file in (*(out / name for name in names), *sorted((out / "tables").iterdir())):
+        digest.update(file.read_bytes())
+    with torch.no_grad():
+        digest.update(artifact.restore().score(Bags.from_csr(dataset.validation.inputs[:5])).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def recipe_of(section: str) -> str:
+    return section if section in METHODS else "mach"
+
+
+@pytest.fixture(scope="module")
+def usual(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Outcomes of the unchanged runs."""
+    folder = tmp_path_factory.mktemp("usual")
+    return {name: outcome(texts, folder / name, tiny(name)) for name in METHODS}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_a_change_the_outcome_is_the_same(
+    texts: Path, tmp_path: Path, usual: dict[str, str], method: str
+) -> None:
+    """Else the differences below would show nothing."""
+    assert outcome(texts, tmp_path / "again", tiny(method)) == usual[method]
+
+
+@pytest.mark.parametrize(("section", "option"), [case for case in CASES if case != ("training", "selection")])
+def test_no_option_is_ignored(
+    texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str
+) -> None:
+    """`training.selection` changes nothing where all measures agree: see test_loop."""
+    folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
+    name = recipe_of(section)
+    expected = usual[name] if folder is texts else outcome(folder, tmp_path / "auto", with_bce(tiny(name)))
+    assert outcome(folder, tmp_path / "out", changed(tiny(name), section, option)) != expected
+
+
+def one_label_a_point(texts: Path, folder: Path) -> Path:
+    """The same texts with their first label only: data that MACH's softmax can be trained on."""
+    folder.mkdir()
+    for file in texts.iterdir():
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        for record in records:
+            if "target_ind" in record:
+                record["target_ind"] = record["target_ind"][:1]
+        (folder / file.name).write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def with_bce(run: RunConfig) -> RunConfig:
+    return run.model_copy(update={"method": run.method.model_copy(update={"loss": "bce"})})
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> None:
+    """Recipes are whole configurations: they survive JSON, and validate."""
+    run = RECIPES[recipe]()
+    assert RunConfig.model_validate_json(run.model_dump_json()) == run
+    assert RECIPES[recipe]() == run
+    assert (RECIPES[recipe].__doc__ or "").strip()
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value"),
+    [
+        ("method", "repetitions", 0),
+        ("method", "buckets", 1),
+        ("method", "networks", "other"),
+        ("method", "aggregation", "max"),
+        ("method", "loss", "hinge"),
+        ("encoder", "widths", []),
+        ("encoder", "dropout", 1.0),
+        ("encoder", "kind", "other"),
+        ("vocabulary", "words", -1),
+        ("vocabulary", "min_count", 0),
+        ("vocabulary", "subwords", 0),
+        ("vocabulary", "max_tokens", 0),
+        ("training", "epochs", 0),
+        ("training", "batch_size", 0),
+        ("training", "learning_rate", 0.0),
+        ("training", "table_rate", 0.0),
+        ("training", "weight_decay", -0.1),
+        ("training", "schedule", "step"),
+        ("training", "warmup", 1.0),
+        ("training", "validation_fraction", 0.0),
+        ("training", "validation_fraction", 1.0),
+        ("training", "selection", "accuracy"),
+        ("training", "seed", -1),
+        ("training", "seed", 2**40),
+        ("encoder", "widths", [0]),
+        ("training", "learning_rate", float("nan")),
+        ("training", "learning_rate", float("inf")),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(section: str, option: str, value: object) -> None:
+    values = RECIPES["mach"]().model_dump()
+    values[section][option] = value
+    with pytest.raises(ValueError, match=option):
+        RunConfig.model_validate(values)
