@@ -72,26 +72,18 @@ def _rewritten(model: ModelProto, rules: Mapping[str, Rule]) -> ModelProto:
     constants: Constants = {}
     replaced: set[str] = set()
     for node in model.graph.node:
-        weights = next((name for name in node.input if name in matrices), None)
+        matrix = next((name for name in node.input if name in matrices), None)
         rule = rules.get(node.op_type)
-        if weights is None or rule is None:
+        if matrix is None or rule is None:
             nodes.append(node)
             continue
-        edit = rule(node, numpy_helper.to_array(matrices[weights]))
+        edit = rule(node, numpy_helper.to_array(matrices[matrix]))
         nodes += edit.nodes
         constants |= edit.constants
-        replaced.add(weights)
-    small = ModelProto()
-    small.CopyFrom(_without(model, replaced))
-    del small.graph.node[:]
-    small.graph.node.extend(nodes)
-    small.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
-    return small
-
-
-def _without(model: ModelProto, names: set[str]) -> ModelProto:
-    kept = [weight for weight in model.graph.initializer if weight.name not in names]
-    graph = helper.make_graph([], model.graph.name, model.graph.input, model.graph.output, kept)
+        replaced.add(matrix)
+    weights = [weight for weight in model.graph.initializer if weight.name not in replaced]
+    weights += [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, weights)
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
 
 

@@ -84,7 +84,7 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
 
 
 def _name(artifact: Artifact, options: Options) -> str:
-    name = options.name or artifact.path.resolve().name
+    name = artifact.path.resolve().name if options.name is None else options.name
     try:
         return TypeAdapter(BundleName).validate_python(name)
     except ValidationError as error:

@@ -56,6 +56,7 @@ def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> Ga
         version=version("xmcserve"),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,
     )
     _add_error_handlers(app)
     add_routes(app, settings, lifecycle, metrics, registry)

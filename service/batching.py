@@ -23,15 +23,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Generic
 
-from service.errors import DeadlineExceeded, Draining, EngineFailed, InvalidRequest, NotReady, QueueFull, RequestError
+from service.admission import Admission
+from service.errors import DeadlineExceeded, Draining, EngineFailed, NotReady, RequestError
 from service.isolation import Failure, call_isolated
 from service.queueing import DropReason, Item, Limits, Prepared, Result, Row, RowQueue, Served, Ticket
 
 logger = logging.getLogger(__name__)
-
-RATE_SMOOTHING = 0.2
-LONGEST_RETRY_SECONDS = 60
-OVERLOAD_LASTS_SECONDS = 1.0
 
 
 class Batcher(Generic[Item, Prepared, Result]):
@@ -71,11 +68,10 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._may_prepare = threading.Condition(self._lock)
         self._may_run = threading.Condition(self._lock)
         self._queue: RowQueue[Item, Prepared, Result] = RowQueue(limits, length)
+        self._admission = Admission(limits)
         self._open: set[Ticket[Result]] = set()
         self._closing = False
         self._crashed = False
-        self._rows_per_second: float | None = None
-        self._last_refusal = -math.inf
         self._wake_is_due = False  # on the event loop only
 
         self._threads = [
@@ -97,7 +93,7 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     def has_room(self, rows: int = 1) -> bool:
         """Whether a request of this many rows would be taken now."""
-        return not (self._crashed or self._closing) and len(self._queue) + rows <= self._room(rows)
+        return not (self._crashed or self._closing) and self.queued_rows + rows <= self._admission.room(rows)
 
     def refuse(self, rows: int = 1) -> RequestError:
         """Note that a request is refused, and say why."""
@@ -105,16 +101,7 @@ class Batcher(Generic[Item, Prepared, Result]):
             return _stopped()
         if self._closing:
             return _closing()
-        limit = self._limits.queue_rows
-        if rows > limit:
-            return InvalidRequest(f"the request has {rows} queries, but at most {limit} can wait: send it in parts")
-        queued, room = len(self._queue), self._room(rows)
-        self._last_refusal = time.monotonic()
-        seconds = self._seconds_to_serve(queued + rows - room)
-        return QueueFull(
-            f"{queued} of the queue's {room} places are taken, but the request needs {rows}: try again in {seconds} s",
-            retry_after_seconds=seconds,
-        )
+        return self._admission.refuse(self.queued_rows, rows)
 
     def submit(self, items: Sequence[Item], deadline: float = math.inf) -> asyncio.Future[list[Served[Result]]]:
         """Queue the rows of one request; call it on the event loop.
@@ -240,7 +227,7 @@ class Batcher(Generic[Item, Prepared, Result]):
             outcomes = call_isolated(self._run, [row.prepared for row in rows], _wanted(rows))
             ended = time.monotonic()
             with self._lock:
-                self._learn_rate(len(rows) / max(ended - started, 1e-6))
+                self._admission.learn(len(rows), ended - started)
                 answered = []
                 for row, outcome in zip(rows, outcomes, strict=True):
                     if isinstance(outcome, Failure):
@@ -331,25 +318,6 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._may_prepare.notify()
         self._may_run.notify()
 
-    def _room(self, rows: int) -> int:
-        """Rows that may wait now, for a request of so many; under overload only what is served soon."""
-        limit = self._limits.queue_rows
-        if self._rows_per_second is None or time.monotonic() > self._last_refusal + OVERLOAD_LASTS_SECONDS:
-            return limit
-        # A large request must not starve: an empty queue takes it.
-        return int(min(limit, max(rows, self._rows_per_second * self._limits.overload_seconds)))
-
-    def _learn_rate(self, rows_per_second: float) -> None:
-        if self._rows_per_second is None:
-            self._rows_per_second = rows_per_second
-        self._rows_per_second += RATE_SMOOTHING * (rows_per_second - self._rows_per_second)
-
-    def _seconds_to_serve(self, rows: int) -> int:
-        """Whole seconds until this many rows will have left the queue, from the rate of the last batches."""
-        if self._rows_per_second is None:
-            return 1
-        return min(LONGEST_RETRY_SECONDS, math.ceil(rows / self._rows_per_second))
-
     # Around each thread ----------------------------------------------------------------------------------------------
 
     def _guard(self, work: Callable[[], None]) -> None:
@@ -377,4 +345,4 @@ def _closing() -> Draining:
 
 
 def _stopped() -> NotReady:
-    return NotReady("the model stopped after an internal error; the process needs a restart")
+    return NotReady("the model stopped after an internal error; the process needs a restart", retry_after_seconds=1)

@@ -43,7 +43,7 @@ class Lifecycle:
         if self.phase is Phase.CLOSED:
             return Draining("the service is shutting down", retry_after_seconds=1)
         if self.failure is not None:
-            return NotReady(self.failure)
+            return NotReady(self.failure, retry_after_seconds=1)
         if self.phase is Phase.LOADING:
             return NotReady(Phase.LOADING.value, retry_after_seconds=1)
         return None

@@ -22,7 +22,7 @@ from service.schemas import FeatureVector, ModelDetail, ModelSummary
 from service.settings import Settings
 
 # A CPU gains nothing from larger batches once its caches are full; everybody in the batch waits for all of it.
-DEFAULT_BATCH_ROWS = {"cpu": 16, "cuda": 128}
+DEFAULT_BATCH_ROWS = {"cpu": 32, "cuda": 128}
 # Under overload as much work may wait as this many lone queries take, so that an accepted one stays within ten times
 # its idle latency: it waits for the queue, for the batch before it and for its own.
 OVERLOAD_QUERIES = 5

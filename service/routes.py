@@ -110,13 +110,13 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
 
 
 def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
-    unwell = {503: _documented("Not so; the document says why.")}
+    unwell: dict[int | str, dict[str, Any]] = {503: _documented("Not so; the document says why.")}
 
     @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
     async def livez() -> str:
         """200 unless only a restart can help."""
         if reason := registry.unhealthy():
-            raise NotReady(reason)
+            raise NotReady(reason, retry_after_seconds=1)
         return "ok"
 
     @app.get("/readyz", response_class=PlainTextResponse, responses=unwell)
@@ -125,9 +125,9 @@ def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: 
         if refusal := lifecycle.refusal():
             raise refusal
         if lifecycle.is_leaving:
-            raise NotReady(lifecycle.phase.value)
+            raise NotReady(lifecycle.phase.value, retry_after_seconds=1)
         if reason := registry.unhealthy():
-            raise NotReady(reason)
+            raise NotReady(reason, retry_after_seconds=1)
         return "ok"
 
     @app.get("/metrics", response_class=PlainTextResponse)

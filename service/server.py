@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Idle connections stay open longer than any usual load balancer keeps them: the side that closes first wins no race.
 KEEP_ALIVE_SECONDS = 75
-# In phase CLOSED, so that clients that are about to speak hear 503 rather than a reset.
+# After a drain, so that clients that are just coming hear 503 rather than a reset.
 LAST_WORDS_SECONDS = 0.5
 # For requests whose bodies never end; those that wait for a model take a fraction of it.
 GRACE_SECONDS = 30
@@ -74,9 +74,10 @@ class Server(uvicorn.Server):
             logger.warning("%s: ending at once", signal.Signals(sig).name)
             logging.shutdown()
             os._exit(1)
-        waits = sig == signal.SIGTERM and self._lifecycle.phase is Phase.SERVING
         logger.info("%s: shutting down", signal.Signals(sig).name)
-        self._enter(Phase.LEAVING, self._drain_seconds if waits else 0.0)
+        if sig == signal.SIGINT or self._lifecycle.phase is not Phase.SERVING:
+            self._drain_seconds = 0.0
+        self._enter(Phase.LEAVING, self._drain_seconds)
 
     async def on_tick(self, counter: int) -> bool:
         """Every tenth of a second: move the shutdown on; True ends the server."""
@@ -84,7 +85,7 @@ class Server(uvicorn.Server):
         if self._lifecycle.failure is not None:
             return True
         if self._lifecycle.phase is Phase.LEAVING and time.monotonic() >= self._phase_ends:
-            self._enter(Phase.CLOSED, LAST_WORDS_SECONDS if self.server_state.connections else 0.0)
+            self._enter(Phase.CLOSED, LAST_WORDS_SECONDS if self._drain_seconds else 0.0)
         if self._lifecycle.phase is Phase.CLOSED:
             return time.monotonic() >= self._phase_ends and not self._metrics.inflight_requests
         return False

@@ -87,7 +87,7 @@ class Settings:
         int | None, _whole("A second port for /metrics alone; 0 takes a free one.", 0, 65535, default="none")
     ] = None
     max_batch_rows: Annotated[
-        int | None, _whole("Most queries in one batch.", 1, default="16 on a CPU, 128 on a GPU")
+        int | None, _whole("Most queries in one batch.", 1, default="32 on a CPU, 128 on a GPU")
     ] = None
     max_batch_tokens: Annotated[
         int, _whole("Most tokens in one batch, padding included; one longer query runs alone.", 1)

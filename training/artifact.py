@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -144,32 +145,41 @@ def read_artifact(path: Path) -> Artifact:
         ArtifactError: a file is missing or does not hold what it should.
     """
     try:
-        config = _read_config(path / CONFIG)
-        labels = [json.loads(line) for line in _lines(path / LABELS)]
-        tokenizer = Tokenizer.from_file(str(path / TOKENIZER)) if config.shape.text else None
-        artifact = Artifact(
-            path=path,
-            config=config,
-            weights=load_file(path / WEIGHTS),
-            tables={
-                file.stem: np.load(file, mmap_mode="r", allow_pickle=False)
-                for file in sorted((path / TABLES).glob("*.npy"))
-            },
-            tokenizer=tokenizer,
-            label_ids=[label["id"] for label in labels],
-            label_texts=[label["text"] for label in labels] if config.card.has_label_texts else None,
-            label_counts=np.array([label["count"] for label in labels], dtype=np.int64),
-            samples=[json.loads(line) for line in _lines(path / SAMPLES)],
-        )
+        artifact = _read(path)
     except OSError as error:
-        raise ArtifactError(
-            f"{path}: expected a training artifact, but {error.filename or 'a file'} cannot be read: {error.strerror}"
-        ) from error
-    if len(artifact.label_ids) != config.shape.label_count:
-        raise ArtifactError(
-            f"{path / LABELS}: expected {config.shape.label_count} labels, found {len(artifact.label_ids)}"
-        )
+        missing = error.filename or "a file"
+        raise ArtifactError(f"{path}: expected a training artifact, but {missing} cannot be read: {error}") from error
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: expected a complete artifact, found a damaged one: {error}") from error
+    expected, found = artifact.config.shape.label_count, len(artifact.label_ids)
+    if found != expected:
+        raise ArtifactError(f"{path / LABELS}: expected {expected} labels, found {found}")
     return artifact
+
+
+def _read(path: Path) -> Artifact:
+    config = _read_config(path / CONFIG)
+    labels = [json.loads(line) for line in _lines(path / LABELS)]
+    tables = sorted((path / TABLES).glob("*.npy"))
+    return Artifact(
+        path=path,
+        config=config,
+        weights=load_file(path / WEIGHTS),
+        tables={file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in tables},
+        tokenizer=_read_tokenizer(path / TOKENIZER) if config.shape.text else None,
+        label_ids=[label["id"] for label in labels],
+        label_texts=[label["text"] for label in labels] if config.card.has_label_texts else None,
+        label_counts=np.array([label["count"] for label in labels], dtype=np.int64),
+        samples=[json.loads(line) for line in _lines(path / SAMPLES)],
+    )
+
+
+def _read_tokenizer(path: Path) -> Tokenizer:
+    text = path.read_text(encoding="utf-8")
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # the library raises nothing narrower
+        raise ArtifactError(f"{path}: expected a tokenizer, found something else: {error}") from error
 
 
 def _read_config(path: Path) -> ArtifactConfig:

@@ -91,7 +91,7 @@ def declare_paper() -> RunConfig:
 
 def unidec() -> RunConfig:
     """UniDEC on pools of in-batch positives filled up with random labels."""
-    training = TrainingConfig(epochs=4, batch_size=512, learning_rate=1e-3, table_rate=3.0)
+    training = TrainingConfig(epochs=3, batch_size=512, learning_rate=1e-3, table_rate=3.0)
     return RunConfig(method=UnidecConfig(), encoder=BagConfig(dropout=0.1), training=training)
 
 

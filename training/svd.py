@@ -7,11 +7,12 @@ Review 2011, algorithms 4.4 and 5.1.
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 OVERSAMPLING = 10
-POWER_ITERATIONS = 4
+POWER_ITERATIONS = 3
 
 
 def right_factors(matrix_NL: csr_array, rank: int, seed: int) -> NDArray[np.float32]:
@@ -37,13 +38,18 @@ def right_factors(matrix_NL: csr_array, rank: int, seed: int) -> NDArray[np.floa
     basis_LW = np.random.default_rng(seed).standard_normal((labels, width))
     transposed_LN = matrix_NL.T.tocsr()
     for _ in range(POWER_ITERATIONS):
-        basis_NW, _ = np.linalg.qr(matrix_NL @ basis_LW)
-        basis_LW, _ = np.linalg.qr(transposed_LN @ basis_NW)
-    basis_NW, _ = np.linalg.qr(matrix_NL @ basis_LW)
-    projected_LW = transposed_LN @ basis_NW
-    left_LW, _, _ = np.linalg.svd(projected_LW, full_matrices=False)
+        basis_NW = _orthonormal(matrix_NL @ basis_LW)
+        basis_LW = _orthonormal(transposed_LN @ basis_NW)
+    projected_LW = transposed_LN @ _orthonormal(matrix_NL @ basis_LW)
+    left_LW = torch.linalg.svd(torch.from_numpy(projected_LW), full_matrices=False).U.numpy()
     factors_LC = left_LW[:, :rank]
     return np.ascontiguousarray(factors_LC * _signs(factors_LC), dtype=np.float32)
+
+
+def _orthonormal(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    # torch's QR, since NumPy's took 4 to 10 times as long on 35,110 x 210.
+    basis: NDArray[np.float64] = torch.linalg.qr(torch.from_numpy(columns)).Q.numpy()
+    return basis
 
 
 def _signs(factors_LC: NDArray[np.float64]) -> NDArray[np.float64]:

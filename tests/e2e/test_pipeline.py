@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from model_export.cli import main
 from service.bags import Features, Query
 from service.bundle import open_bundle
 from service.engine import Engine
@@ -25,16 +22,17 @@ def query(point: Point) -> Query:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_from_data_to_labels(workshop: Workshop, tmp_path: Path, kind: str) -> None:
+def test_from_data_to_labels(workshop: Workshop, kind: str) -> None:
     """The served bundle is as good on the test split as `evaluate` says of the artifact, and better than a constant."""
-    assert main(["build", str(workshop.artifact(kind)), "--out", str(tmp_path / "bundle")]) == 0
-    engine = Engine.open(open_bundle(tmp_path / "bundle"), device="cpu")
+    engine = Engine.open(open_bundle(workshop.bundle(kind)), device="cpu")
     source = open_source(workshop.data(kind))
     points = list(source.points("tst"))
     top = engine.run(engine.prepare([query(point) for point in points]), 3).top
     found = [np.isin(rows, point.labels) for rows, point in zip(top.ids_QK, points, strict=True)]
     measures = evaluate_artifact(read_artifact(workshop.artifact(kind)), source, "tst", [1, 3])
-    assert 100 * np.mean([row[0] for row in found]) == pytest.approx(measures["P@1"])
-    assert 100 * np.mean(found) == pytest.approx(measures["P@3"])
+    # A tie may be broken the other way.
+    one_point = 100.1 / len(points)
+    assert 100 * np.mean([row[0] for row in found]) == pytest.approx(measures["P@1"], abs=one_point)
+    assert 100 * np.mean(found) == pytest.approx(measures["P@3"], abs=one_point)
     assert measures["P@1"] > measures["constant_P@1"]
-    assert engine.labels.id(int(top.ids_QK[0, 0])) in source.label_ids
+    assert engine.labels.id(int(top.ids_QK[0, 0])) == source.label_ids[top.ids_QK[0, 0]]

@@ -162,7 +162,7 @@ def test_the_index_is_of_the_chosen_type(workshop: Workshop, choice: str) -> Non
     assert (manifest.method.index.recall == 1) or choice != "auto"
 
 
-@pytest.mark.parametrize("name", ["my model", ".hidden", "a/b", "x" * 129])
+@pytest.mark.parametrize("name", ["", "my model", ".hidden", "a/b", "x" * 129])
 def test_a_name_that_no_url_could_hold_is_refused(workshop: Workshop, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="--name: expected at most 128 letters, digits"):
         build(read_artifact(workshop.artifact("mach-features")), tmp_path / "bundle", Options(name=name))

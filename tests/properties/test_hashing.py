@@ -14,7 +14,10 @@ from training.hashing import bucket_table
 
 
 @given(
-    labels=st.integers(1, 60), repetitions=st.integers(1, 5), buckets=st.integers(1, 5000), seed=st.integers(0, 2**32 - 6)
+    labels=st.integers(1, 60),
+    repetitions=st.integers(1, 5),
+    buckets=st.integers(1, 5000),
+    seed=st.integers(0, 2**32 - 6),
 )
 def test_every_cell_is_the_unsigned_hash_of_its_row(labels: int, repetitions: int, buckets: int, seed: int) -> None:
     table_RL = bucket_table(labels, repetitions, buckets, seed)
@@ -62,4 +65,3 @@ def test_buckets_are_filled_evenly() -> None:
 def test_counts_must_be_positive(counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"must be positive, not .*0|-1"):
         bucket_table(*counts, seed=0)
-

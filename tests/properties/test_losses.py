@@ -26,7 +26,9 @@ shapes = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6)
 @st.composite
 def scores_and_targets(draw: st.DrawFn) -> tuple[Matrix, Matrix]:
     shape = draw(shapes)
-    return draw(hnp.arrays(np.float64, shape, elements=scores)), draw(hnp.arrays(np.float64, shape, elements=relevances))
+    return draw(hnp.arrays(np.float64, shape, elements=scores)), draw(
+        hnp.arrays(np.float64, shape, elements=relevances)
+    )
 
 
 def softplus(value: float) -> float:

@@ -27,7 +27,9 @@ def batches(draw: st.DrawFn) -> tuple[Labels, int]:
     return draw(st.lists(one, min_size=1, max_size=6)), labels
 
 
-def drawn(queries: Labels, labels: int, *, beta: int = 3, size: int = 100, seed: int = 0, counts: Tensor | None = None) -> Pool:
+def drawn(
+    queries: Labels, labels: int, *, beta: int = 3, size: int = 100, seed: int = 0, counts: Tensor | None = None
+) -> Pool:
     torch.manual_seed(seed)
     positives = Positives.from_csr(matrix(queries, labels))
     counts_L = torch.zeros(1, dtype=torch.int64).expand(labels) if counts is None else counts

@@ -99,7 +99,7 @@ def test_under_overload_only_what_is_served_soon_may_wait(overload_seconds: floa
         computation = Computation()
         limits = Limits(batch_rows=4, batch_tokens=100, queue_rows=8, overload_seconds=overload_seconds)
         async with plugged(computation, limits) as batcher:
-            batcher._rows_per_second = 1000.0
+            batcher._admission.learn(1000, 1.0)
             kept, gone = batcher.submit([1]), batcher.submit([2] * 7)
             with pytest.raises(QueueFull):
                 batcher.submit([3])
@@ -107,7 +107,7 @@ def test_under_overload_only_what_is_served_soon_may_wait(overload_seconds: floa
             await asyncio.sleep(0)
             assert batcher.queued_rows - batcher._queue._preparing <= 1
             assert batcher.has_room(1) is has_room
-            batcher._last_refusal -= 2.0  # as if two seconds had passed without a refusal
+            batcher._admission._last_refusal -= 2.0  # as if two seconds had passed without a refusal
             assert batcher.has_room(1)
             computation.release.set()
             await kept

@@ -66,7 +66,9 @@ def random_dataset(
 ) -> Dataset:
     """Random features and labels; `per_row` says how many labels a row may have."""
     draw = np.random.default_rng(seed)
-    inputs = [dict(zip(draw.choice(width, 4, replace=False).tolist(), draw.random(4) + 0.1)) for _ in range(rows)]
+    inputs = [
+        {int(column): 0.1 + draw.random() for column in draw.choice(width, 4, replace=False)} for _ in range(rows)
+    ]
     targets = [dict.fromkeys(draw.choice(labels, draw.choice(per_row), replace=False).tolist(), 1.0) for _ in inputs]
     return feature_dataset(inputs, targets, width=width, labels=labels)
 
@@ -83,7 +85,9 @@ def write_texts(folder: Path, *, points: int = 60, label_texts: bool = True, dev
     folder.mkdir(parents=True)
     draw = np.random.default_rng(seed)
     for split, count in {"trn": points, "tst": 20, "dev": dev}.items():
-        records = [_point(f"{split}{row}", draw.choice(LABELS, draw.integers(1, 4), replace=False)) for row in range(count)]
+        records = [
+            _point(f"{split}{row}", draw.choice(LABELS, draw.integers(1, 4), replace=False)) for row in range(count)
+        ]
         if records:
             _write_lines(folder / f"{split}.json", records)
     titles = [{"title": f"{COLOURS[row]} {THINGS[row]}"} if label_texts else {} for row in range(LABELS)]
@@ -117,7 +121,11 @@ def _write_lines(file: Path, records: Sequence[Mapping[str, object]]) -> None:
 def tiny(recipe: str, **training: object) -> RunConfig:
     """A recipe made small, so that an epoch takes milliseconds."""
     run = RECIPES[recipe]()
-    sizes = {"mach": {"repetitions": 4, "buckets": 8}, "declare": {"rank": 4, "neighbours": 5}, "unidec": {"dimensions": 8}}
+    sizes = {
+        "mach": {"repetitions": 4, "buckets": 8},
+        "declare": {"rank": 4, "neighbours": 5},
+        "unidec": {"dimensions": 8},
+    }
     usual = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "validation_fraction": 0.25}
     options = TrainingConfig(**usual | training)  # type: ignore[arg-type]
     return run.model_copy(

@@ -122,7 +122,10 @@ def truncate(name: str) -> Callable[[Path], None]:
 
 
 def overwrite(name: str, data: bytes) -> Callable[[Path], None]:
-    return lambda folder: None if (folder / name).write_bytes(data) else None
+    def write(folder: Path) -> None:
+        (folder / name).write_bytes(data)
+
+    return write
 
 
 def remove(name: str) -> Callable[[Path], None]:

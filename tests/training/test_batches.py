@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -18,7 +20,7 @@ cells = st.lists(st.dictionaries(st.integers(0, 6), st.floats(0.125, 9, width=32
 def bag_cells(bags: Bags) -> Cells:
     ends = bags.offsets.tolist()
     pairs = list(zip(bags.ids.tolist(), bags.values.tolist(), strict=True))
-    return [dict(pairs[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    return [dict(pairs[start:end]) for start, end in pairwise(ends)]
 
 
 def label_cells(positives: Positives, queries: int) -> Cells:
@@ -45,7 +47,9 @@ def test_a_batch_holds_the_cells_of_its_rows(inputs: Cells, data: st.DataObject)
 
 @given(count=st.integers(1, 20), size=st.integers(1, 8), seed=st.integers(0, 99))
 def test_an_epoch_has_every_row_once(count: int, size: int, seed: int) -> None:
-    rows = Rows(matrix([{row: 1.0} for row in range(count)], count), matrix([{row: 1.0} for row in range(count)], count))
+    rows = Rows(
+        matrix([{row: 1.0} for row in range(count)], count), matrix([{row: 1.0} for row in range(count)], count)
+    )
     batches = list(shuffled_batches(rows, size, (seed, 1), torch.device("cpu")))
     seen = torch.cat([batch.bags.ids for batch in batches])
     assert sorted(seen.tolist()) == list(range(count))

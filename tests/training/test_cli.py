@@ -58,8 +58,17 @@ def test_help_does_not_wait_for_torch(command: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["frobnicate"], ["fit", "--data", "x"], ["fit", "--out", "x"], ["evaluate"], ["fit", "--nope"], ["cite"]]
-    + [["evaluate", "a", "--data", "d", "--split", "validation"], ["prepare", "--out", "x"]],
+    [
+        [],
+        ["frobnicate"],
+        ["fit", "--data", "x"],
+        ["fit", "--out", "x"],
+        ["fit", "--nope"],
+        ["evaluate"],
+        ["evaluate", "a", "--data", "d", "--split", "validation"],
+        ["prepare", "--out", "x"],
+        ["cite"],
+    ],
 )
 def test_wrong_use_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
@@ -157,7 +166,9 @@ def test_ranks_must_be_positive_numbers(ks: str, capsys: pytest.CaptureFixture[s
 
 
 def test_a_split_that_is_not_there(artifact: Path, texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "expected a 'dev' split" in refused(capsys, "evaluate", str(artifact), "--data", str(texts), "--split", "dev")
+    assert "expected a 'dev' split" in refused(
+        capsys, "evaluate", str(artifact), "--data", str(texts), "--split", "dev"
+    )
 
 
 def test_what_is_no_artifact(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +316,9 @@ def test_from_a_table_to_measures(tmp_path: Path, capsys: pytest.CaptureFixture[
         writer.writerow(["name", "words", "tags"])
         for row in range(60):
             own = (row % LABELS, (row * 3 + 1) % LABELS)
-            writer.writerow([f"p{row}", " ".join(COLOURS[label] for label in own), "|".join(f"l{label}" for label in own)])
+            writer.writerow(
+                [f"p{row}", " ".join(COLOURS[label] for label in own), "|".join(f"l{label}" for label in own)]
+            )
     names = [{"id": f"l{row}", "text": f"{COLOURS[row]} {THINGS[row]}"} for row in range(LABELS)]
     labels.write_text("".join(json.dumps(name) + "\n" for name in names))
     columns = ["--text-column", "words", "--label-column", "tags", "--id-column", "name", "--label-separator", "|"]

@@ -32,10 +32,14 @@ def test_training_rows_are_split_by_share_and_seed(texts: Path) -> None:
     np.testing.assert_array_equal(whole.train.targets.toarray(), again.train.targets.toarray())
 
 
-@pytest.mark.parametrize("fraction", [0.001, 0.999])
-def test_either_part_has_a_row(texts: Path, fraction: float) -> None:
-    dataset = load(texts, fraction=fraction)
-    assert min(len(dataset.train), len(dataset.validation)) >= 1
+def test_the_smallest_share_is_one_row(texts: Path) -> None:
+    dataset = load(texts, fraction=0.001)
+    assert (len(dataset.train), len(dataset.validation)) == (59, 1)
+
+
+def test_a_share_that_leaves_nothing_to_train_on_is_refused(texts: Path) -> None:
+    with pytest.raises(UnsuitableData, match="expected training and validation rows, found 0 and 60"):
+        load(texts, fraction=0.999)
 
 
 def test_a_dev_split_is_the_validation_set(tmp_path: Path) -> None:
@@ -87,7 +91,9 @@ def test_words_of_label_texts_are_in_the_vocabulary(tmp_path: Path) -> None:
     folder = write_texts(tmp_path / "data")
     with (folder / "lbl.json").open("a") as file:
         file.write('{"uid": "rare", "title": "quokka"}\n')
-    tokenizer = load(folder).tokenizer
+    dataset = load(folder)
+    assert dataset.label_counts[LABELS:].tolist() == [0]
+    tokenizer = dataset.tokenizer
     assert tokenizer is not None
     assert tokenizer.encode("quokka", add_special_tokens=False).tokens == ["quokka"]
 

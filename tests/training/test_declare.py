@@ -101,6 +101,13 @@ def test_the_vote_by_hand() -> None:
     assert found.tolist() == [pytest.approx([0.8, 0.0, 1.05])]
 
 
+def test_ties_among_many_rows_go_to_the_lower_ones() -> None:
+    similarities = np.random.default_rng(0).choice([0.25, 0.5, 1.0], (1, 500))
+    nearest = vote(similarities, csr_array(np.eye(500, dtype=np.float32)), 250)[0].nonzero()[0]
+    expected = sorted(range(500), key=lambda row: (-similarities[0, row], row))[:250]
+    assert nearest.tolist() == sorted(expected)
+
+
 def test_a_negative_similarity_takes_no_votes_away() -> None:
     votes_NL = matrix([{0: 1.0}, {0: 1.0, 1: 1.0}], 2)
     assert vote(np.array([[0.5, -3.0]]), votes_NL, 2).tolist() == [[0.5, 0.0]]
@@ -178,10 +185,20 @@ def test_option_neighbours(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "rows", "given_rank", "expected"),
-    [(159, 5000, None, 100), (1000, 5000, None, 100), (1001, 5000, None, 200), (50, 5000, None, 50)]
-    + [(5000, 30, None, 30), (159, 5000, 7, 7), (5, 5000, 7, 5), (159, 3, 7, 3)],
+    [
+        (159, 5000, None, 100),
+        (1000, 5000, None, 100),
+        (1001, 5000, None, 200),
+        (50, 5000, None, 50),
+        (5000, 30, None, 30),
+        (159, 5000, 7, 7),
+        (5, 5000, 7, 5),
+        (159, 3, 7, 3),
+    ],
 )
-def test_the_rank_is_derived_and_cut_to_the_matrix(labels: int, rows: int, given_rank: int | None, expected: int) -> None:
+def test_the_rank_is_derived_and_cut_to_the_matrix(
+    labels: int, rows: int, given_rank: int | None, expected: int
+) -> None:
     shape = Shape(input_width=10, label_count=labels, train_rows=rows, text=True, single_label=False)
     run = RunConfig(method=DeclareConfig(rank=given_rank)).resolved(shape)
     assert isinstance(run.method, DeclareConfig)

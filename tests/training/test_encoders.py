@@ -22,7 +22,9 @@ counts = st.integers(1, 50).map(float)
 values = st.floats(-100, 100, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
 
 
-def encoder(widths: tuple[int, ...] = (6, 6, 4), *, text: bool = True, seed: int = 0, dropout: float = 0.0) -> BagEncoder:
+def encoder(
+    widths: tuple[int, ...] = (6, 6, 4), *, text: bool = True, seed: int = 0, dropout: float = 0.0
+) -> BagEncoder:
     torch.manual_seed(seed)
     made = BagEncoder(BagConfig(widths=widths, dropout=dropout), WIDTH, text=text)
     with torch.no_grad():

@@ -38,7 +38,9 @@ class Scores(nn.Module):
         return self.scores_NL[bags.ids].clone()
 
 
-def rank(scores_NL: Sequence[Sequence[float]] | NDArray[np.float64], k: int, removed: csr_array | None = None) -> NDArray[np.int64]:
+def rank(
+    scores_NL: Sequence[Sequence[float]] | NDArray[np.float64], k: int, removed: csr_array | None = None
+) -> NDArray[np.int64]:
     rows, labels = np.shape(scores_NL)
     inputs = matrix([{row: 1.0} for row in range(rows)], rows)
     return evaluation.rank(Scores(scores_NL), inputs, labels, k, removed)  # type: ignore[arg-type]
@@ -60,8 +62,12 @@ def test_ranks_by_score_and_ties_by_row(scores_NL: NDArray[np.float64], k: int) 
 def test_rows_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     scores = np.random.default_rng(0).random((7, 5))
     whole = rank(scores, 3)
+    removed = matrix([{int(row[0]): 1.0} for row in whole], 5)
+    without = rank(scores, 3, removed)
+    np.testing.assert_array_equal(without[:, :2], whole[:, 1:])
     monkeypatch.setattr("training.evaluation.SCORES_AT_ONCE", 10)
     np.testing.assert_array_equal(rank(scores, 3), whole)
+    np.testing.assert_array_equal(rank(scores, 3, removed), without)
 
 
 def test_filtered_pairs_are_removed_before_the_top_k() -> None:
@@ -78,7 +84,9 @@ def test_a_filtered_pair_never_counts_as_predicted() -> None:
     assert ranked.tolist() == [[1, 2, metrics.PADDING]]
 
 
-def evaluate(scores_NL: Sequence[Sequence[float]], truth: Sequence[dict[int, float]], ks: Sequence[int]) -> dict[str, float]:
+def evaluate(
+    scores_NL: Sequence[Sequence[float]], truth: Sequence[dict[int, float]], ks: Sequence[int]
+) -> dict[str, float]:
     """Measures of given scores, for labels of which the first is the most frequent."""
     labels = len(scores_NL[0])
     rows = Rows(matrix([{row: 1.0} for row in range(len(truth))], len(truth)), matrix(truth, labels))
@@ -101,7 +109,12 @@ def test_propensity_constants_come_from_the_card() -> None:
     rows = Rows(matrix([{0: 1.0}, {1: 1.0}], 2), matrix(truth, 3))
     found = {
         pair: evaluation.evaluate(
-            Scores(scores), rows, np.array([13, 6, 1]), 100, Card("c", "features", 3, 2, False, *pair), [1]  # type: ignore[arg-type]
+            Scores(scores),
+            rows,
+            np.array([13, 6, 1]),
+            100,
+            Card("c", "features", 3, 2, False, *pair),
+            [1],  # type: ignore[arg-type]
         )["PSP@1"]
         for pair in ((0.55, 1.5), (0.5, 3.0), (0.6, 2.6))
     }

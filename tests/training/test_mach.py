@@ -40,7 +40,9 @@ def dataset() -> Dataset:
     return random_dataset()
 
 
-targets = st.lists(st.dictionaries(st.integers(0, 7), st.floats(0.125, 1, width=32), max_size=8), min_size=1, max_size=5)
+targets = st.lists(
+    st.dictionaries(st.integers(0, 7), st.floats(0.125, 1, width=32), max_size=8), min_size=1, max_size=5
+)
 
 
 @given(rows=targets, buckets=st.integers(2, 9), seed=st.integers(0, 50))
@@ -66,7 +68,9 @@ def test_relevances_above_one_count_as_one(dataset: Dataset) -> None:
     assert model.bucket_targets(positives, 1).max() == 1
 
 
-def naive_merge(logits_QRB: NDArray[np.float64], table_RL: NDArray[np.int64], how: str, *, softmax: bool) -> NDArray[np.float64]:
+def naive_merge(
+    logits_QRB: NDArray[np.float64], table_RL: NDArray[np.int64], how: str, *, softmax: bool
+) -> NDArray[np.float64]:
     queries, repetitions, buckets = logits_QRB.shape
     merged_QL = np.zeros((queries, table_RL.shape[1]))
     for query in range(queries):
@@ -104,7 +108,9 @@ def test_merging_equals_loops(
     tensors = torch.from_numpy(logits_QRB), torch.from_numpy(table_RL)
     for how in AGGREGATIONS:
         found = merge(*tensors, how, softmax=softmax).numpy()
-        np.testing.assert_allclose(found, naive_merge(logits_QRB, table_RL, how, softmax=softmax), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            found, naive_merge(logits_QRB, table_RL, how, softmax=softmax), rtol=1e-9, atol=1e-12
+        )
     mean, unbiased = (merge(*tensors, how, softmax=softmax).numpy() for how in ("mean_prob", "unbiased"))
     for left, right in zip(mean, unbiased, strict=True):
         apart = np.abs(left[:, None] - left) > 1e-12
@@ -187,7 +193,10 @@ def test_independent_networks_learn_nothing_from_each_other(dataset: Dataset, re
     rows = batch(dataset)
     model(rows.bags)[:, repetition].square().sum().backward()
     for other, (encoder, head) in enumerate(zip(model.encoders, model.heads, strict=True)):
-        touched = [weight.grad is not None and bool(weight.grad.any()) for weight in (*encoder.parameters(), *head.parameters())]
+        touched = [
+            weight.grad is not None and bool(weight.grad.any())
+            for weight in (*encoder.parameters(), *head.parameters())
+        ]
         assert all(touched) if other == repetition else not any(touched)
 
 
@@ -196,7 +205,13 @@ def test_an_independent_network_trains_as_if_it_were_alone(dataset: Dataset) -> 
     rows = batch(dataset)
     alone = [build(dataset, networks="independent", repetitions=1) for _ in range(3)]
     for repetition, single in enumerate(alone):
-        single.encoders.load_state_dict({k.replace(f"{repetition}.", "0.", 1): v for k, v in joint.encoders.state_dict().items() if k.startswith(f"{repetition}.")})
+        single.encoders.load_state_dict(
+            {
+                k.replace(f"{repetition}.", "0.", 1): v
+                for k, v in joint.encoders.state_dict().items()
+                if k.startswith(f"{repetition}.")
+            }
+        )
         single.heads[0].load_state_dict(joint.heads[repetition].state_dict())
         single.attach({"buckets": joint.table_RL[repetition : repetition + 1].numpy()})
     for model in (joint, *alone):

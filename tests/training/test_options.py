@@ -78,7 +78,7 @@ def changed(run: RunConfig, section: str, option: str) -> RunConfig:
 
 
 def outcome(folder: Path, out: Path, run: RunConfig) -> str:
-    """Digest of all that a run leaves for the exporter, and of the scores that the model gives; not its configuration."""
+    """Digest of all that a run leaves for the exporter, its configuration aside, and of the scores the model gives."""
     dataset, resolved = load(folder, run)
     fit(resolved, dataset, out, resume=False, log=silent)
     artifact = read_artifact(out)
@@ -111,9 +111,7 @@ def test_without_a_change_the_outcome_is_the_same(
 
 
 @pytest.mark.parametrize(("section", "option"), [case for case in CASES if case != ("training", "selection")])
-def test_no_option_is_ignored(
-    texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str
-) -> None:
+def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str) -> None:
     """`training.selection` changes nothing where all measures agree: see test_loop."""
     folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
     name = recipe_of(section)

@@ -32,6 +32,6 @@ def test_fit_and_evaluate(data: str, tmp_path: Path, method: str) -> None:
     assert main(["fit", "--data", data, "--method", method, "--out", out, "--set", *options]) == DONE
     assert main(["evaluate", out, "--data", data, "--json", str(file)]) == DONE
     measures = json.loads(file.read_text())
-    assert measures["R@100"] > 10  # of some 3,000 labels, by chance 3
+    assert measures["R@100"] > 5  # of some 4,600 labels, so by chance 2
     history = [json.loads(line) for line in (tmp_path / "out" / "history.jsonl").read_text().splitlines()]
     assert history[-1]["loss"] <= history[0]["loss"]

@@ -142,7 +142,10 @@ def test_query_and_label_share_the_encoder(dataset: Dataset) -> None:
 
 def test_option_encoder_weight(dataset: Dataset) -> None:
     """At either end only one head learns."""
-    for weight, silent, learning in ((1.0, "classifier_head", "encoder_head"), (0.0, "encoder_head", "classifier_head")):
+    for weight, silent, learning in (
+        (1.0, "classifier_head", "encoder_head"),
+        (0.0, "encoder_head", "classifier_head"),
+    ):
         model = build(dataset, encoder_weight=weight)
         loss(model, dataset).backward()  # type: ignore[no-untyped-call]
         assert not model.get_submodule(silent).weight.grad.any()

@@ -151,6 +151,6 @@ def test_inverse_document_frequency_by_hand() -> None:
 def test_chunks_are_full_but_the_last(items: int, size: int) -> None:
     texts = [str(item) for item in range(items)]
     found = list(chunks(texts, size))
-    assert sum(found, []) == texts
+    assert [text for chunk in found for text in chunk] == texts
     assert all(len(chunk) == size for chunk in found[:-1])
     assert all(0 < len(chunk) <= size for chunk in found)

@@ -147,9 +147,24 @@ def vote(similarities_QN: np.ndarray, votes_NL: csr_array, neighbours: int) -> n
     Returns:
         float32 (Q, L).
     """
-    order_QN = np.argsort(-similarities_QN, axis=1, kind="stable")[:, :neighbours]
-    weights_QK = np.maximum(np.take_along_axis(similarities_QN, order_QN, axis=1), 0)
-    queries = np.repeat(np.arange(len(order_QN)), order_QN.shape[1])
-    weights_QN = csr_array((weights_QK.ravel(), (queries, order_QN.ravel())), shape=similarities_QN.shape)
+    queries, rows = nearest(similarities_QN, neighbours)
+    weights = np.maximum(similarities_QN[queries, rows], 0)
+    weights_QN = csr_array((weights, (queries, rows)), shape=similarities_QN.shape)
     scores_QL: np.ndarray = (weights_QN @ votes_NL).toarray().astype(np.float32)
     return scores_QL
+
+
+def nearest(similarities_QN: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+    """The most similar rows of every query, ties by row.
+
+    Returns:
+        Query and row of each pair, int64 (Q * min(neighbours, N),).
+    """
+    count = min(neighbours, similarities_QN.shape[1])
+    # Sorting all N rows of a query would dwarf everything else: only those that reach the count-th value are sorted.
+    floor_Q = np.partition(similarities_QN, -count, axis=1)[:, -count]
+    queries, rows = np.nonzero(similarities_QN >= floor_Q[:, None])
+    order = np.lexsort((rows, -similarities_QN[queries, rows], queries))
+    starts_Q = np.searchsorted(queries, np.arange(len(similarities_QN)))
+    kept = order[np.arange(len(order)) - starts_Q[queries] < count]
+    return queries[kept], rows[kept]

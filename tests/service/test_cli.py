@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import cli
+from service.settings import flag, options
+from tests.bundles import Spec, write_bundle
+from tests.service.serving import running
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "tiny"
+    write_bundle(path, Spec(name="tiny", has_label_texts=False))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _thread_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command changes the environment; each test gets it back."""
+    for name in cli.THREAD_VARIABLES:
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+
+
+def test_check_says_what_a_good_bundle_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", str(bundle), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("is good", "mach, fp32, text in", "40, without texts", "3 queries answered as at export", "cpu ("):
+        assert words in printed
+
+
+def test_check_names_the_fault_of_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_bundle(tmp_path / "bad")
+    with (tmp_path / "bad" / "encoder.onnx").open("ab") as file:
+        file.write(b"x")
+    assert cli.main(["check", str(tmp_path / "bad")]) == 1
+    assert "xmc-serve: " in (message := capsys.readouterr().err)
+    assert "encoder.onnx" in message
+
+
+def test_run_without_a_bundle_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run"]) == 2
+    assert "expected --bundle or XMC_BUNDLES" in capsys.readouterr().err
+
+
+def test_run_refuses_wrong_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--max-k", "many"]) == 2
+    assert "--max-k must be a whole number, found 'many'" in capsys.readouterr().err
+    monkeypatch.setenv("XMC_BUNDEL", "x")
+    assert cli.main(["run"]) == 2
+    assert "the nearest known one is XMC_BUNDLES" in capsys.readouterr().err
+
+
+def test_every_setting_is_a_flag_of_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["run", "--help"])
+    printed = capsys.readouterr().out
+    assert all(flag(name) in printed for name in options())
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["check"], ["bench", "http://x", "--concurrency", "0"]])
+def test_wrong_use_is_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert "usage: xmc-serve" in capsys.readouterr().err
+
+
+def test_the_flag_is_repeated_for_several_bundles_and_drain_is_a_setting(bundle: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "other", Spec(name="other"))
+    with running("--bundle", bundle, "--bundle", tmp_path / "other", "--drain-seconds", "0") as process:
+        loaded = [line["message"] for line in process.log if line["message"].startswith("loaded ")]
+        assert process.stop(signal.SIGTERM) == 0
+    assert [line.split()[1].split(":")[0] for line in loaded] == ["tiny", "other"]
+
+
+def test_numerical_libraries_get_the_threads_of_the_settings_before_they_are_imported() -> None:
+    program = (
+        "import json, os, sys\n"
+        "from service import cli\n"
+        "loaded = [name for name in ('numpy', 'onnxruntime', 'faiss', 'tokenizers') if name in sys.modules]\n"
+        "os.environ['OMP_NUM_THREADS'] = '7'\n"
+        "cli._limit_threads(3)\n"
+        "print(json.dumps([loaded, [os.environ[name] for name in cli.THREAD_VARIABLES]]))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in cli.THREAD_VARIABLES}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [[], ["7", "3", "3", "3"]]
