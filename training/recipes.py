@@ -81,7 +81,7 @@ def mach_independent() -> RunConfig:
 
 def declare() -> RunConfig:
     """DECLARE on label rows of unit length, regressed by cosine: what its inner-product recovery rewards."""
-    return RunConfig(method=DeclareConfig(loss="cosine", rows="unit"), encoder=BagConfig(dropout=0.2))
+    return RunConfig(method=DeclareConfig(loss="cosine", rows="unit", neighbours=50), encoder=BagConfig(dropout=0.2))
 
 
 def declare_paper() -> RunConfig:
