@@ -174,6 +174,8 @@ def _limit_threads(threads: int) -> None:
     """Give the numerical libraries this many threads each, unless the user has decided otherwise."""
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(threads))
+    # OpenMP's threads would spin while they wait for each other, on the processor that the event loop needs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _fail(error: Exception, code: int) -> int:

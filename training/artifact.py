@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -28,6 +27,8 @@ from training.data.dataset import Dataset, Query
 from training.methods import METHODS
 from training.methods.base import Model, Shape
 from training.recipes import RunConfig
+
+_T = TypeVar("_T")
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("xmcserve", "torch", "tokenizers", "numpy", "scipy")
@@ -54,6 +55,7 @@ class ArtifactConfig(BaseModel):
     schema_version: int = SCHEMA_VERSION
     run: RunConfig
     shape: Shape
+    counted_rows: int
     card: Card
     libraries: dict[str, str]
 
@@ -116,7 +118,9 @@ def write_artifact(
     """Write all files into ``folder``, which must exist and be empty; the caller renames it into place."""
     shape = Shape.of(dataset)
     libraries = {name: version(name) for name in LIBRARIES}
-    config = ArtifactConfig(run=run, shape=shape, card=dataset.card, libraries=libraries)
+    config = ArtifactConfig(
+        run=run, shape=shape, counted_rows=dataset.counted_rows, card=dataset.card, libraries=libraries
+    )
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
     (folder / TABLES).mkdir()
     for name, array in tables.items():
@@ -144,56 +148,66 @@ def read_artifact(path: Path) -> Artifact:
     Raises:
         ArtifactError: a file is missing or does not hold what it should.
     """
-    try:
-        artifact = _read(path)
-    except OSError as error:
-        missing = error.filename or "a file"
-        raise ArtifactError(f"{path}: expected a training artifact, but {missing} cannot be read: {error}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: expected a complete artifact, found a damaged one: {error}") from error
-    expected, found = artifact.config.shape.label_count, len(artifact.label_ids)
-    if found != expected:
-        raise ArtifactError(f"{path / LABELS}: expected {expected} labels, found {found}")
+    if not path.is_dir():
+        raise ArtifactError(f"{path}: expected a training artifact, found {'a file' if path.exists() else 'nothing'}")
+    config = _read(path / CONFIG, _read_config)
+    labels = _read(path / LABELS, _read_labels)
+    artifact = Artifact(
+        path=path,
+        config=config,
+        weights=_read(path / WEIGHTS, load_file),
+        tables={file.stem: _read(file, _read_table) for file in sorted((path / TABLES).glob("*.npy"))},
+        tokenizer=_read(path / TOKENIZER, _read_tokenizer) if config.shape.text else None,
+        label_ids=[id_ for id_, _, _ in labels],
+        label_texts=[text for _, text, _ in labels] if config.card.has_label_texts else None,
+        label_counts=np.array([count for _, _, count in labels], dtype=np.int64),
+        samples=_read(path / SAMPLES, _read_lines),
+    )
+    if len(artifact.label_ids) != config.shape.label_count:
+        raise ArtifactError(
+            f"{path / LABELS}: expected {config.shape.label_count} labels, found {len(artifact.label_ids)}"
+        )
     return artifact
 
 
-def _read(path: Path) -> Artifact:
-    config = _read_config(path / CONFIG)
-    labels = [json.loads(line) for line in _lines(path / LABELS)]
-    tables = sorted((path / TABLES).glob("*.npy"))
-    return Artifact(
-        path=path,
-        config=config,
-        weights=load_file(path / WEIGHTS),
-        tables={file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in tables},
-        tokenizer=_read_tokenizer(path / TOKENIZER) if config.shape.text else None,
-        label_ids=[label["id"] for label in labels],
-        label_texts=[label["text"] for label in labels] if config.card.has_label_texts else None,
-        label_counts=np.array([label["count"] for label in labels], dtype=np.int64),
-        samples=[json.loads(line) for line in _lines(path / SAMPLES)],
-    )
-
-
-def _read_tokenizer(path: Path) -> Tokenizer:
-    text = path.read_text(encoding="utf-8")
+def _read(file: Path, read: Callable[[Path], _T]) -> _T:
+    """What a file holds; whatever its library says of a missing or damaged one becomes one sentence."""
+    if not file.is_file():
+        raise ArtifactError(f"{file}: expected this file of a training artifact, found nothing")
     try:
-        return Tokenizer.from_str(text)
-    except Exception as error:  # the library raises nothing narrower
-        raise ArtifactError(f"{path}: expected a tokenizer, found something else: {error}") from error
+        return read(file)
+    except ArtifactError:
+        raise
+    except Exception as error:  # tokenizers and safetensors raise no narrower class
+        raise ArtifactError(f"{file} cannot be read: {type(error).__name__}: {error}") from error
 
 
-def _read_config(path: Path) -> ArtifactConfig:
-    text = path.read_text(encoding="utf-8")
+def _read_config(file: Path) -> ArtifactConfig:
+    text = file.read_text(encoding="utf-8")
     try:
         found = json.loads(text).get("schema_version")
     except (json.JSONDecodeError, AttributeError) as error:
-        raise ArtifactError(f"{path}: expected a JSON object, found something else: {error}") from error
+        raise ArtifactError(f"{file}: expected a JSON object, found something else: {error}") from error
     if found != SCHEMA_VERSION:
-        raise ArtifactError(f"{path}: expected schema version {SCHEMA_VERSION}, found {found}")
+        raise ArtifactError(f"{file}: expected schema version {SCHEMA_VERSION}, found {found}")
     try:
         return ArtifactConfig.model_validate_json(text)
     except ValidationError as error:
-        raise ArtifactError(f"{path}: {error}") from error
+        problems = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise ArtifactError(f"{file}: {'; '.join(problems)}") from error
+
+
+def _read_labels(file: Path) -> list[tuple[str, str, int]]:
+    return [(label["id"], label["text"], label["count"]) for label in _read_lines(file)]
+
+
+def _read_table(file: Path) -> NDArray[Any]:
+    table: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    return table
+
+
+def _read_tokenizer(file: Path) -> Tokenizer:
+    return Tokenizer.from_file(str(file))
 
 
 def _write_lines(path: Path, records: Iterable[Any]) -> None:
@@ -201,7 +215,7 @@ def _write_lines(path: Path, records: Iterable[Any]) -> None:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[Any]:
     # Not splitlines: label texts may hold other characters that it takes for line ends.
     with path.open(encoding="utf-8", newline="\n") as file:
-        return list(file)
+        return [json.loads(line) for line in file]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 MACH = """@inproceedings{medini2019mach,
   title     = {Extreme Classification in Log Memory using Count-Min Sketch: A Case Study of Amazon Search with 50M
-  Products}, author    = {Medini, Tharun and Huang, Qixuan and Wang, Yiqiu and Mohan, Vijai and Shrivastava, Anshumali},
+               Products},
+  author    = {Medini, Tharun and Huang, Qixuan and Wang, Yiqiu and Mohan, Vijai and Shrivastava, Anshumali},
   booktitle = {Advances in Neural Information Processing Systems},
   year      = {2019}
 }"""
@@ -23,7 +24,8 @@ UNIDEC = """@inproceedings{unidec2025,
 
 HALKO = """@article{halko2011,
   title   = {Finding Structure with Randomness: Probabilistic Algorithms for Constructing Approximate Matrix
-  Decompositions}, author  = {Halko, Nathan and Martinsson, Per-Gunnar and Tropp, Joel A.},
+             Decompositions},
+  author  = {Halko, Nathan and Martinsson, Per-Gunnar and Tropp, Joel A.},
   journal = {SIAM Review},
   volume  = {53},
   number  = {2},
@@ -33,7 +35,8 @@ HALKO = """@article{halko2011,
 DEXML = """@inproceedings{gupta2024dexml,
   title     = {Dual-Encoders for Extreme Multi-Label Classification},
   author    = {Gupta, Nilesh and Khatri, Devvrit and Rawat, Ankit S. and Bhojanapalli, Srinadh and Jain, Prateek and
-  Dhillon, Inderjit S.}, booktitle = {International Conference on Learning Representations},
+               Dhillon, Inderjit S.},
+  booktitle = {International Conference on Learning Representations},
   year      = {2024}
 }"""
 

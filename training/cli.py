@@ -164,6 +164,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from training.evaluation import evaluate_artifact
 
     ks = _ranks(arguments.k)
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        raise _WrongUse(f"--json: expected a file in a folder that exists, found {arguments.json}")
     artifact = read_artifact(arguments.artifact)
     measures = evaluate_artifact(artifact, _open(arguments.data), arguments.split, ks)
     for name, value in measures.items():

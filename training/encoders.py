@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ class BagConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["bag"] = "bag"
-    widths: tuple[int, ...] | None = Field(
+    widths: tuple[PositiveInt, ...] | None = Field(
         default=None, min_length=1, description="units of each layer; None: derived by the method"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of hidden units dropped in training")

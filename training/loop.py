@@ -7,6 +7,7 @@ complete.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -98,13 +99,14 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
         RunError: the target exists, or the unfinished run has another configuration.
     """
     check_target(out, resume=resume)
-    work = _open_work(out, run)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.training.seed)
     model = new_model(run, Shape.of(dataset)).to(device)
     tables = type(model).make_tables(run.method, dataset, run.training.seed)
     model.attach(tables)
     model.initialise(dataset)
+    # Not before the tables: data that the method refuses must leave no unfinished run behind.
+    work = _open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
     return _finish(run, dataset, tables, work, out)
 
@@ -128,9 +130,9 @@ def _train(
         loss = _epoch(model, optimiser, dataset, config, epoch, device)
         trained = time.perf_counter()
         measures = evaluate(
-            model, dataset.validation, dataset.label_counts, len(dataset.train), dataset.card, VALIDATION_KS
+            model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
         )
-        value = _selected(measures, config.selection)
+        value = measures[config.selection]
         progress.epoch = epoch
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
@@ -197,29 +199,33 @@ def rate_curve(config: TrainingConfig, steps: int) -> Callable[[int], float]:
     return multiplier
 
 
-def _selected(measures: dict[str, float], name: str) -> float:
-    if name not in measures:
-        raise RunError(f"training.selection must be one of {', '.join(measures)}, not {name}")
-    return measures[name]
-
-
 def _work_folder(out: Path) -> WorkFolder:
     return WorkFolder(out.with_name(out.name + ".part"))
 
 
-def _open_work(out: Path, run: RunConfig) -> WorkFolder:
+def _open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
     work = _work_folder(out)
-    text = run.model_dump_json(indent=1)
+    started = {"run": run.model_dump(mode="json"), "data": _digest(dataset)}
     if work.config.exists():
-        if work.config.read_text(encoding="utf-8") != text:
-            raise RunError(
-                f"{work.path} was started with another configuration (see {work.config.name} in it); "
-                "remove it to start anew"
-            )
+        found = json.loads(work.config.read_text(encoding="utf-8"))
+        for part, name in (("run", "another configuration"), ("data", "other data")):
+            if found[part] != started[part]:
+                raise RunError(
+                    f"{work.path} was started with {name} (see {work.config.name} in it); remove it to start anew"
+                )
     else:
         work.path.mkdir(parents=True, exist_ok=True)
-        work.config.write_text(text, encoding="utf-8")
+        work.config.write_text(json.dumps(started, indent=1), encoding="utf-8")
     return work
+
+
+def _digest(dataset: Dataset) -> str:
+    """Tells whether two data sets give every step the same rows."""
+    digest = hashlib.sha256()
+    for matrix in (dataset.train.inputs, dataset.train.targets, dataset.validation.inputs, dataset.validation.targets):
+        for array in (matrix.indptr, matrix.indices, matrix.data):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _keep_lines(history: Path, count: int) -> None:

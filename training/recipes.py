@@ -28,20 +28,25 @@ class TrainingConfig(BaseModel):
 
     epochs: int | None = Field(default=None, ge=1, description="None: so many that 200,000 rows are seen, from 3 to 40")
     batch_size: int | None = Field(default=None, ge=1, description="None: 128 up to 10,000 training rows, else 256")
-    learning_rate: float = Field(default=3e-3, gt=0, description="peak rate of AdamW")
+    learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False, description="peak rate of AdamW")
     table_rate: float = Field(
-        default=10.0, gt=0, description="the same for embedding tables, as a multiple: most of their rows see few steps"
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="the same for embedding tables, as a multiple: most of their rows see few steps",
     )
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="decay after the warm-up")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
     validation_fraction: float = Field(
         default=0.05, gt=0, lt=1, description="training rows set apart where there is no dev split"
     )
     selection: str = Field(
-        default="nDCG@5", description="measure of the validation rows that chooses the epoch whose weights are kept"
+        default="nDCG@5",
+        pattern=r"^(P|nDCG|PSP|R|RP|coverage)@[135]$",
+        description="measure of the validation rows that chooses the epoch whose weights are kept",
     )
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**31, description="of everything drawn: weights, order, dropout, pools")
 
     def resolved(self, shape: Shape) -> TrainingConfig:
         """Epochs and batch size from N."""

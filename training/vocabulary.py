@@ -24,6 +24,7 @@ from tokenizers.trainers import WordPieceTrainer
 
 CHUNK_TEXTS = 8192
 UNKNOWN = "[UNK]"
+CONTINUATION = "##"
 
 
 class VocabularyConfig(BaseModel):
@@ -46,9 +47,7 @@ def train_tokenizer(texts: Iterable[str], config: VocabularyConfig) -> Tokenizer
     tokenizer.normalizer = NormalizerSequence([NFKC(), Lowercase()])
     tokenizer.pre_tokenizer = Split(Regex(r"[\W_]+"), behavior="removed")
     counts = _word_counts(tokenizer, texts)
-    trainer = WordPieceTrainer(vocab_size=config.subwords, special_tokens=[UNKNOWN], show_progress=False)
-    tokenizer.train_from_iterator(_repeated(counts), trainer)
-    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
+    vocabulary = _subword_vocabulary(counts, config.subwords)
     ranked = sorted(
         (word for word, count in counts.items() if count >= config.min_count), key=lambda word: (-counts[word], word)
     )
@@ -56,6 +55,20 @@ def train_tokenizer(texts: Iterable[str], config: VocabularyConfig) -> Tokenizer
         vocabulary.setdefault(word, len(vocabulary))
     tokenizer.model = WordPiece(vocabulary, unk_token=UNKNOWN)
     return tokenizer
+
+
+def _subword_vocabulary(counts: Counter[str], size: int) -> dict[str, int]:
+    """Ids of sub-words, the same in every process.
+
+    The trainer numbers characters inside words in the order of a hash map that is seeded anew in each process, and
+    breaks ties by these numbers. Named as special tokens, they are numbered in the order given.
+    """
+    characters = sorted(set().union(*counts))
+    pieces = [UNKNOWN, *characters, *(CONTINUATION + character for character in characters)]
+    learner = Tokenizer(WordPiece(unk_token=UNKNOWN))
+    trainer = WordPieceTrainer(vocab_size=size, special_tokens=pieces, show_progress=False)
+    learner.train_from_iterator(_repeated(counts), trainer)
+    return dict(sorted(learner.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1]))
 
 
 def _word_counts(tokenizer: Tokenizer, texts: Iterable[str]) -> Counter[str]:

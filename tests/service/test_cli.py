@@ -25,8 +25,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _thread_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command changes the environment; each test gets it back."""
-    for name in cli.THREAD_VARIABLES:
-        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    for name in (*cli.THREAD_VARIABLES, "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, os.environ.get(name, "PASSIVE" if "POLICY" in name else "1"))
 
 
 def test_check_says_what_a_good_bundle_is(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

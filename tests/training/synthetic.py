@@ -53,6 +53,7 @@ def feature_dataset(
         label_ids=[f"l{label}" for label in range(labels)],
         label_texts=None,
         label_counts=np.bincount(rows.targets.indices, minlength=labels),
+        counted_rows=len(rows),
         train=rows,
         validation=rows,
         label_bags=None,

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ConfigDict, with_config
+
 from training.data.files import DataError, excerpt, read_lines
 
 FILE_NAME = "card.json"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Card:
     """What a data set is, apart from its points.

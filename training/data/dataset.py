@@ -38,6 +38,7 @@ class Dataset:
         label_ids: public id of each label row.
         label_texts: text of each label row, or None.
         label_counts: int64 (L,), training points of each label, validation rows included.
+        counted_rows: training points that were counted, validation rows included.
         train: rows that the weights are fitted to.
         validation: rows that choose the best epoch.
         label_bags: label texts as bags, float32 CSR (L, V), or None.
@@ -49,6 +50,7 @@ class Dataset:
     label_ids: list[str]
     label_texts: list[str] | None
     label_counts: NDArray[np.int64]
+    counted_rows: int
     train: Rows
     validation: Rows
     label_bags: csr_array | None
@@ -100,6 +102,7 @@ def load_dataset(source: Source, vocabulary: VocabularyConfig, *, validation_fra
         label_ids=source.label_ids,
         label_texts=source.label_texts,
         label_counts=label_counts,
+        counted_rows=len(rows),
         train=rows if held is None else rows.take(train),
         validation=validation,
         label_bags=label_bags,

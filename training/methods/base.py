@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, with_config
 from torch import Tensor, nn
 
 from training.data.batches import Bags, Batch
@@ -22,6 +22,7 @@ _T = TypeVar("_T")
 Tables = Mapping[str, NDArray[Any]]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Shape:
     """What a method's sizes are derived from.
@@ -114,6 +115,10 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def score(self, bags: Bags) -> Tensor:
         """Scores of all labels, float32 (Q, L): the reference that every fast decoder is compared to."""
+
+    def scores_per_query(self, label_count: int) -> int:
+        """Floats that `score` holds for one query: a score for each label, unless the method needs more."""
+        return label_count
 
     def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
         """Groups for the optimiser: embedding tables at ``table_rate`` times the rate of all other weights."""

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse import csr_array
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from training.data.dataset import Dataset
 from training.encoders import BagConfig, BagEncoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 from training.svd import right_factors
+
+FLAT = 1e-5
 
 
 class DeclareConfig(MethodConfig):
@@ -76,10 +79,10 @@ class Declare(Model):
         if config.rows == "unit":
             targets_NL = unit_rows(targets_NL)
         factors_LC = right_factors(targets_NL, rank, seed)
-        scales_C = (targets_NL @ factors_LC).std(axis=0) if config.scaling == "column" else np.ones(rank)
+        scales_C = _deviations(targets_NL @ factors_LC) if config.scaling == "column" else np.ones(rank)
         return {
             "factors": factors_LC,
-            "scales": np.maximum(scales_C, np.finfo(np.float32).tiny).astype(np.float32),
+            "scales": scales_C.astype(np.float32),
             "votes.indptr": targets_NL.indptr.astype(np.int64),
             "votes.indices": targets_NL.indices.astype(np.int32),
             "votes.data": targets_NL.data.astype(np.float32),
@@ -119,6 +122,10 @@ class Declare(Model):
         similarities_QN = self.votes_NL @ (self.factors_LC @ predicted_QC.T).cpu().numpy()
         return torch.from_numpy(vote(similarities_QN.T, self.votes_NL, self.config.neighbours)).to(predicted_QC.device)
 
+    def scores_per_query(self, label_count: int) -> int:
+        """A similarity to every training row comes before the labels' scores."""
+        return max(label_count, int(self.votes_NL.shape[0]))
+
     def activations_per_row(self) -> int:
         """Predicted and true rows and their gradients."""
         return 4 * self.head.out_features
@@ -131,6 +138,14 @@ def unit_rows(matrix: csr_array) -> csr_array:
     return csr_array(
         ((matrix.data / lengths[rows]).astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape
     )
+
+
+def _deviations(rows_NC: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Deviation of each column; a column that hardly varies keeps its own size, so that it is not blown up."""
+    deviations_C = rows_NC.std(axis=0, dtype=np.float64)
+    sizes_C = np.sqrt(np.square(rows_NC, dtype=np.float64).mean(axis=0))
+    scales_C = np.where(deviations_C > FLAT * sizes_C.max(), deviations_C, sizes_C)
+    return np.where(scales_C > 0, scales_C, 1.0)
 
 
 def vote(similarities_QN: np.ndarray, votes_NL: csr_array, neighbours: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from training import hashing, losses
 from training.data.batches import Bags, Batch, Positives
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, UnsuitableData
 from training.encoders import BagConfig, BagEncoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 
@@ -66,6 +66,7 @@ class Mach(Model):
         super().__init__()
         self.config = config
         self.repetitions, self.buckets = settled(config.repetitions), settled(config.buckets)
+        self.label_count = shape.label_count
         networks = 1 if config.networks == "shared" else self.repetitions
         encoders = [BagEncoder(encoder, shape.input_width, text=shape.text) for _ in range(networks)]
         width = encoders[0].output_width
@@ -85,11 +86,22 @@ class Mach(Model):
     @classmethod
     def make_tables(cls, config: MachConfig, dataset: Dataset, seed: int) -> Tables:
         """The bucket of every label in every repetition, (R, L)."""
+        if config.loss == "softmax" and (np.diff(dataset.train.targets.indptr) != 1).any():
+            raise UnsuitableData(
+                f"{dataset.card.name}: method.loss softmax needs exactly one label for each training point; use bce"
+            )
         repetitions, buckets = settled(config.repetitions), settled(config.buckets)
         return {"buckets": hashing.bucket_table(dataset.label_count, repetitions, buckets, seed)}
 
     def attach(self, tables: Tables) -> None:
-        """Take the bucket table."""
+        """Take the bucket table.
+
+        Raises:
+            ValueError: it is that of other sizes.
+        """
+        expected, found = (self.repetitions, self.label_count), tables["buckets"].shape
+        if found != expected:
+            raise ValueError(f"buckets: expected a table of shape {expected}, found {found}")
         self.register_buffer("table_RL", self.tensor(tables["buckets"].astype(np.int64)), persistent=False)
 
     def initialise(self, dataset: Dataset) -> None:
@@ -120,12 +132,13 @@ class Mach(Model):
         return losses.binary_cross_entropy(logits_QRB.flatten(1), targets_QB) / self.repetitions
 
     def bucket_targets(self, positives: Positives, queries: int) -> Tensor:
-        """A bucket's target is the largest relevance among its true labels: float32 (Q, R * B)."""
+        """A bucket's target is the largest relevance among its true labels, at most 1: float32 (Q, R * B)."""
         starts_R1 = torch.arange(self.repetitions, device=self.table_RL.device)[:, None] * self.buckets
         columns_RP = self.table_RL[:, positives.labels] + starts_R1
         cells = positives.queries * (self.repetitions * self.buckets) + columns_RP
         targets = torch.zeros(queries * self.repetitions * self.buckets, device=cells.device)
-        targets.scatter_reduce_(0, cells.flatten(), positives.relevances.repeat(self.repetitions), reduce="amax")
+        relevances = positives.relevances.clamp(max=1).repeat(self.repetitions)
+        targets.scatter_reduce_(0, cells.flatten(), relevances, reduce="amax")
         return targets.view(queries, -1)
 
     def score(self, bags: Bags) -> Tensor:
