@@ -1,1 +1,1 @@
-"""Online serving: opens bundles and answers top-k label queries over HTTP. Imports neither training nor model_export."""
+"""Online serving: opens bundles, answers top-k label queries over HTTP. Imports neither training nor model_export."""

@@ -37,6 +37,9 @@ class Scores(nn.Module):
         assert not self.training
         return self.scores_NL[bags.ids].clone()
 
+    def scores_per_query(self, label_count: int) -> int:
+        return label_count
+
 
 def rank(
     scores_NL: Sequence[Sequence[float]] | NDArray[np.float64], k: int, removed: csr_array | None = None
