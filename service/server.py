@@ -23,6 +23,7 @@ from service.app import create_app
 from service.asgi import Application
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
+from service.protocol import RefusingProtocol
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=RefusingProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

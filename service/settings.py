@@ -64,6 +64,11 @@ def _word(summary: str, *choices: str) -> Option:
     return Option(str, summary, "one of " + ", ".join(choices), choices=choices)
 
 
+def _model_threads() -> int:
+    """All processors but the one that the event loop keeps busy: a model that waits for it loses more than it gains."""
+    return max(1, available_processors() - 1)
+
+
 _BUNDLES = Option(
     _paths,
     f"Bundle folders to serve, separated by '{os.pathsep}' in the variable; the flag is repeated instead.",
@@ -102,8 +107,9 @@ class Settings:
     max_queries: Annotated[int, _whole("Most queries in one request; at most the queue's rows.", 1)] = 64
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
     threads: Annotated[
-        int, _whole("Threads for one model.", 1, 1024, default="the container's share of processors")
-    ] = field(default_factory=available_processors)
+        int,
+        _whole("Threads for one model.", 1, 1024, default="the container's processors, less one for the event loop"),
+    ] = field(default_factory=_model_threads)
     drain_seconds: Annotated[
         float, _number("How long answers go on after SIGTERM, so that load balancers notice.", 3600)
     ] = 5.0

@@ -87,5 +87,12 @@ def test_settings_do_not_change() -> None:
 def test_defaults_have_words() -> None:
     assert default_text("port") == "8000"
     assert default_text("drain_seconds") == "5"
-    assert default_text("threads") == "the container's share of processors"
-    assert Settings().threads >= 1
+    assert default_text("threads") == "the container's processors, less one for the event loop"
+
+
+@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 1), (8, 7)])
+def test_one_processor_is_left_to_the_event_loop(
+    processors: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.settings.available_processors", lambda: processors)
+    assert Settings().threads == threads

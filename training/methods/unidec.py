@@ -30,7 +30,7 @@ class UnidecConfig(MethodConfig):
     """Options of UniDEC."""
 
     name: Literal["unidec"] = "unidec"
-    dimensions: int = Field(default=256, ge=1, description="width of each of the two heads")
+    dimensions: int = Field(default=128, ge=1, description="width of each of the two heads")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="of both projections")
     positives_per_query: int = Field(default=3, ge=1, description="beta: true labels drawn into the pool per query")
     pool_size: int = Field(default=8000, ge=1, description="labels a batch is trained against")
