@@ -25,8 +25,11 @@ LEFT_TO_TORCH = re.compile(r"^(nvidia-|cuda-|triton$|setuptools$)")
 
 
 def make(*arguments: str, cwd: Path = ROOT, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run make, with the flags of an outer make out of its sight; ``path`` replaces the search path."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    """Run make, with the flags and variables of an outer make out of its sight; ``path`` replaces the search path."""
+    outer = {"VENV", "PYTHON", "PORT", "QUERY"}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name not in outer
+    }
     if path is not None:
         environment["PATH"] = path
     program = shutil.which("make")
