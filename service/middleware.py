@@ -12,8 +12,6 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from fastapi import Response
-
 from service.asgi import Application, Headers, Message, Receive, Scope, Send, header, too_large
 from service.errors import BodyTooLarge, Draining, NotReady, QueueFull, RequestError
 from service.lifecycle import Lifecycle
@@ -99,18 +97,7 @@ class Gate:
                 await internal_error_response(exchange.request_id)(scope, receive, send_marked)
         finally:
             self._metrics.inflight_requests -= 1
-            self._observe(_endpoint(scope), exchange)
-
-    def refuse_on_head(self, headers: Headers) -> Response | None:
-        """The whole answer to a request for labels if it is refused whatever its body says, or None."""
-        error = self._lifecycle.refusal() or self._registry.refusal()
-        if error is None:
-            return None
-        exchange = Exchange(_request_id(headers), error=error, status=error.status)
-        response = error_response(error, exchange.request_id)
-        response.raw_headers = self._mark(response.raw_headers, exchange)
-        self._observe(PREDICT, exchange)
-        return response
+            self._observe(scope, exchange)
 
     def _refusal(self, scope: Scope) -> RequestError | None:
         """Why the request is refused on its head alone, or None."""
@@ -121,11 +108,11 @@ class Gate:
             return too_large(self._max_body_bytes)
         return None
 
-    def _observe(self, endpoint: str, exchange: Exchange) -> None:
+    def _observe(self, scope: Scope, exchange: Exchange) -> None:
         if reason := REJECTIONS.get(type(exchange.error)):
             self._metrics.reject(reason)
         seconds = time.monotonic() - exchange.started
-        self._metrics.observe_request(endpoint, exchange.model, exchange.status, seconds)
+        self._metrics.observe_request(_endpoint(scope), exchange.model, exchange.status, seconds)
 
     def _mark(self, headers: Headers, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         marked = [*headers, (b"x-request-id", exchange.request_id.encode())]

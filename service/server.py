@@ -23,7 +23,6 @@ from service.app import create_app
 from service.asgi import Application
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
-from service.protocol import RefusingProtocol
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http=RefusingProtocol,
+                http="httptools",
                 ws="none",
                 lifespan="on",
                 log_config=None,
