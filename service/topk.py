@@ -5,7 +5,7 @@ Letters: Q queries, L labels, K answers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 GROUPS = 1024
 GROUPS_PER_ANSWER = 8
 ROWS_AT_ONCE = 16
+
+# Scores kept until their best are selected: 16 MB, however many labels there are.
+DENSE_SCORES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,34 @@ def select(scores_QL: NDArray[np.float32], k: int) -> TopK:
     # Above the bound lie few scores, but on it may lie all L: only the first k ties of a query can be answers.
     kept = _first_of_each_query(scores == thresholds_Q[queries], queries, Q, k)
     return select_from(queries[kept], ids[kept], scores[kept], Q, k)
+
+
+def select_in_blocks(
+    scores: Callable[[int, int], NDArray[np.float32]], query_count: int, label_count: int, k: int
+) -> TopK:
+    """Pick the k best of scores that are never all in memory.
+
+    Args:
+        scores: of the labels from low to (not including) high, as `select` takes them.
+        query_count: Q.
+        label_count: L, at least 1.
+        k: at least 1.
+
+    Returns:
+        Answers with K = min(k, L).
+    """
+    parts = []
+    for low, high in ranges(label_count, DENSE_SCORES // query_count):
+        part = select(scores(low, high), k)
+        parts.append(TopK(part.ids_QK + low, part.scores_QK))
+    return merge(parts, k)
+
+
+def ranges(count: int, step: int) -> Iterator[tuple[int, int]]:
+    """Cut 0 .. count into ranges (low, high) of at most ``step`` and at least 1."""
+    step = max(1, step)
+    for low in range(0, count, step):
+        yield low, min(count, low + step)
 
 
 def select_from(

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
 from service.index import Index
-from service.topk import TopK, select, select_from
+from service.topk import TopK, ranges, select, select_from
 
 OUTPUT = "embedding"
 
@@ -80,12 +80,11 @@ class DeclareDecoder:
 def factor_search(votes_NL: csr_array, factors_LC: Floats) -> Search:
     """Exact search of the rows Y V_c without holding them."""
     N, L = votes_NL.shape
-    step = max(1, DENSE_SCORES // (N + L))
 
     def search(embeddings_QC: Floats, count: int) -> TopK:
         parts = [
-            select((votes_NL @ (factors_LC @ embeddings_QC[low : low + step].T)).T, count)
-            for low in range(0, len(embeddings_QC), step)
+            select((votes_NL @ (factors_LC @ embeddings_QC[low:high].T)).T, count)
+            for low, high in ranges(len(embeddings_QC), DENSE_SCORES // (N + L))
         ]
         return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
 

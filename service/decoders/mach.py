@@ -8,7 +8,7 @@ Letters: Q queries, R repetitions, B buckets, L labels (of a block).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import Activation, Aggregation, MachSection
-from service.topk import TopK, merge, select
+from service.topk import TopK, ranges, select_in_blocks
 
 OUTPUT = "bucket_logits"
 
 # Scores accumulated at a time: half a megabyte, and as much again for the gathered buckets, fits a core's L2 cache.
 BLOCK_SCORES = 1 << 17
-# Scores kept until their best are selected: 16 MB, however many labels there are.
-DENSE_SCORES = 1 << 22
 
 FLOAT = np.float32
 Scores = NDArray[np.float32]
@@ -48,23 +46,22 @@ class MachDecoder:
         """See ``Decoder``."""
         scores_QRB = bucket_scores(outputs[OUTPUT], self._section.activation, self._section.aggregation)
         scores_RBQ = np.ascontiguousarray(scores_QRB.transpose(1, 2, 0))
-        Q = scores_RBQ.shape[2]
-        parts = []
-        for low, high in _ranges(self._buckets_RL.shape[1], DENSE_SCORES // Q):
-            scores_LQ = self._label_scores(scores_RBQ, self._buckets_RL[:, low:high])
-            part = select(scores_LQ.T, k)
-            parts.append(TopK(part.ids_QK + low, part.scores_QK))
-        return merge(parts, k)
+        return select_in_blocks(
+            lambda low, high: self._label_scores(scores_RBQ, self._buckets_RL[:, low:high]).T,
+            query_count=scores_RBQ.shape[2],
+            label_count=self._buckets_RL.shape[1],
+            k=k,
+        )
 
     def _label_scores(self, scores_RBQ: Scores, buckets_RL: NDArray[Any]) -> Scores:
         L, Q = buckets_RL.shape[1], scores_RBQ.shape[2]
         scores_LQ = np.empty((L, Q), dtype=FLOAT)
         if self._section.aggregation == "median":
-            for low, high in _ranges(L, BLOCK_SCORES // (Q * len(buckets_RL))):
+            for low, high in ranges(L, BLOCK_SCORES // (Q * len(buckets_RL))):
                 _median(scores_RBQ, buckets_RL[:, low:high], out=scores_LQ[low:high])
             return scores_LQ
         fold = np.minimum if self._section.aggregation == "min" else np.add
-        for low, high in _ranges(L, BLOCK_SCORES // Q):
+        for low, high in ranges(L, BLOCK_SCORES // Q):
             _fold(fold, scores_RBQ, buckets_RL[:, low:high], out=scores_LQ[low:high])
         return scores_LQ
 
@@ -114,9 +111,3 @@ def _softmax(logits_QRB: Scores) -> Scores:
     exponentials = np.exp(logits_QRB - logits_QRB.max(axis=2, keepdims=True))
     probabilities: Scores = exponentials / exponentials.sum(axis=2, keepdims=True)
     return probabilities
-
-
-def _ranges(count: int, step: int) -> Iterator[tuple[int, int]]:
-    step = max(1, step)
-    for low in range(0, count, step):
-        yield low, min(count, low + step)

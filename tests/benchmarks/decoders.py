@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, random_array
@@ -19,10 +20,12 @@ from scipy.sparse import csr_array, random_array
 from service.bundle.manifest import DeclareSection, HashSection, MachSection
 from service.decoders.declare import DeclareDecoder, factor_search
 from service.decoders.mach import MachDecoder
+from service.index import exact_search
 from service.topk import select
 
 LABELS, REPETITIONS, BUCKETS = 28_077, 16, 1024
 ROWS, VOTES_PER_ROW, RANK = 37_000, 4.5, 200
+HEADS_DIMENSION = 256
 QUERY_COUNTS = (1, 8, 64)
 RUNS = 30
 
@@ -30,7 +33,7 @@ RUNS = 30
 def main() -> None:
     """Print one line a case."""
     rng = np.random.default_rng(0)
-    for case, count, seconds in (*selections(rng), *mach(rng), *declare(rng)):
+    for case, count, seconds in (*selections(rng), *mach(rng), *declare(rng), *unidec(rng)):
         print(f"{case:40} Q={count:<3} {1000 * seconds / count:8.4f} ms/query")
 
 
@@ -69,6 +72,17 @@ def declare(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
     for count in QUERY_COUNTS:
         embeddings = rng.standard_normal((count, RANK), dtype=np.float32)
         yield "declare factors", count, best(partial(decoder.decode, {"embedding": embeddings}, 5))
+
+
+def unidec(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
+    vectors_LD = rng.standard_normal((LABELS, HEADS_DIMENSION), dtype=np.float32)
+    index = faiss.IndexFlatIP(HEADS_DIMENSION)
+    index.add(vectors_LD)
+    faiss.omp_set_num_threads(1)
+    for count in QUERY_COUNTS:
+        queries = rng.standard_normal((count, HEADS_DIMENSION), dtype=np.float32)
+        yield "unidec exact search", count, best(partial(exact_search, vectors_LD, queries, 5))
+        yield "FAISS's exact search", count, best(partial(index.search, queries, 5))
 
 
 def argpartition(scores_QL: NDArray[np.float32], k: int) -> NDArray[np.int64]:

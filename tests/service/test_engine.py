@@ -118,7 +118,7 @@ def test_scores_that_are_not_finite_are_an_error(tmp_path: Path, monkeypatch: py
 
 
 def test_the_index_gets_the_engines_threads(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle", Spec(method="unidec"))
+    write_bundle(tmp_path / "bundle", Spec(method="unidec", index="hnsw"))
     for threads in (2, 1):
         engine = Engine.open(open_bundle(tmp_path / "bundle"), device="cpu", threads=threads)
         engine.run(engine.prepare(["web"]), 1)

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service import topk
 from service.bundle.manifest import IndexType
 from service.errors import BundleError
-from service.index import TIE_MARGIN, Index
+from service.index import QUERIES_ONE_BY_ONE, Index
 from tests.reference import assert_best
 
 VECTORS, DIMENSION = 300, 8
@@ -40,17 +41,20 @@ def opened(tmp_path: Path, kind: IndexType, stored: NDArray[np.float32], threads
     return Index.open(tmp_path / "index", kind=kind, dimension=DIMENSION, size=len(stored), threads=threads)
 
 
-@pytest.mark.parametrize("queries", [1, 3, 40])  # FAISS searches many queries by another code path than few
+@pytest.mark.parametrize("queries", [1, QUERIES_ONE_BY_ONE, QUERIES_ONE_BY_ONE + 1, 40])
 @pytest.mark.parametrize("k", [1, 10, VECTORS, 1000])
-def test_flat_search_is_exact(tmp_path: Path, queries: int, k: int) -> None:
+@pytest.mark.parametrize("scores_at_once", [1, 70, topk.DENSE_SCORES])
+def test_flat_search_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queries: int, k: int, scores_at_once: int
+) -> None:
+    monkeypatch.setattr(topk, "DENSE_SCORES", scores_at_once)
     asked = np.random.default_rng(1).standard_normal((queries, DIMENSION)).astype(np.float32)
     top = opened(tmp_path, "flat", vectors()).search(asked, k)
     assert_best(top, asked.astype(np.float64) @ vectors().T.astype(np.float64), k)
 
 
-@pytest.mark.parametrize("copies", [3, TIE_MARGIN + 10, VECTORS])
+@pytest.mark.parametrize("copies", [3, 20, VECTORS])
 def test_ties_across_the_boundary_go_to_the_smallest_rows(tmp_path: Path, copies: int) -> None:
-    """More equal vectors than one search fetches: the search is widened until the smallest rows are known."""
     stored = -np.abs(vectors())
     tied = np.sort(np.random.default_rng(2).permutation(VECTORS)[:copies])
     stored[tied] = 1.0
@@ -84,7 +88,7 @@ def test_approximate_indexes_find_mostly_the_best(tmp_path: Path, kind: IndexTyp
 
 def test_every_calling_thread_gets_the_thread_limit(tmp_path: Path) -> None:
     """OpenMP's limit belongs to the calling thread: setting it once, elsewhere, would not do."""
-    index = opened(tmp_path, "flat", vectors(), threads=1)
+    index = opened(tmp_path, "hnsw", vectors(), threads=1)
     limits = []
 
     def search() -> None:

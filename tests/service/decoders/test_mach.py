@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service import topk
 from service.bundle.manifest import Activation, Aggregation, HashSection, MachSection
 from service.decoders import mach
 from service.decoders.mach import MachDecoder, bucket_scores
@@ -78,7 +79,7 @@ def test_blocks_change_nothing(aggregation: Aggregation, monkeypatch: pytest.Mon
     logits, buckets_RL = problem(3, 4, 11, 101)
     whole = decoder(buckets_RL, 11, aggregation, "sigmoid").decode({"bucket_logits": logits}, 20)
     monkeypatch.setattr(mach, "BLOCK_SCORES", 24)
-    monkeypatch.setattr(mach, "DENSE_SCORES", 90)
+    monkeypatch.setattr(topk, "DENSE_SCORES", 90)
     parts = decoder(buckets_RL, 11, aggregation, "sigmoid").decode({"bucket_logits": logits}, 20)
     np.testing.assert_array_equal(parts.ids_QK, whole.ids_QK)
     np.testing.assert_array_equal(parts.scores_QK, whole.scores_QK)
