@@ -19,6 +19,8 @@ from typing import cast
 HEAD_END = b"\r\n\r\n"
 CONNECT_SECONDS = 5.0
 LAST_ANSWERS_SECONDS = 10.0
+# The event loop's timers know milliseconds only: asked for less, it would spin on a processor that the server needs.
+TICK_SECONDS = 0.001
 MAX_REQUESTS = 2_000_000
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -196,7 +198,8 @@ class Generator:
             self._next_due = next(self._arrivals, None)
         self._send_backlog()
         if self._next_due is not None:
-            asyncio.get_running_loop().call_later(self._next_due - time.perf_counter(), self._send_due)
+            delay = max(TICK_SECONDS, self._next_due - time.perf_counter())
+            asyncio.get_running_loop().call_later(delay, self._send_due)
 
     def _send_backlog(self) -> None:
         while self._backlog and self._idle:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import time
 from types import FrameType
 
@@ -31,6 +32,9 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 75
 # After a drain, so that clients that are just coming hear 503 rather than a reset.
 LAST_WORDS_SECONDS = 0.5
+# A model's thread that wants the interpreter's lock waits this long before the event loop must yield it, ten times less
+# than Python's default: under overload that is ever busy, and answers per second went from a third to all of it.
+SWITCH_SECONDS = 0.0005
 # For requests whose bodies never end; those that wait for a model take a fraction of it.
 GRACE_SECONDS = 30
 
@@ -101,6 +105,7 @@ def serve(settings: Settings) -> int:
     Returns:
         Exit code: 0 after a signal, 1 when a bundle cannot be served or an address cannot be listened on.
     """
+    sys.setswitchinterval(SWITCH_SECONDS)
     lifecycle = Lifecycle()
     metrics = Metrics()
     if settings.metrics_port is not None:
