@@ -40,6 +40,7 @@ RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl \
  && rm /opt/xmc/bin/xmc-train /opt/xmc/bin/xmc-export
 ENV PATH=/opt/xmc/bin:$PATH \
+    NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     XMC_HOST=0.0.0.0 \

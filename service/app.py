@@ -16,10 +16,11 @@ from fastapi import FastAPI, Request, Response
 
 from service.asgi import ClientLeft
 from service.errors import BundleError, RequestError
+from service.exchange import exchange_of
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.middleware import Gate, exchange_of
-from service.problems import error_response, internal_error_response, problem_response
+from service.middleware import Gate
+from service.problems import error_reply, internal_error_reply, problem_reply
 from service.registry import Registry
 from service.routes import add_routes
 from service.settings import Settings
@@ -27,7 +28,6 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 LAG_PROBE_SECONDS = 0.25
-CLIENT_LEFT_STATUS = 499  # for the metrics: nobody is there to read it
 
 
 def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> Gate:
@@ -59,9 +59,10 @@ def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> Ga
         redirect_slashes=False,
     )
     _add_error_handlers(app)
-    add_routes(app, settings, lifecycle, metrics, registry)
     # Around the framework rather than among its middleware: a refusal must cost as little as possible.
-    return Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
+    gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
+    add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
+    return gate
 
 
 def _load(registry: Registry, lifecycle: Lifecycle, loop: asyncio.AbstractEventLoop) -> None:
@@ -97,23 +98,25 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: RequestError) -> Response:
         exchange = exchange_of(request.scope)
         exchange.error = error
-        return error_response(error, exchange.request_id)
+        return error_reply(error, exchange.request_id).response()
 
     @app.exception_handler(ClientLeft)
     async def client_left(_: Request, __: ClientLeft) -> Response:
-        return Response(status_code=CLIENT_LEFT_STATUS)
+        return Response(status_code=ClientLeft.status)
 
     @app.exception_handler(HTTPStatus.NOT_FOUND)
     async def no_such_path(request: Request, _: Exception) -> Response:
         detail = f"there is no {request.url.path} here; /docs lists what there is"
-        return problem_response(404, "Not found", detail, exchange_of(request.scope).request_id)
+        return problem_reply(404, "Not found", detail, exchange_of(request.scope).request_id).response()
 
     @app.exception_handler(HTTPStatus.METHOD_NOT_ALLOWED)
     async def no_such_method(request: Request, error: Exception) -> Response:
         headers: dict[str, str] = getattr(error, "headers", None) or {}
-        detail = f"{request.url.path} does not answer {request.method}, only {headers.get('Allow')}"
-        return problem_response(405, "Method not allowed", detail, exchange_of(request.scope).request_id, headers)
+        allowed = headers.get("Allow", "")
+        detail = f"{request.url.path} does not answer {request.method}, only {allowed}"
+        request_id = exchange_of(request.scope).request_id
+        return problem_reply(405, "Method not allowed", detail, request_id, (b"allow", allowed.encode())).response()
 
     @app.exception_handler(Exception)
     async def our_bug(request: Request, _: Exception) -> Response:
-        return internal_error_response(exchange_of(request.scope).request_id)
+        return internal_error_reply(exchange_of(request.scope).request_id).response()

@@ -16,7 +16,13 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class ClientLeft(Exception):
-    """The client closed the connection before its answer was there."""
+    """The client closed the connection before its answer was there.
+
+    Attributes:
+        status: for the metrics; nobody is there to read it.
+    """
+
+    status = 499
 
 
 def header(headers: Headers, name: bytes) -> bytes | None:

@@ -23,7 +23,7 @@ from service.topk import TopK
 # Largest difference from a golden score, absolute below 1 and relative above. Machines round differently, and 8-bit
 # kernels differ between instruction sets.
 GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
-WARM_UP_ROWS = 64
+WARM_UP_ROWS = (1, 8, 64)
 WARM_UP_K = 10
 
 
@@ -107,11 +107,11 @@ class Engine:
         return Answer(top, between - started, ended - between, encoded.padding_ratio)
 
     def warm_up(self) -> None:
-        """Run the golden queries and a larger batch, so that no client pays for first-time allocations."""
+        """Run batches of several sizes, so that no client pays for allocations and compilers."""
         queries = [_query(golden) for golden in self.manifest.golden]
         bags = self.prepare(queries) or [Bag(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
-        self.run(bags, WARM_UP_K)
-        self.run((bags * WARM_UP_ROWS)[:WARM_UP_ROWS], WARM_UP_K)
+        for rows in WARM_UP_ROWS:
+            self.run((bags * rows)[:rows], WARM_UP_K)
 
     def check_golden(self) -> None:
         """Ask the golden queries again.

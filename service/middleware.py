@@ -1,23 +1,24 @@
 """The gate that every request passes: its id, the early refusals, its errors and its metrics.
 
 One pure ASGI callable around the framework. What it can refuse on the head of a request alone, it refuses at once, so
-that a request that cannot be served costs neither its body nor a route.
+that a request that cannot be served costs neither its body nor a route. `service.protocol` takes requests for labels
+through the same gate by a shorter way.
 """
 
 from __future__ import annotations
 
 import logging
-import random
-import re
 import time
-from dataclasses import dataclass, field
 
 from service.asgi import Application, Headers, Message, Receive, Scope, Send, header, too_large
 from service.errors import BodyTooLarge, Draining, NotReady, QueueFull, RequestError
+from service.exchange import Exchange
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.problems import error_response, internal_error_response
+from service.predict import Predictor
+from service.problems import error_reply, internal_error_reply
 from service.registry import Registry
+from service.reply import Reply
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,43 +31,21 @@ REJECTIONS: dict[type, str] = {
     BodyTooLarge: "body_too_large",
 }
 
-_SCOPE_KEY = "xmcserve.exchange"
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request and its answer, as far as the gate cares.
-
-    Attributes:
-        request_id: the client's if it is sane, else one of ours.
-        started: second of `time.monotonic` at which the head had arrived.
-        model: name of the model that answers; the route sets it.
-        error: why it is refused; the gate or the application's error handler sets it.
-        status: of the answer; 0 before there is one.
-    """
-
-    request_id: str
-    started: float = field(default_factory=time.monotonic)
-    model: str = ""
-    error: RequestError | None = None
-    status: int = 0
-
-
-def exchange_of(scope: Scope) -> Exchange:
-    """The exchange that the gate has put into a request's scope."""
-    exchange: Exchange = scope[_SCOPE_KEY]
-    return exchange
-
 
 class Gate:
-    """The application with the gate around it."""
+    """The application with the gate around it.
+
+    Attributes:
+        predictor: what answers `POST /predict`.
+        max_body_bytes: of any request.
+    """
 
     def __init__(
         self, app: Application, *, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
     ) -> None:
+        self.predictor = Predictor(settings, registry)
+        self.max_body_bytes = settings.max_body_bytes
         self._app = app
-        self._max_body_bytes = settings.max_body_bytes
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._registry = registry
@@ -76,56 +55,66 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = scope[_SCOPE_KEY] = Exchange(_request_id(scope["headers"]))
+        exchange = self.enter(scope["headers"])
+        exchange.enter(scope)
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = self._mark(message.get("headers", ()), exchange)
+                message["headers"] = [*message.get("headers", ()), *self.marks(exchange)]
             await send(message)
 
-        self._metrics.inflight_requests += 1
         try:
-            exchange.error = self._refusal(scope)
+            exchange.error = self.refusal(scope["path"], scope["headers"])
             if exchange.error is not None:
-                await error_response(exchange.error, exchange.request_id)(scope, receive, send_marked)
+                await error_reply(exchange.error, exchange.request_id).send(send_marked)
             else:
                 await self._app(scope, receive, send_marked)
         except Exception as error:
-            logger.error("unexpected error", exc_info=error, extra={"request_id": exchange.request_id})
+            reply = self.our_bug(exchange, error)
             if not exchange.status:
-                await internal_error_response(exchange.request_id)(scope, receive, send_marked)
+                await reply.send(send_marked)
         finally:
-            self._metrics.inflight_requests -= 1
-            self._observe(scope, exchange)
+            self.leave(exchange, _endpoint(scope))
 
-    def _refusal(self, scope: Scope) -> RequestError | None:
-        """Why the request is refused on its head alone, or None."""
-        if scope["path"] == PREDICT and (refusal := self._lifecycle.refusal() or self._registry.refusal()):
-            return refusal
-        length = header(scope["headers"], b"content-length")
-        if length is not None and length.isdigit() and int(length) > self._max_body_bytes:
-            return too_large(self._max_body_bytes)
-        return None
+    def enter(self, headers: Headers) -> Exchange:
+        """Count a request in."""
+        self._metrics.inflight_requests += 1
+        return Exchange.of(headers)
 
-    def _observe(self, scope: Scope, exchange: Exchange) -> None:
+    def leave(self, exchange: Exchange, endpoint: str) -> None:
+        """Count a request out that has been answered, or whose client is gone.
+
+        Args:
+            exchange: with its status and its error.
+            endpoint: the route's template.
+        """
+        self._metrics.inflight_requests -= 1
         if reason := REJECTIONS.get(type(exchange.error)):
             self._metrics.reject(reason)
         seconds = time.monotonic() - exchange.started
-        self._metrics.observe_request(_endpoint(scope), exchange.model, exchange.status, seconds)
+        self._metrics.observe_request(endpoint, exchange.model, exchange.status, seconds)
 
-    def _mark(self, headers: Headers, exchange: Exchange) -> list[tuple[bytes, bytes]]:
-        marked = [*headers, (b"x-request-id", exchange.request_id.encode())]
+    def refusal(self, path: str, headers: Headers) -> RequestError | None:
+        """Why a request is refused on its head alone, or None."""
+        if path == PREDICT and (refusal := self._lifecycle.refusal() or self._registry.refusal()):
+            return refusal
+        length = header(headers, b"content-length")
+        if length is not None and length.isdigit() and int(length) > self.max_body_bytes:
+            return too_large(self.max_body_bytes)
+        return None
+
+    def marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        """The headers that every answer has."""
+        marks = [(b"x-request-id", exchange.request_id.encode())]
         if self._lifecycle.is_leaving:
-            marked.append((b"connection", b"close"))
-        return marked
+            marks.append((b"connection", b"close"))
+        return marks
 
-
-def _request_id(headers: Headers) -> str:
-    given = header(headers, b"x-request-id")
-    if given is not None and _SANE_ID.fullmatch(given):
-        return given.decode()
-    return f"{random.getrandbits(128):032x}"  # uuid4 would ask the kernel for each request
+    def our_bug(self, exchange: Exchange, error: Exception) -> Reply:
+        """Log an error that nothing foresaw; the answer says only where to look."""
+        logger.error("unexpected error", exc_info=error, extra={"request_id": exchange.request_id})
+        return internal_error_reply(exchange.request_id)
 
 
 def _endpoint(scope: Scope) -> str:

@@ -25,7 +25,7 @@ from service.settings import Settings
 DEFAULT_BATCH_ROWS = {"cpu": 32, "cuda": 128}
 # Under overload as much work may wait as this many lone queries take, so that an accepted one stays within ten times
 # its idle latency: it waits for the queue, for the batch before it and for its own.
-OVERLOAD_QUERIES = 5
+OVERLOAD_QUERIES = 3
 
 
 class Asked(NamedTuple):

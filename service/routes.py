@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -12,28 +11,16 @@ from fastapi.responses import PlainTextResponse
 from fastapi.routing import APIRoute
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.asgi import ClientLeft, Headers, Receive, header, read_body
-from service.bags import Query
-from service.bundle.manifest import FeaturesInput
-from service.errors import InvalidRequest, NotJson, NotReady
+from service.asgi import ClientLeft, Receive, read_body
+from service.errors import NotReady
+from service.exchange import exchange_of
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.middleware import PREDICT, exchange_of
-from service.model import Labelled, Model
+from service.middleware import PREDICT
+from service.predict import Predictor, answer
 from service.problems import MEDIA_TYPE
-from service.queueing import Served
 from service.registry import Registry
-from service.schemas import (
-    ModelDetail,
-    ModelList,
-    PredictRequest,
-    PredictResponse,
-    Problem,
-    encode_prediction,
-    encode_response,
-    feature_queries,
-    parse_predict,
-)
+from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse, Problem
 from service.settings import Settings
 
 PROBLEMS = {
@@ -62,25 +49,22 @@ class DirectRoute(APIRoute):
         return endpoint
 
 
-def add_routes(app: FastAPI, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
+def add_routes(
+    app: FastAPI, predictor: Predictor, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
+) -> None:
     """Give the application its endpoints; `/predict` first, because routes are tried in order."""
-    _add_predict(app, settings, registry)
+    _add_predict(app, predictor, settings)
     _add_models(app, registry)
     _add_health(app, lifecycle, metrics, registry)
 
 
-def _add_predict(app: FastAPI, settings: Settings, registry: Registry) -> None:
+def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None:
     async def predict(request: Request) -> Response:
         """Best labels for each query."""
-        exchange = exchange_of(request.scope)
-        _require_json(request.scope["headers"])
-        asked = parse_predict(await read_body(request.receive, settings.max_body_bytes), settings)
-        model = registry.get(asked.model)
-        exchange.model = model.name
-        deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
-        future = model.submit(_queries(asked, model), asked.k, deadline)
-        served = await _unless_client_leaves(future, request.receive)
-        return _answer(model, asked, served)
+        body = await read_body(request.receive, settings.max_body_bytes)
+        pending = predictor.ask(exchange_of(request.scope), request.scope["headers"], body)
+        await _unless_client_leaves(pending.future, request.receive)
+        return answer(pending).response()
 
     # FeatureVector is among the document's components by way of ModelDetail.
     schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
@@ -140,31 +124,8 @@ def _documented(text: str) -> dict[str, Any]:
     return {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 
 
-def _require_json(headers: Headers) -> None:
-    written = header(headers, b"content-type")
-    if written is None:
-        raise NotJson("expected Content-Type: application/json, found no Content-Type")
-    kind = written.split(b";", 1)[0].strip().lower()
-    if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-        raise NotJson(f"expected Content-Type: application/json, found {written.decode('latin-1')}")
-
-
-def _queries(asked: PredictRequest, model: Model) -> Sequence[Query]:
-    """The queries as the model's engine takes them."""
-    section = model.engine.manifest.input
-    if isinstance(section, FeaturesInput):
-        if asked.features is None:
-            raise InvalidRequest(f"expected features, because model {model.name} takes no texts; found queries")
-        return feature_queries(asked.features, section.dimension)
-    if asked.queries is None:
-        raise InvalidRequest(f"expected queries, because model {model.name} takes texts; found features")
-    return asked.queries
-
-
-async def _unless_client_leaves(
-    future: asyncio.Future[list[Served[Labelled]]], receive: Receive
-) -> list[Served[Labelled]]:
-    """The answers; a client that leaves takes its queries out of the queue.
+async def _unless_client_leaves(future: asyncio.Future[Any], receive: Receive) -> None:
+    """Wait for the answers; a client that leaves takes its queries out of the queue.
 
     Raises:
         ClientLeft: the client left first.
@@ -173,27 +134,10 @@ async def _unless_client_leaves(
     watcher = asyncio.ensure_future(receive())
     watcher.add_done_callback(lambda _: future.cancel())
     try:
-        return await future
+        await future
     except asyncio.CancelledError:
         if watcher.done():
             raise ClientLeft from None
         raise
     finally:
         watcher.cancel()
-
-
-def _answer(model: Model, asked: PredictRequest, served: Sequence[Served[Labelled]]) -> Response:
-    labels = model.engine.labels
-    predictions = [encode_prediction(labels, one.result.ids_K, one.result.scores_K, asked.min_score) for one in served]
-    queue_seconds = max(one.queue_seconds for one in served)
-    model.metrics.queue_seconds.observe(queue_seconds)
-    # Of a request that was split over several batches: the slowest in each stage.
-    stages = {
-        "queue": queue_seconds,
-        "tokenize": max(one.prepare_seconds for one in served),
-        "encode": max(one.result.encode_seconds for one in served),
-        "search": max(one.result.search_seconds for one in served),
-    }
-    timing = ", ".join(f"{name};dur={1000 * seconds:.3f}" for name, seconds in stages.items())
-    body = encode_response(model.name, model.version, predictions)
-    return Response(body, media_type="application/json", headers={"Server-Timing": timing})

@@ -24,6 +24,7 @@ from service.app import create_app
 from service.asgi import Application
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
+from service.protocol import Protocol
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,9 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 75
 # After a drain, so that clients that are just coming hear 503 rather than a reset.
 LAST_WORDS_SECONDS = 0.5
-# A model's thread that wants the interpreter's lock waits this long before the event loop must yield it, ten times less
-# than Python's default: under overload that is ever busy, and answers per second went from a third to all of it.
+# A model's thread that wants the interpreter's lock waits this long before the event loop must yield it: a tenth of
+# Python's default. Under overload the loop is never idle, and the thread pays that wait after each call that had given
+# the lock up.
 SWITCH_SECONDS = 0.0005
 # For requests whose bodies never end; those that wait for a model take a fraction of it.
 GRACE_SECONDS = 30
@@ -56,7 +58,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="uvloop",
-                http="httptools",
+                http=Protocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,

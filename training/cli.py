@@ -23,10 +23,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.artifact import ArtifactError
     from training.data.dataset import UnsuitableData
     from training.data.files import DataError
-    from training.loop import RunError
+    from training.loop import Diverged, RunError
 
     try:
         command(arguments)
+    except Diverged as error:
+        print(f"xmc-train: {error}", file=sys.stderr)
+        return FAILED
     except (DataError, UnsuitableData, RunError, ArtifactError, _WrongUse) as error:
         print(f"xmc-train: {error}", file=sys.stderr)
         return WRONG_USE
@@ -141,6 +144,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
 def _fit(arguments: argparse.Namespace) -> None:
     from training.data.dataset import load_dataset
     from training.loop import check_target, fit
+    from training.methods import METHODS
     from training.methods.base import Shape
     from training.planning import plan
 
@@ -150,6 +154,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     source = _open(arguments.data)
     fraction, seed = run.training.validation_fraction, run.training.seed
     dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
+    METHODS[run.method.name].check_data(dataset)
     run = run.resolved(Shape.of(dataset))
     for line in plan(run, dataset):
         print(line, flush=True)

@@ -37,6 +37,10 @@ class RunError(Exception):
     """A run cannot start or continue as asked."""
 
 
+class Diverged(Exception):
+    """The loss is no number any more."""
+
+
 @dataclass(frozen=True)
 class WorkFolder:
     """Files of an unfinished run."""
@@ -174,7 +178,7 @@ def _epoch(
         total += loss.item()
     mean = total / steps
     if not math.isfinite(mean):
-        raise RunError(
+        raise Diverged(
             f"the loss of epoch {epoch} is {mean}: lower training.learning_rate (now {config.learning_rate})"
         )
     return mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import socket
@@ -24,9 +25,14 @@ from service.metrics import Metrics
 from service.middleware import Gate
 from service.model import Model
 from service.registry import Registry
+from service.server import Server
 from service.settings import Settings
 
 TEXT = "a fast web server"
+BODY = json.dumps({"queries": [TEXT]}).encode()
+HEAD = (
+    f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
+).encode()
 
 
 @dataclass
@@ -142,3 +148,41 @@ def wait_for(process: subprocess.Popen[str], log: list[dict[str, Any]], message:
         if message in log[-1]["message"]:
             return log[-1]
     raise AssertionError(f"the process ended before it logged {message!r}: {log}")
+
+
+@contextmanager
+def in_this_process(bundle: Path, **changes: Any) -> Iterator[tuple[Service, int]]:
+    """A real server on a thread, so that a test can hold up its engine."""
+    settings = Settings(bundles=(bundle,), device="cpu", threads=1, port=0, **changes)
+    lifecycle, metrics = Lifecycle(), Metrics()
+    gate: Gate = create_app(settings, lifecycle, metrics)
+    server = Server(gate, settings, lifecycle, metrics)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    while ask(port, "/readyz")[0] != 200:
+        continue
+    try:
+        yield Service(None, gate, lifecycle, metrics), port  # type: ignore[arg-type]  # no client: real sockets
+    finally:
+        server.handle_exit(signal.SIGINT, None)
+        thread.join()
+
+
+def ask(port: int, path: str = "/predict") -> tuple[int, Any, http.client.HTTPMessage]:
+    """One request on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    if path == "/predict":
+        connection.request("POST", path, BODY, {"Content-Type": "application/json"})
+    else:
+        connection.request("GET", path)
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, body, response.headers
+
+
+def wait_for_metric(port: int, line: str) -> None:
+    while line not in ask(port, "/metrics")[1].decode().splitlines():
+        continue

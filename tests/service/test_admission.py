@@ -35,11 +35,16 @@ def test_under_overload_as_much_may_wait_as_is_served_in_the_time_set() -> None:
     assert isinstance(admission.refuse(queued=100, rows=1), QueueFull)
     assert admission.room(1) == 10
     assert admission.room(30) == 30  # if nobody else waits
-    admission.learn(10, 100.0)  # slow, as small batches are
-    assert admission.room(1) == 8
     assert admission.room(1000) == 100
     admission._last_refusal -= OVERLOAD_LASTS_SECONDS
     assert admission.room(1) == 100
+
+
+def test_there_is_always_room_for_half_a_batch() -> None:
+    admission = Admission(LIMITS)
+    admission.learn(1, 1.0)
+    admission.refuse(queued=100, rows=1)
+    assert admission.room(1) == LIMITS.batch_rows // 2
 
 
 def test_the_rate_follows_the_batches() -> None:

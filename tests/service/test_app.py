@@ -195,7 +195,7 @@ def test_an_unexpected_error_is_answered_with_500_and_logged_with_its_stack(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr("service.routes.parse_predict", fail)
+    monkeypatch.setattr("service.predict.parse_predict", fail)
     response = service.predict({"queries": [TEXT]})
     assert is_problem(response, 500, "an unexpected error, which is our bug")
     assert "secret" not in response.text

@@ -97,7 +97,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
 def test_under_overload_only_what_is_served_soon_may_wait(overload_seconds: float, has_room: bool) -> None:
     async def scenario() -> None:
         computation = Computation()
-        limits = Limits(batch_rows=4, batch_tokens=100, queue_rows=8, overload_seconds=overload_seconds)
+        limits = Limits(batch_rows=1, batch_tokens=100, queue_rows=8, overload_seconds=overload_seconds)
         async with plugged(computation, limits) as batcher:
             batcher._admission.learn(1000, 1.0)
             kept, gone = batcher.submit([1]), batcher.submit([2] * 7)

@@ -88,25 +88,36 @@ def test_wrong_queries_are_the_clients_fault(tmp_path: Path) -> None:
         engine.prepare([Features([DIMENSION], [1.0])])
 
 
-@pytest.mark.parametrize("kind", INPUT_KINDS)
-def test_a_draft_without_golden_queries_warms_up_too(tmp_path: Path, kind: InputKind) -> None:
-    write_bundle(tmp_path / "bundle", Spec(input=kind))
-    draft = read_manifest(tmp_path / "bundle").model_copy(update={"golden": (), "parity": None})
-    Engine.open(load_bundle(tmp_path / "bundle", draft), device="cpu").warm_up()
-
-
-def test_warm_up_runs_a_large_batch_of_the_golden_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = opened(tmp_path / "bundle")
-    sizes = []
+def batch_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that every run of an engine adds its number of rows to."""
+    sizes: list[int] = []
     run = Engine.run
 
     def counted(self: Engine, bags: list[Bag], k: int) -> Any:
-        sizes.append(len(bags))
-        return run(self, bags, k)
+        answer = run(self, bags, k)
+        sizes.append(len(answer.top.ids_QK))
+        return answer
 
     monkeypatch.setattr(Engine, "run", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("kind", INPUT_KINDS)
+def test_warm_up_runs_batches_of_several_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: InputKind
+) -> None:
+    engine = opened(tmp_path / "bundle", input=kind)
+    sizes = batch_sizes(monkeypatch)
     engine.warm_up()
-    assert sizes == [3, 64]
+    assert sizes == [1, 8, 64]
+
+
+def test_a_draft_without_golden_queries_warms_up_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bundle(tmp_path / "bundle", Spec())
+    draft = read_manifest(tmp_path / "bundle").model_copy(update={"golden": (), "parity": None})
+    sizes = batch_sizes(monkeypatch)
+    Engine.open(load_bundle(tmp_path / "bundle", draft), device="cpu").warm_up()
+    assert sizes == [1, 8, 64]
 
 
 def test_scores_that_are_not_finite_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

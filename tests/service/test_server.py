@@ -1,32 +1,17 @@
 from __future__ import annotations
 
 import http.client
-import json
 import signal
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from service.app import create_app
-from service.lifecycle import Lifecycle
-from service.metrics import Metrics
-from service.middleware import Gate
-from service.server import Server
-from service.settings import Settings
 from tests.bundles import Spec, write_bundle
-from tests.service.serving import TEXT, Process, Service, blocked, running
-
-BODY = json.dumps({"queries": [TEXT]}).encode()
-HEAD = (
-    f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n"
-).encode()
+from tests.service.serving import BODY, HEAD, Process, ask, blocked, in_this_process, running, wait_for_metric
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +19,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "mach"
     write_bundle(path, Spec(name="mach"))
     return path
-
-
-def ask(port: int, path: str = "/predict") -> tuple[int, Any, http.client.HTTPMessage]:
-    """One request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    if path == "/predict":
-        connection.request("POST", path, BODY, {"Content-Type": "application/json"})
-    else:
-        connection.request("GET", path)
-    response = connection.getresponse()
-    body = response.read()
-    connection.close()
-    return response.status, body, response.headers
 
 
 class Client:
@@ -149,31 +121,6 @@ def test_metrics_have_a_port_of_their_own(bundle: Path) -> None:
         with opener.open(line.removeprefix("metrics on "), timeout=60) as response:
             assert b"xmc_model_ready{" in response.read()
         assert process.stop() == 0
-
-
-@contextmanager
-def in_this_process(bundle: Path) -> Iterator[tuple[Service, int]]:
-    """A real server on a thread, so that a test can hold up its engine."""
-    settings = Settings(bundles=(bundle,), device="cpu", threads=1, port=0)
-    lifecycle, metrics = Lifecycle(), Metrics()
-    gate: Gate = create_app(settings, lifecycle, metrics)
-    server = Server(gate, settings, lifecycle, metrics)
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    while ask(port, "/readyz")[0] != 200:
-        continue
-    try:
-        yield Service(None, gate, lifecycle, metrics), port  # type: ignore[arg-type]  # no client: real sockets
-    finally:
-        server.handle_exit(signal.SIGINT, None)
-        thread.join()
-
-
-def wait_for_metric(port: int, line: str) -> None:
-    while line not in ask(port, "/metrics")[1].decode().splitlines():
-        continue
 
 
 def test_a_client_that_leaves_takes_its_queries_out_of_the_queue(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,14 +198,21 @@ def test_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "expected a data folder, found nothing" in refused(capsys, *arguments)
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_unidec_without_label_texts_names_the_other_methods(
-    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:
     arguments = ("fit", "--data", str(features), "--method", "unidec", "--out", str(tmp_path / "out"))
-    sentence = refused(capsys, *arguments)
+    sentence = refused(capsys, *arguments, *more)
     assert "mach" in sentence
     assert "declare" in sentence
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_diverges_has_failed(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rates = ["--set", "training.learning_rate=1e30", "--set", "training.table_rate=1e8"]
+    assert fit(texts, tmp_path / "out", *rates, method="declare") == FAILED
+    assert re.fullmatch(r"xmc-train: the loss of epoch \d is (nan|inf): lower .*\n", capsys.readouterr().err)
 
 
 def test_an_existing_target_is_refused_before_data_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from training.artifact import new_model, read_artifact
 from training.data.dataset import Dataset, UnsuitableData
 from training.encoders import BagConfig
 from training.evaluation import evaluate
-from training.loop import RunError, fit, rate_curve, steps_per_epoch
+from training.loop import Diverged, RunError, fit, rate_curve, steps_per_epoch
 from training.methods.base import Shape
 from training.recipes import RunConfig, TrainingConfig
 
@@ -172,7 +172,7 @@ def test_a_selection_that_is_no_measure_is_refused_before_any_work(texts: Path, 
 def test_a_loss_that_is_no_number_stops_the_run(texts: Path, tmp_path: Path) -> None:
     dataset, run = load(texts, tiny("declare", epochs=3, learning_rate=1e30, table_rate=1e8))
     expected = r"the loss of epoch \d is (nan|inf): lower training.learning_rate \(now 1e\+30\)"
-    with pytest.raises(RunError, match=expected):
+    with pytest.raises(Diverged, match=expected):
         fit(run, dataset, tmp_path / "out", resume=False, log=silent)
     assert not (tmp_path / "out").exists()
 

@@ -90,6 +90,14 @@ class Model(nn.Module, ABC):
         """The encoder's options with its sizes derived."""
 
     @classmethod
+    def check_data(cls, dataset: Dataset) -> None:
+        """Refuse data that the method cannot learn from; by default it can learn from any.
+
+        Raises:
+            UnsuitableData: the data lacks what the method needs.
+        """
+
+    @classmethod
     @abstractmethod
     def make_tables(cls, config: Any, dataset: Dataset, seed: int) -> Tables:
         """Arrays that belong to the model and are not learned by gradient.

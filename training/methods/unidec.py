@@ -64,18 +64,18 @@ class Unidec(Model):
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (512,)})
 
     @classmethod
+    def check_data(cls, dataset: Dataset) -> None:
+        """Ask for label texts."""
+        _label_bags(dataset)
+
+    @classmethod
     def make_tables(cls, config: UnidecConfig, dataset: Dataset, seed: int) -> Tables:
         """Label texts as bags and label frequencies.
 
         Raises:
             UnsuitableData: the labels have no texts.
         """
-        if dataset.label_bags is None:
-            raise UnsuitableData(
-                f"{dataset.card.name}: unidec encodes label texts, and this data set has none; "
-                "mach and declare work without them"
-            )
-        bags = dataset.label_bags
+        bags = _label_bags(dataset)
         return {
             "labels.indptr": bags.indptr,
             "labels.indices": bags.indices,
@@ -148,3 +148,12 @@ class Unidec(Model):
     def activations_per_row(self) -> int:
         """Scores of both heads against the pool, with targets and gradients."""
         return 6 * self.config.pool_size
+
+
+def _label_bags(dataset: Dataset) -> csr_array:
+    if dataset.label_bags is None:
+        raise UnsuitableData(
+            f"{dataset.card.name}: unidec encodes label texts, and this data set has none; "
+            "mach and declare work without them"
+        )
+    return dataset.label_bags

@@ -1,0 +1,107 @@
+"""`POST /predict` apart from the connection: a head and a body in, an answer out.
+
+Whoever speaks with the client calls `ask`, waits for the future and calls `answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from service.asgi import Headers, header
+from service.bags import Query
+from service.bundle.manifest import FeaturesInput
+from service.errors import InvalidRequest, NotJson
+from service.exchange import Exchange
+from service.model import Labelled, Model
+from service.queueing import Served
+from service.registry import Registry
+from service.reply import Reply
+from service.schemas import PredictRequest, encode_prediction, encode_response, feature_queries, parse_predict
+from service.settings import Settings
+
+_JSON = b"application/json"
+
+
+class Pending(NamedTuple):
+    """A request that waits for its model.
+
+    Attributes:
+        model: that was asked.
+        asked: the request.
+        future: of the answers; cancelling it takes the request's queries out of the queue.
+    """
+
+    model: Model
+    asked: PredictRequest
+    future: asyncio.Future[list[Served[Labelled]]]
+
+
+class Predictor:
+    """Validates requests for labels and queues them."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+
+    def ask(self, exchange: Exchange, headers: Headers, body: bytes) -> Pending:
+        """Queue one request; call it on the event loop.
+
+        Raises:
+            RequestError: the request is refused.
+        """
+        _require_json(headers)
+        asked = parse_predict(body, self._settings)
+        model = self._registry.get(asked.model)
+        exchange.model = model.name
+        deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
+        return Pending(model, asked, model.submit(_queries(asked, model), asked.k, deadline))
+
+
+def answer(pending: Pending) -> Reply:
+    """The answer to a request whose future is done.
+
+    Raises:
+        RequestError: the future failed with it.
+        asyncio.CancelledError: the future was cancelled.
+    """
+    model, asked, future = pending
+    served = future.result()
+    labels = model.engine.labels
+    predictions = [encode_prediction(labels, one.result.ids_K, one.result.scores_K, asked.min_score) for one in served]
+    queue_seconds = max(one.queue_seconds for one in served)
+    model.metrics.queue_seconds.observe(queue_seconds)
+    # Of a request that was split over several batches: the slowest in each stage.
+    timing = b"queue;dur=%.3f, tokenize;dur=%.3f, encode;dur=%.3f, search;dur=%.3f" % (
+        1000 * queue_seconds,
+        1000 * max(one.prepare_seconds for one in served),
+        1000 * max(one.result.encode_seconds for one in served),
+        1000 * max(one.result.search_seconds for one in served),
+    )
+    body = encode_response(model.name, model.version, predictions)
+    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+
+
+def _require_json(headers: Headers) -> None:
+    written = header(headers, b"content-type")
+    if written == _JSON:
+        return
+    if written is None:
+        raise NotJson("expected Content-Type: application/json, found no Content-Type")
+    kind = written.split(b";", 1)[0].strip().lower()
+    if kind != _JSON and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        raise NotJson(f"expected Content-Type: application/json, found {written.decode('latin-1')}")
+
+
+def _queries(asked: PredictRequest, model: Model) -> Sequence[Query]:
+    """The queries as the model's engine takes them."""
+    section = model.engine.manifest.input
+    if isinstance(section, FeaturesInput):
+        if asked.features is None:
+            raise InvalidRequest(f"expected features, because model {model.name} takes no texts; found queries")
+        return feature_queries(asked.features, section.dimension)
+    if asked.queries is None:
+        raise InvalidRequest(f"expected queries, because model {model.name} takes texts; found features")
+    return asked.queries

