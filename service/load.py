@@ -228,7 +228,8 @@ class Generator:
 
     async def _finish(self, started: float, seconds: float) -> Tally:
         loop = asyncio.get_running_loop()
-        loop.call_later(seconds, lambda: self._note_end(time.perf_counter()))
+        # A tick later, since a timer may be early by a fraction of one, and nothing else may happen afterwards.
+        loop.call_later(seconds + TICK_SECONDS, lambda: self._note_end(time.perf_counter()))
         try:
             await asyncio.wait_for(self._is_over.wait(), seconds + LAST_ANSWERS_SECONDS)
         except TimeoutError:
