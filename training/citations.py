@@ -40,10 +40,21 @@ DEXML = """@inproceedings{gupta2024dexml,
   year      = {2024}
 }"""
 
+GANDALF = """@inproceedings{kharbanda2024gandalf,
+  title     = {Learning Label-Label Correlations in Extreme Multi-Label Classification via Label Features},
+  author    = {Kharbanda, Siddhant and Gupta, Devaansh and Schultheis, Erik and Banerjee, Atmadeep and
+               Hsieh, Cho-Jui and Babbar, Rohit},
+  booktitle = {ACM SIGKDD Conference on Knowledge Discovery and Data Mining},
+  year      = {2024}
+}"""
+
 CITATIONS: dict[str, tuple[str, ...]] = {
     "mach": (MACH,),
     "mach-independent": (MACH,),
     "declare": (DECLARE, HALKO),
     "declare-paper": (DECLARE, HALKO),
     "unidec": (UNIDEC, DEXML),
+    "mach-gandalf": (MACH, GANDALF),
+    "declare-gandalf": (DECLARE, HALKO, GANDALF),
+    "unidec-gandalf": (UNIDEC, DEXML, GANDALF),
 }

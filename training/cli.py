@@ -147,6 +147,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     from training.methods import METHODS
     from training.methods.base import Shape
     from training.planning import plan
+    from training.recipes import augmented
 
     run = _run_config(arguments)
     if not arguments.dry_run:
@@ -156,6 +157,8 @@ def _fit(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
     METHODS[run.method.name].check_data(dataset)
     run = run.resolved(Shape.of(dataset))
+    # After the sizes are derived: extra points are no reason for fewer epochs over the others.
+    dataset = augmented(run, dataset)
     for line in plan(run, dataset):
         print(line, flush=True)
     if arguments.dry_run:

@@ -91,7 +91,7 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
 
     Args:
         run: resolved configuration.
-        dataset: what to train on.
+        dataset: what to train on, augmented already.
         out: folder to be made; see `check_target`.
         resume: continue an unfinished run of the same configuration, if there is one.
         log: takes one line of text per epoch.

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from training.augment.gandalf import GandalfConfig, gandalf
+from training.data.dataset import Dataset
 from training.encoders import BagConfig
 from training.methods import METHODS
 from training.methods.base import Shape
@@ -66,12 +68,22 @@ class RunConfig(BaseModel):
     encoder: BagConfig = BagConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
     training: TrainingConfig = TrainingConfig()
+    augmentation: GandalfConfig | None = None
 
     def resolved(self, shape: Shape) -> RunConfig:
         """The same run with every derived size filled in."""
         method = self.method.resolved(shape)
         encoder = METHODS[method.name].encoder_config(method, self.encoder, shape)
         return self.model_copy(update={"method": method, "encoder": encoder, "training": self.training.resolved(shape)})
+
+
+def augmented(run: RunConfig, dataset: Dataset) -> Dataset:
+    """The data set that a resolved run is fitted to.
+
+    Raises:
+        UnsuitableData: it lacks what the run's augmentation needs.
+    """
+    return dataset if run.augmentation is None else gandalf(dataset, run.augmentation)
 
 
 def mach() -> RunConfig:
@@ -100,10 +112,28 @@ def unidec() -> RunConfig:
     return RunConfig(method=UnidecConfig(), encoder=BagConfig(dropout=0.1), training=training)
 
 
+def mach_gandalf() -> RunConfig:
+    """MACH on label texts as well as on the training points."""
+    return mach().model_copy(update={"augmentation": GandalfConfig()})
+
+
+def declare_gandalf() -> RunConfig:
+    """DECLARE on label texts as well as on the training points."""
+    return declare().model_copy(update={"augmentation": GandalfConfig()})
+
+
+def unidec_gandalf() -> RunConfig:
+    """UniDEC on label texts as well as on the training points."""
+    return unidec().model_copy(update={"augmentation": GandalfConfig()})
+
+
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "mach": mach,
     "mach-independent": mach_independent,
     "declare": declare,
     "declare-paper": declare_paper,
     "unidec": unidec,
+    "mach-gandalf": mach_gandalf,
+    "declare-gandalf": declare_gandalf,
+    "unidec-gandalf": unidec_gandalf,
 }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from training.augment.gandalf import GandalfConfig
 from training.encoders import BagConfig
 from training.methods import METHODS
 from training.methods.base import Shape
@@ -88,6 +89,7 @@ def options() -> str:
         "`encoder`": BagConfig,
         "`vocabulary`": VocabularyConfig,
         "`training`": TrainingConfig,
+        "`augmentation` named gandalf": GandalfConfig,
     }
     parts = []
     for title, config in sections.items():
@@ -101,7 +103,12 @@ def options() -> str:
 
 
 def test_every_option_is_described() -> None:
-    models = [method.Config for method in METHODS.values()] + [BagConfig, VocabularyConfig, TrainingConfig]
+    models = [method.Config for method in METHODS.values()] + [
+        BagConfig,
+        VocabularyConfig,
+        TrainingConfig,
+        GandalfConfig,
+    ]
     silent = [
         f"{model.__name__}.{name}"
         for model in models

@@ -108,7 +108,8 @@ class Mach(Model):
         """Biases start at the log-odds of their bucket: Adam would need thousands of steps to get there from 0."""
         super().initialise(dataset)
         targets = dataset.train.targets
-        counts_L = self.tensor(np.bincount(targets.indices, minlength=dataset.label_count).astype(np.float32))
+        relevances = np.minimum(targets.data, 1)  # as in the targets of buckets
+        counts_L = self.tensor(np.bincount(targets.indices, relevances, dataset.label_count).astype(np.float32))
         counts_RB = torch.zeros(self.repetitions, self.buckets, device=counts_L.device)
         counts_RB.scatter_add_(1, self.table_RL, counts_L.expand(self.repetitions, -1))
         shares_RB = (counts_RB + 0.5) / (len(dataset.train) + 1)
@@ -155,8 +156,7 @@ def merge(logits_QRB: Tensor, table_RL: Tensor, aggregation: Aggregation, *, sof
 
     ``sum_logits`` sums logits (what the authors' released code does for multi-label data); the others work on bucket
     probabilities: ``mean_prob`` averages, ``unbiased`` is B / (B - 1) * (mean - 1 / B) (theorem 1 of the paper),
-        ``min`` and ``median`` are the
-    count-min and count-median estimators.
+    ``min`` and ``median`` are the count-min and count-median estimators.
 
     Args:
         logits_QRB: bucket logits.

@@ -116,7 +116,6 @@ class Unidec(Model):
         """Queries in the concatenated space, float32 (Q, 2D).
 
         An inner product there is the mean of the two heads' cosines.
-        cosines.
         """
         return torch.cat([self.encode(hidden_QD), F.normalize(self.classify(hidden_QD), dim=1)], dim=1) / 2**0.5
 

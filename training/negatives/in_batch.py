@@ -2,10 +2,9 @@
 
 Each query's negatives are the others' positives and the uniform labels. The latter stand where mined hard negatives
 will: a pool of positives alone shows a rare label almost never as a negative, and rare labels are then predicted far
-    too often.
+too often.
 
-UniDEC's pool of picked labels. Public description: the UniDEC paper (WWW 2025), section on
-the pool of picked-some labels.
+UniDEC's pool of picked labels: the UniDEC paper, WWW 2025, section on the pool of picked-some labels.
 """
 
 from __future__ import annotations
