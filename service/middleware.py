@@ -24,6 +24,7 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 PREDICT = "/predict"
+CLOSE = (b"connection", b"close")
 REJECTIONS: dict[type, str] = {
     QueueFull: "queue_full",
     NotReady: "not_ready",
@@ -108,7 +109,7 @@ class Gate:
         """The headers that every answer has."""
         marks = [(b"x-request-id", exchange.request_id.encode())]
         if self._lifecycle.is_leaving:
-            marks.append((b"connection", b"close"))
+            marks.append(CLOSE)
         return marks
 
     def our_bug(self, exchange: Exchange, error: Exception) -> Reply:

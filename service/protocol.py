@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.asgi import ClientLeft, too_large
 from service.errors import RequestError
-from service.middleware import PREDICT, Gate
+from service.middleware import CLOSE, PREDICT, Gate
 from service.predict import Pending, answer
 from service.problems import error_reply
 from service.reply import Reply
@@ -28,8 +28,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Take a request for labels; leave any other to uvicorn."""
-        if self._is_for_labels():
-            assert isinstance(self.app, Gate)
+        if isinstance(self.app, Gate) and self._is_for_labels():
             cycle = PredictCycle(self, self.app)
             self.cycle: Any = cycle
             cycle.begin()
@@ -43,7 +42,6 @@ class Protocol(HttpToolsProtocol):
             and self.parser.get_http_version() == "1.1"
             and (self.cycle is None or self.cycle.response_complete)
             and not (self.expect_100_continue or self.parser.should_upgrade())
-            and isinstance(self.app, Gate)
         )
 
 
@@ -76,7 +74,7 @@ class PredictCycle:
     def begin(self) -> None:
         """Refuse the request at once if its head is enough for that."""
         if (refusal := self._gate.refusal(PREDICT, self._headers)) is not None:
-            self._refuse(refusal)
+            self._fail(refusal)
 
     def set(self) -> None:
         """More of the body has come, or its end, or the client has left."""
@@ -85,7 +83,7 @@ class PredictCycle:
         if self.disconnected:
             self._forget()
         elif len(self.body) > self._gate.max_body_bytes:
-            self._refuse(too_large(self._gate.max_body_bytes))
+            self._fail(too_large(self._gate.max_body_bytes))
         elif self.more_body:
             self._protocol.flow.resume_reading()  # uvicorn pauses after each 64 KB
         elif self._pending is None:
@@ -94,10 +92,8 @@ class PredictCycle:
     def _ask(self) -> None:
         try:
             self._pending = self._gate.predictor.ask(self._exchange, self._headers, bytes(self.body))
-        except RequestError as error:
-            self._refuse(error)
         except Exception as error:
-            self._reply(self._gate.our_bug(self._exchange, error))
+            self._fail(error)
         else:
             self._pending.future.add_done_callback(self._answer)
 
@@ -107,27 +103,28 @@ class PredictCycle:
         assert self._pending is not None
         try:
             reply = answer(self._pending)
-        except RequestError as error:
-            self._refuse(error)
         except Exception as error:
-            self._reply(self._gate.our_bug(self._exchange, error))
+            self._fail(error)
         else:
             self._reply(reply)
 
-    def _refuse(self, error: RequestError) -> None:
-        self._exchange.error = error
-        self._reply(error_reply(error, self._exchange.request_id))
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, RequestError):
+            self._exchange.error = error
+            self._reply(error_reply(error, self._exchange.request_id))
+        else:
+            self._reply(self._gate.our_bug(self._exchange, error))
 
     def _reply(self, reply: Reply) -> None:
         marks = self._gate.marks(self._exchange)
-        if not self.keep_alive and (b"connection", b"close") not in marks:
-            marks.append((b"connection", b"close"))
+        if not self.keep_alive and CLOSE not in marks:
+            marks.append(CLOSE)
         self._end(reply.status)
         protocol = self._protocol
         headers = (*protocol.server_state.default_headers, *reply.headers, *marks)
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         protocol.transport.write(b"".join((STATUS_LINE[reply.status], lines, b"\r\n", reply.body)))
-        if len(marks) > 1:
+        if CLOSE in marks:
             protocol.transport.close()
         protocol.on_response_complete()
 

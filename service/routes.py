@@ -1,14 +1,12 @@
-"""The endpoints: validate, submit, shape the answer."""
+"""The endpoints. Requests for labels mostly come by `service.protocol`; the route here is for what it leaves."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
-from fastapi.routing import APIRoute
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from service.asgi import ClientLeft, Receive, read_body
@@ -36,23 +34,10 @@ PROBLEMS = {
 }
 
 
-class DirectRoute(APIRoute):
-    """A documented route whose requests go straight to the endpoint.
-
-    FastAPI's own handler solves dependencies and parameters first. The endpoint has none, and that costs half as much
-    as everything else the framework does for a request.
-    """
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The endpoint itself."""
-        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
-        return endpoint
-
-
 def add_routes(
     app: FastAPI, predictor: Predictor, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
 ) -> None:
-    """Give the application its endpoints; `/predict` first, because routes are tried in order."""
+    """Give the application its endpoints."""
     _add_predict(app, predictor, settings)
     _add_models(app, registry)
     _add_health(app, lifecycle, metrics, registry)
@@ -69,12 +54,10 @@ def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None
     # FeatureVector is among the document's components by way of ModelDetail.
     schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs")
-    # On the application's own router: an included one is looked up anew for each request.
-    app.router.add_api_route(
+    app.add_api_route(
         PREDICT,
         predict,
         methods=["POST"],
-        route_class_override=DirectRoute,
         response_model=PredictResponse,
         responses={status: _documented(text) for status, text in PROBLEMS.items()},
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},

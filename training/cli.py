@@ -155,10 +155,10 @@ def _fit(arguments: argparse.Namespace) -> None:
     source = _open(arguments.data)
     fraction, seed = run.training.validation_fraction, run.training.seed
     dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
-    METHODS[run.method.name].check_data(dataset)
     run = run.resolved(Shape.of(dataset))
     # After the sizes are derived: extra points are no reason for fewer epochs over the others.
     dataset = augmented(run, dataset)
+    METHODS[run.method.name].check_data(run.method, dataset)
     for line in plan(run, dataset):
         print(line, flush=True)
     if arguments.dry_run:

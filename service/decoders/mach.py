@@ -42,16 +42,17 @@ class MachDecoder:
     def decode(self, outputs: Mapping[str, Scores], k: int) -> TopK:
         """See ``Decoder``."""
         scores_QRB = bucket_scores(outputs[OUTPUT], self._section.activation, self._section.aggregation)
-        aggregate = _medians if self._section.aggregation == "median" else self._fold
         return select_in_blocks(
-            lambda low, high: aggregate(scores_QRB, self._buckets_RL[:, low:high]),
+            lambda low, high: self._label_scores(scores_QRB, low, high),
             query_count=len(scores_QRB),
             label_count=self._buckets_RL.shape[1],
             k=k,
         )
 
-    def _fold(self, scores_QRB: Scores, buckets_RL: Buckets) -> Scores:
-        return fold(scores_QRB, buckets_RL, least=self._section.aggregation == "min")
+    def _label_scores(self, scores_QRB: Scores, low: int, high: int) -> Scores:
+        if self._section.aggregation == "median":
+            return _medians(scores_QRB, self._buckets_RL[:, low:high])
+        return fold(scores_QRB, self._buckets_RL, low, high, least=self._section.aggregation == "min")
 
 
 def bucket_scores(logits_QRB: Scores, activation: Activation, aggregation: Aggregation) -> Scores:

@@ -177,11 +177,15 @@ def test_other_methods_are_the_applications(server: tuple[Service, int]) -> None
 
 
 def test_a_client_that_leaves_before_the_end_of_its_body_is_forgotten(server: tuple[Service, int]) -> None:
-    _, port = server
+    service, port = server
+    counted = service.metrics.registry.get_sample_value
+    labels = {"endpoint": "/predict", "model": "", "code": "499"}
+    assert counted("xmc_requests_total", labels) is None
     with connect(port) as connection:
         connection.sendall(HEAD + BODY[:5])
         wait_for_metric(port, "xmc_inflight_requests 2.0")
     wait_for_metric(port, "xmc_inflight_requests 1.0")
+    assert counted("xmc_requests_total", labels) == 1
 
 
 def test_the_refused_hear_it_before_they_have_sent_their_body(

@@ -209,6 +209,11 @@ def test_unidec_without_label_texts_names_the_other_methods(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_refuses_what_the_run_would(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("fit", "--data", str(texts), "--method", "mach", "--out", str(tmp_path / "out"), "--dry-run")
+    assert "softmax needs exactly one label" in refused(capsys, *arguments, "--set", "method.loss=softmax")
+
+
 def test_a_run_that_diverges_has_failed(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rates = ["--set", "training.learning_rate=1e30", "--set", "training.table_rate=1e8"]
     assert fit(texts, tmp_path / "out", *rates, method="declare") == FAILED

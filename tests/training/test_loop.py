@@ -23,10 +23,6 @@ from training.recipes import RunConfig, TrainingConfig
 METHODS = ("mach", "declare", "unidec")
 
 
-def silent(line: str) -> None:
-    """Takes what the loop logs."""
-
-
 def history(out: Path) -> list[dict[str, Any]]:
     """Lines of the history without what the clock says."""
     lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
@@ -35,7 +31,7 @@ def history(out: Path) -> list[dict[str, Any]]:
 
 def train(folder: Path, out: Path, run: RunConfig) -> dict[str, float]:
     dataset, resolved = load(folder, run)
-    return fit(resolved, dataset, out, resume=False, log=silent)
+    return fit(resolved, dataset, out, resume=False, log=print)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -64,7 +60,7 @@ def noisy(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Datase
     run = tiny("mach", epochs=8, learning_rate=0.3, schedule="constant")
     dataset, resolved = load(texts, run)
     out = tmp_path_factory.mktemp("noisy") / "out"
-    fit(resolved, dataset, out, resume=False, log=silent)
+    fit(resolved, dataset, out, resume=False, log=print)
     return dataset, resolved, out
 
 
@@ -99,7 +95,7 @@ def test_option_selection(noisy: tuple[Dataset, RunConfig, Path], tmp_path: Path
     usual = by_measure["nDCG@5"]
     other = next(name for name, epoch in by_measure.items() if epoch != usual)
     training = run.training.model_copy(update={"selection": other})
-    kept = fit(run.model_copy(update={"training": training}), dataset, tmp_path / "out", resume=False, log=silent)
+    kept = fit(run.model_copy(update={"training": training}), dataset, tmp_path / "out", resume=False, log=print)
     assert history(tmp_path / "out") == lines
     assert kept["epoch"] == by_measure[other]
     assert (tmp_path / "out" / "model.safetensors").read_bytes() != (out / "model.safetensors").read_bytes()
@@ -142,7 +138,7 @@ def test_an_existing_target_is_refused_before_any_work(texts: Path, tmp_path: Pa
     out.mkdir() if kind == "folder" else out.write_text("mine")
     dataset, run = load(texts, tiny("mach"))
     with pytest.raises(RunError, match=r"out exists already"):
-        fit(run, dataset, out, resume=True, log=silent)
+        fit(run, dataset, out, resume=True, log=print)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -173,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_the_run(texts: Path, tmp_path: Path) -> 
     dataset, run = load(texts, tiny("declare", epochs=3, learning_rate=1e30, table_rate=1e8))
     expected = r"the loss of epoch \d is (nan|inf): lower training.learning_rate \(now 1e\+30\)"
     with pytest.raises(Diverged, match=expected):
-        fit(run, dataset, tmp_path / "out", resume=False, log=silent)
+        fit(run, dataset, tmp_path / "out", resume=False, log=print)
     assert not (tmp_path / "out").exists()
 
 
@@ -211,7 +207,7 @@ def test_rates_of_tables_and_other_weights(texts: Path, tmp_path: Path) -> None:
     """The first step of AdamW moves every weight that has a gradient by the rate of its group."""
     run = tiny("declare", epochs=1, batch_size=1000, warmup=0, weight_decay=0, learning_rate=1e-3, table_rate=7)
     dataset, resolved = load(texts, run)
-    fit(resolved, dataset, tmp_path / "one", resume=False, log=silent)
+    fit(resolved, dataset, tmp_path / "one", resume=False, log=print)
     after = load_file(tmp_path / "one" / "model.safetensors")
     torch.manual_seed(resolved.training.seed)
     before = new_model(resolved, Shape.of(dataset)).state_dict()

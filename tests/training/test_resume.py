@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.training.synthetic import load, tiny
-from tests.training.test_loop import history, silent
+from tests.training.test_loop import history
 from training.loop import RunError, fit
 from training.recipes import RunConfig
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(texts: Path, tmp_path: Path,
     run = tiny(method, epochs=EPOCHS)
     assert run.encoder.dropout > 0
     dataset, resolved = load(texts, run)
-    fit(resolved, dataset, tmp_path / "whole", resume=False, log=silent)
+    fit(resolved, dataset, tmp_path / "whole", resume=False, log=print)
     stop_after(epoch, texts, tmp_path / "stopped", run)
     lines = resume(texts, tmp_path / "stopped", run)
     assert lines[0] == f"resuming after epoch {epoch} of {EPOCHS}"
@@ -87,7 +87,7 @@ def test_a_killed_process_is_resumed_by_another(texts: Path, tmp_path: Path) -> 
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     resume(texts, tmp_path / "killed", run)
     dataset, resolved = load(texts, run)
-    fit(resolved, dataset, tmp_path / "whole", resume=False, log=silent)
+    fit(resolved, dataset, tmp_path / "whole", resume=False, log=print)
     assert_same_artifact(tmp_path / "whole", tmp_path / "killed")
 
 
@@ -95,7 +95,7 @@ def test_a_kill_between_two_files_of_an_epoch_does_no_harm(texts: Path, tmp_path
     """The best weights and the history run ahead of the checkpoint; what they hold of an unfinished epoch is redone."""
     run = tiny("mach", epochs=EPOCHS)
     dataset, resolved = load(texts, run)
-    fit(resolved, dataset, tmp_path / "whole", resume=False, log=silent)
+    fit(resolved, dataset, tmp_path / "whole", resume=False, log=print)
     stop_after(1, texts, tmp_path / "out", run)
     part = tmp_path / "out.part"
     checkpoint = (part / "checkpoint.safetensors").read_bytes()
@@ -114,7 +114,7 @@ def test_a_kill_between_two_files_of_an_epoch_does_no_harm(texts: Path, tmp_path
 def test_a_kill_while_the_artifact_is_written_does_no_harm(texts: Path, tmp_path: Path) -> None:
     run = tiny("mach", epochs=EPOCHS)
     dataset, resolved = load(texts, run)
-    fit(resolved, dataset, tmp_path / "whole", resume=False, log=silent)
+    fit(resolved, dataset, tmp_path / "whole", resume=False, log=print)
     stop_after(EPOCHS, texts, tmp_path / "out", run)
     half = tmp_path / "out.part" / "artifact"
     half.mkdir()
@@ -137,7 +137,7 @@ def test_an_unfinished_run_is_neither_overwritten_nor_taken_up_unasked(texts: Pa
     before = {path.name: path.read_bytes() for path in (tmp_path / "out.part").iterdir()}
     dataset, resolved = load(texts, run)
     with pytest.raises(RunError, match=r"out\.part holds an unfinished run; continue it with --resume, or remove it"):
-        fit(resolved, dataset, tmp_path / "out", resume=False, log=silent)
+        fit(resolved, dataset, tmp_path / "out", resume=False, log=print)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "out.part").iterdir()}
 
 

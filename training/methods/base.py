@@ -90,7 +90,7 @@ class Model(nn.Module, ABC):
         """The encoder's options with its sizes derived."""
 
     @classmethod
-    def check_data(cls, dataset: Dataset) -> None:
+    def check_data(cls, config: Any, dataset: Dataset) -> None:
         """Refuse data that the method cannot learn from; by default it can learn from any.
 
         Raises:

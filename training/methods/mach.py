@@ -84,12 +84,21 @@ class Mach(Model):
         return encoder.model_copy(update={"widths": widths})
 
     @classmethod
-    def make_tables(cls, config: MachConfig, dataset: Dataset, seed: int) -> Tables:
-        """The bucket of every label in every repetition, (R, L)."""
+    def check_data(cls, config: MachConfig, dataset: Dataset) -> None:
+        """Ask for one label a row where the loss is a softmax."""
         if config.loss == "softmax" and (np.diff(dataset.train.targets.indptr) != 1).any():
             raise UnsuitableData(
                 f"{dataset.card.name}: method.loss softmax needs exactly one label for each training point; use bce"
             )
+
+    @classmethod
+    def make_tables(cls, config: MachConfig, dataset: Dataset, seed: int) -> Tables:
+        """The bucket of every label in every repetition, (R, L).
+
+        Raises:
+            UnsuitableData: the loss is a softmax, and a row has not exactly one label.
+        """
+        cls.check_data(config, dataset)
         repetitions, buckets = settled(config.repetitions), settled(config.buckets)
         return {"buckets": hashing.bucket_table(dataset.label_count, repetitions, buckets, seed)}
 

@@ -64,7 +64,7 @@ class Unidec(Model):
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (512,)})
 
     @classmethod
-    def check_data(cls, dataset: Dataset) -> None:
+    def check_data(cls, config: UnidecConfig, dataset: Dataset) -> None:
         """Ask for label texts."""
         _label_bags(dataset)
 
