@@ -1,12 +1,14 @@
 """The state of an unfinished run, in one file that is replaced at once.
 
-A run draws all its randomness from (seed, epoch), so weights, optimiser moments and the epoch's number are the whole
-state. It is kept as safetensors (no pickle); the header carries the numbers.
+A run draws all its randomness from (seed, epoch), so weights, optimiser moments, what the method renewed before an
+earlier epoch and the epoch's number are the whole state. It is kept as safetensors (no pickle); the header carries the
+numbers.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 MODEL = "model."
+RENEWED = "renewed."
 OPTIMISER = "optimiser."
 
 
@@ -34,29 +37,43 @@ class Progress:
     best_epoch: int = 0
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer, progress: Progress) -> None:
-    """Replace the checkpoint: readers see the old one or the new one, never a part."""
+def save_checkpoint(
+    path: Path, model: nn.Module, optimiser: Optimizer, progress: Progress, renewed: Mapping[str, Tensor]
+) -> None:
+    """Replace the checkpoint: readers see the old one or the new one, never a part.
+
+    Args:
+        path: the file.
+        model: its weights.
+        optimiser: its moments.
+        progress: how far the run has come.
+        renewed: see `training.methods.base.Model.renewed`.
+    """
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
+    tensors |= {RENEWED + name: tensor for name, tensor in renewed.items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"{OPTIMISER}{index}.{name}": value for name, value in state.items()}
     save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> Progress:
-    """Continue where `save_checkpoint` stopped."""
+def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[Progress, dict[str, Tensor]]:
+    """Continue where `save_checkpoint` stopped: progress, and what was renewed; model and optimiser take theirs."""
     weights: dict[str, Tensor] = {}
+    renewed: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     with safe_open(path, framework="pt") as file:
         progress = Progress(**json.loads(file.metadata()["progress"]))
         for name in file.keys():  # noqa: SIM118 (not a dict)
             if name.startswith(MODEL):
                 weights[name.removeprefix(MODEL)] = file.get_tensor(name)
+            elif name.startswith(RENEWED):
+                renewed[name.removeprefix(RENEWED)] = file.get_tensor(name)
             else:
                 index, key = name.removeprefix(OPTIMISER).split(".", 1)
                 moments.setdefault(int(index), {})[key] = file.get_tensor(name)
     model.load_state_dict(weights)
     optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
-    return progress
+    return progress, renewed
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

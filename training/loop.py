@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.optim import AdamW
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from training.artifact import new_model, write_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
-from training.data.batches import shuffled_batches
+from training.data.batches import cut_into_batches
 from training.data.dataset import Dataset
 from training.evaluation import evaluate
 from training.methods.base import Model, Shape, Tables, settled
@@ -125,7 +126,8 @@ def _train(
     )
     progress = Progress()
     if work.checkpoint.exists():
-        progress = load_checkpoint(work.checkpoint, model, optimiser)
+        progress, renewed = load_checkpoint(work.checkpoint, model, optimiser)
+        model.take_renewed(renewed)
         log(f"resuming after epoch {progress.epoch} of {config.epochs}")
     _keep_lines(work.history, progress.epoch)
     epochs = settled(config.epochs)
@@ -149,7 +151,7 @@ def _train(
         }
         with work.history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | measures) + "\n")
-        save_checkpoint(work.checkpoint, model, optimiser, progress)
+        save_checkpoint(work.checkpoint, model, optimiser, progress, model.renewed())
         log(
             f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
             f"{trained - started:6.1f} s"
@@ -160,11 +162,14 @@ def _epoch(
     model: Model, optimiser: AdamW, dataset: Dataset, config: TrainingConfig, epoch: int, device: torch.device
 ) -> float:
     """One pass over the training rows: the mean loss per batch."""
-    model.train()
     # All randomness of an epoch comes from (seed, epoch): a resumed run repeats it.
     torch.manual_seed(config.seed * 1_000_003 + epoch)
     steps = steps_per_epoch(len(dataset.train), config)
-    batches = shuffled_batches(dataset.train, settled(config.batch_size), (config.seed, epoch), device)
+    model.begin_epoch(epoch, dataset)
+    model.train()
+    batch_size = settled(config.batch_size)
+    order = model.order(len(dataset.train), batch_size, np.random.default_rng((config.seed, epoch)))
+    batches = cut_into_batches(dataset.train, order, batch_size, device)
     multiplier = rate_curve(config, steps)
     total = 0.0
     bar = tqdm(batches, total=steps, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())

@@ -40,7 +40,7 @@ def bags(rows: Sequence[Mapping[int, float]], width: int) -> Bags:
 
 def batch(dataset: Dataset, rows: int | None = None) -> Batch:
     """The first training rows as one batch."""
-    return Batch.from_rows(dataset.train.take(np.arange(rows or len(dataset.train))))
+    return Batch.from_rows(dataset.train, np.arange(rows or len(dataset.train)))
 
 
 def feature_dataset(

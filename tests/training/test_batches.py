@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.synthetic import matrix
-from training.data.batches import Bags, Batch, Positives, Rows, shuffled_batches
+from training.data.batches import Bags, Batch, Positives, Rows, cut_into_batches
 
 Cells = list[dict[int, float]]
 
@@ -35,9 +35,9 @@ def test_a_batch_holds_the_cells_of_its_rows(inputs: Cells, data: st.DataObject)
     targets = data.draw(st.lists(cells.map(lambda rows: rows[0]), min_size=len(inputs), max_size=len(inputs)))
     rows = Rows(matrix(inputs, 7), matrix(targets, 7))
     order = np.array(data.draw(st.permutations(range(len(inputs)))))
-    taken = rows.take(order)
-    batch = Batch.from_rows(taken)
-    assert len(batch) == len(batch.bags) == len(taken) == len(inputs)
+    batch = Batch.from_rows(rows, order)
+    assert len(batch) == len(batch.bags) == len(inputs)
+    assert batch.rows.tolist() == order.tolist()
     assert bag_cells(batch.bags) == [inputs[row] for row in order]
     assert label_cells(batch.positives, len(order)) == [targets[row] for row in order]
     assert (batch.bags.ids.dtype, batch.bags.values.dtype) == (torch.int64, torch.float32)
@@ -45,24 +45,11 @@ def test_a_batch_holds_the_cells_of_its_rows(inputs: Cells, data: st.DataObject)
     assert batch.bags.rows().tolist() == np.repeat(np.arange(len(order)), lengths).tolist()
 
 
-@given(count=st.integers(1, 20), size=st.integers(1, 8), seed=st.integers(0, 99))
-def test_an_epoch_has_every_row_once(count: int, size: int, seed: int) -> None:
-    rows = Rows(
-        matrix([{row: 1.0} for row in range(count)], count), matrix([{row: 1.0} for row in range(count)], count)
-    )
-    batches = list(shuffled_batches(rows, size, (seed, 1), torch.device("cpu")))
-    seen = torch.cat([batch.bags.ids for batch in batches])
-    assert sorted(seen.tolist()) == list(range(count))
-    assert torch.equal(seen, torch.cat([batch.positives.labels for batch in batches]))
+@given(order=st.permutations(range(20)), size=st.integers(1, 8))
+def test_batches_follow_the_order_given(order: list[int], size: int) -> None:
+    cells = matrix([{row: 1.0} for row in range(20)], 20)
+    batches = list(cut_into_batches(Rows(cells, cells), np.array(order), size, torch.device("cpu")))
+    assert [row for batch in batches for row in batch.rows.tolist()] == order
+    assert torch.cat([batch.bags.ids for batch in batches]).tolist() == order
+    assert torch.cat([batch.positives.labels for batch in batches]).tolist() == order
     assert [len(batch) for batch in batches[:-1]] == [size] * (len(batches) - 1)
-
-
-def test_seed_and_epoch_decide_the_order() -> None:
-    rows = Rows(matrix([{row: 1.0} for row in range(50)], 50), matrix([{}] * 50, 2))
-
-    def order(seed: int, epoch: int) -> list[int]:
-        batches = shuffled_batches(rows, 7, (seed, epoch), torch.device("cpu"))
-        return [int(id_) for batch in batches for id_ in batch.bags.ids]
-
-    assert order(0, 1) == order(0, 1)
-    assert len({tuple(order(*pair)) for pair in ((0, 1), (0, 2), (1, 1), (1, 0))}) == 4

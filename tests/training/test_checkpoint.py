@@ -39,10 +39,14 @@ def test_a_loaded_run_steps_exactly_as_the_saved_one(tmp_path: Path) -> None:
     optimiser = optimiser_of(model)
     for seed in range(3):
         step(model, optimiser, seed)
-    save_checkpoint(tmp_path / "c", model, optimiser, Progress(epoch=7, best=51.25, best_epoch=5))
+    renewed = {"table": torch.arange(4)}
+    save_checkpoint(tmp_path / "c", model, optimiser, Progress(epoch=7, best=51.25, best_epoch=5), renewed)
     other = network(1)
     loaded = optimiser_of(other)
-    assert load_checkpoint(tmp_path / "c", other, loaded) == Progress(epoch=7, best=51.25, best_epoch=5)
+    progress, tensors = load_checkpoint(tmp_path / "c", other, loaded)
+    assert progress == Progress(epoch=7, best=51.25, best_epoch=5)
+    assert tensors.keys() == renewed.keys()
+    assert torch.equal(tensors["table"], renewed["table"])
     left, right = optimiser.state_dict()["state"], loaded.state_dict()["state"]
     assert left.keys() == right.keys()
     for index, moments in left.items():
@@ -63,7 +67,7 @@ def test_rates_are_those_of_the_new_run_not_of_the_file(tmp_path: Path) -> None:
     step(model, optimiser, 0)
     for group in optimiser.param_groups:
         group["lr"] = 0.0
-    save_checkpoint(tmp_path / "c", model, optimiser, Progress())
+    save_checkpoint(tmp_path / "c", model, optimiser, Progress(), {})
     loaded = optimiser_of(model)
     load_checkpoint(tmp_path / "c", model, loaded)
     assert [group["lr"] for group in loaded.param_groups] == [0.1, 0.01]
@@ -71,8 +75,8 @@ def test_rates_are_those_of_the_new_run_not_of_the_file(tmp_path: Path) -> None:
 
 def test_nothing_yet_is_a_progress_too(tmp_path: Path) -> None:
     model = network(0)
-    save_checkpoint(tmp_path / "c", model, optimiser_of(model), Progress())
-    assert load_checkpoint(tmp_path / "c", model, optimiser_of(model)).best == float("-inf")
+    save_checkpoint(tmp_path / "c", model, optimiser_of(model), Progress(), {})
+    assert load_checkpoint(tmp_path / "c", model, optimiser_of(model))[0].best == float("-inf")
 
 
 def test_a_failing_save_leaves_the_old_file(tmp_path: Path) -> None:

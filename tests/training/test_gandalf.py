@@ -168,7 +168,7 @@ def test_a_label_is_found_by_its_text_after_training_on_label_points_alone(texts
     model.attach(type(model).make_tables(run.method, only_labels, 0))
     model.initialise(only_labels)
     optimiser = torch.optim.Adam(model.parameters(), lr=0.05)
-    batch = Batch.from_rows(only_labels.train)
+    batch = Batch.from_rows(only_labels.train, np.arange(len(only_labels.train)))
     for _ in range(60):
         optimiser.zero_grad()
         model.loss(batch).backward()

@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 
 from tests.training.synthetic import load, tiny, write_texts
 from training.artifact import new_model, read_artifact
+from training.data.batches import Batch
 from training.data.dataset import Dataset, UnsuitableData
 from training.encoders import BagConfig
 from training.evaluation import evaluate
 from training.loop import Diverged, RunError, fit, rate_curve, steps_per_epoch
 from training.methods.base import Shape
+from training.methods.mach import Mach
 from training.recipes import RunConfig, TrainingConfig
 
 METHODS = ("mach", "declare", "unidec")
@@ -52,6 +54,26 @@ def test_the_loss_falls_and_the_labels_are_learned(texts: Path, tmp_path: Path, 
     losses = [line["loss"] for line in history(tmp_path / "out")]
     assert losses[-1] < 0.7 * losses[0]
     assert kept["P@1"] >= 80 > kept["constant_P@1"]
+
+
+def test_seed_and_epoch_decide_the_order(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders: dict[tuple[str, int, int], list[int]] = {}
+    whole_loss = Mach.loss
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        seen: list[int] = []
+
+        def note(self: Mach, batch: Batch, seen: list[int] = seen) -> torch.Tensor:
+            seen.extend(batch.rows.tolist())
+            return whole_loss(self, batch)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Mach, "loss", note)
+            train(texts, tmp_path / name, tiny("mach", seed=seed, epochs=2))
+        half = len(seen) // 2
+        orders |= {(name, seed, 1): seen[:half], (name, seed, 2): seen[half:]}
+    assert all(sorted(order) == list(range(len(order))) for order in orders.values())
+    assert orders["one", 0, 1] == orders["again", 0, 1]
+    assert len({tuple(order) for order in orders.values()}) == 4
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,7 @@ def test_query_and_label_share_the_encoder(dataset: Dataset) -> None:
     label_bags[:, 0] = 1
     model.label_bags = type(dataset.train.inputs)(label_bags)
     torch.manual_seed(0)
-    model.loss(type(rows)(bags, rows.positives)).backward()  # type: ignore[no-untyped-call]
+    model.loss(replace(rows, bags=bags)).backward()  # type: ignore[no-untyped-call]
     assert model.encoder.bag.weight.grad[0].any()
 
 

@@ -94,22 +94,29 @@ class Positives:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step reads."""
+    """What one training step reads.
 
+    Attributes:
+        rows: int64 (Q,), which of the training rows these are.
+        bags: their inputs.
+        positives: their true labels.
+    """
+
+    rows: NDArray[np.int64]
     bags: Bags
     positives: Positives
 
     @classmethod
-    def from_rows(cls, rows: Rows, device: torch.device | None = None) -> Batch:
-        """All of ``rows`` as one batch."""
-        return cls(Bags.from_csr(rows.inputs, device), Positives.from_csr(rows.targets, device))
+    def from_rows(cls, rows: Rows, chosen: NDArray[np.int64], device: torch.device | None = None) -> Batch:
+        """The chosen rows as one batch, in the given order."""
+        taken = rows.take(chosen)
+        return cls(chosen, Bags.from_csr(taken.inputs, device), Positives.from_csr(taken.targets, device))
 
     def __len__(self) -> int:
         return len(self.bags)
 
 
-def shuffled_batches(rows: Rows, batch_size: int, seed: tuple[int, int], device: torch.device) -> Iterator[Batch]:
-    """One epoch in an order drawn from ``seed``, so that a resumed run repeats it."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    for start in range(0, len(rows), batch_size):
-        yield Batch.from_rows(rows.take(order[start : start + batch_size]), device)
+def cut_into_batches(rows: Rows, order: NDArray[np.int64], batch_size: int, device: torch.device) -> Iterator[Batch]:
+    """The rows in the given order, ``batch_size`` at a time; the last batch holds what is left."""
+    for start in range(0, len(order), batch_size):
+        yield Batch.from_rows(rows, order[start : start + batch_size], device)

@@ -116,6 +116,23 @@ class Model(nn.Module, ABC):
             if isinstance(module, BagEncoder):
                 module.set_idf(dataset.train.inputs)
 
+    def begin_epoch(self, epoch: int, dataset: Dataset) -> None:
+        """Renew what is derived from the weights as they are now; by default there is nothing.
+
+        Called before each epoch's first step, epochs counted from 1, with torch's generator seeded for the epoch.
+        """
+
+    def renewed(self) -> dict[str, Tensor]:
+        """What `begin_epoch` made and later epochs still read: kept in the checkpoint, but not in the artifact."""
+        return {}
+
+    def take_renewed(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue a run with what `renewed` gave."""
+
+    def order(self, rows: int, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The order of an epoch's rows, which is then cut into batches: by default a random one."""
+        return rng.permutation(rows)
+
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
         """Scalar training loss of a batch."""
