@@ -12,11 +12,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from service.errors import BundleError, SettingsError
 from service.processors import available_processors
 from service.settings import Settings, default_text, flag, load_settings, options, variable
+
+if TYPE_CHECKING:
+    from service.engine import Engine
 
 Number = TypeVar("Number", int, float)
 
@@ -61,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     check.add_argument("--device", default="auto", choices=options()["device"].choices, help="where it runs")
+    check.add_argument(
+        "--time",
+        type=_count,
+        metavar="N",
+        help="also ask the golden queries one at a time, N in all, and print the latencies",
+    )
+    check.add_argument("--json", type=Path, metavar="FILE", help="write the latencies there too")
     check.set_defaults(command=_check)
 
     bench = commands.add_parser(
@@ -115,6 +125,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _check(chosen: argparse.Namespace) -> int:
+    if chosen.json is not None and chosen.time is None:
+        raise SettingsError("--json writes latencies: expected --time N beside it")
     _limit_threads(available_processors())
 
     from service.registry import open_engine
@@ -130,6 +142,21 @@ def _check(chosen: argparse.Namespace) -> int:
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB, all as signed")
     print(f"  golden     {len(manifest.golden)} queries answered as at export")
     print(f"  device     {engine.device} ({', '.join(engine.providers)})")
+    return OK if chosen.time is None else _time(engine, chosen.time, chosen.json)
+
+
+def _time(engine: Engine, count: int, file: Path | None) -> int:
+    from service.timing import TIMED_K, time_queries
+
+    if not engine.golden_queries:
+        return _fail(BundleError("the bundle holds no golden query to time"), FAILED)
+    latency = time_queries(engine, engine.golden_queries, count, TIMED_K)
+    print(
+        f"  one query  p50 {latency.p50_ms:.2f} ms, p99 {latency.p99_ms:.2f} ms for {TIMED_K} labels, "
+        f"after {latency.prepare_p50_ms:.2f} ms of reading it"
+    )
+    if file is not None:
+        file.write_text(latency.as_json(), encoding="utf-8")
     return OK
 
 
@@ -155,6 +182,12 @@ def _bench(chosen: argparse.Namespace) -> int:
     except (LoadError, OSError) as error:
         return _fail(error, FAILED)
     return OK
+
+
+def _count(text: str) -> int:
+    """One whole number above 0."""
+    (number,) = _positive(int)(text)
+    return number
 
 
 def _positive(kind: Callable[[str], Number]) -> Callable[[str], tuple[Number, ...]]:

@@ -106,10 +106,14 @@ class Engine:
         ended = perf_counter()
         return Answer(top, between - started, ended - between, encoded.padding_ratio)
 
+    @property
+    def golden_queries(self) -> list[Query]:
+        """The queries whose answers the bundle holds."""
+        return [_query(golden) for golden in self.manifest.golden]
+
     def warm_up(self) -> None:
         """Run batches of several sizes, so that no client pays for allocations and compilers."""
-        queries = [_query(golden) for golden in self.manifest.golden]
-        bags = self.prepare(queries) or [Bag(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
+        bags = self.prepare(self.golden_queries) or [Bag(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
         for rows in WARM_UP_ROWS:
             self.run((bags * rows)[:rows], WARM_UP_K)
 

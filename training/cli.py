@@ -1,16 +1,21 @@
-"""`xmc-train`: prepare | fit | evaluate | list | cite. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
+"""`xmc-train`: prepare | fit | evaluate | compare | list | cite.
+
+Exit codes: 0 done, 1 failed, 2 wrong use or bad input.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+
+from training.memory import use_huge_pages
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -18,19 +23,24 @@ DONE, FAILED, WRONG_USE = 0, 1, 2
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    arguments.typed = sys.argv[1:] if argv is None else list(argv)
     command: Callable[[argparse.Namespace], None] = arguments.command
+    use_huge_pages()
     # Imported here, so that `--help` does not wait for torch.
     from training.artifact import ArtifactError
+    from training.compare.command import ModelsFailed
     from training.data.dataset import UnsuitableData
     from training.data.files import DataError
     from training.loop import Diverged, RunError
+    from training.overrides import WrongOption
+    from training.ranking import RankingError
 
     try:
         command(arguments)
-    except Diverged as error:
+    except (Diverged, ModelsFailed) as error:
         print(f"xmc-train: {error}", file=sys.stderr)
         return FAILED
-    except (DataError, UnsuitableData, RunError, ArtifactError, _WrongUse) as error:
+    except (DataError, UnsuitableData, RunError, ArtifactError, RankingError, WrongOption, _WrongUse) as error:
         print(f"xmc-train: {error}", file=sys.stderr)
         return WRONG_USE
     except ValidationError as error:
@@ -52,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_prepare(commands)
     _add_fit(commands)
     _add_evaluate(commands)
+    _add_compare(commands)
     listing = commands.add_parser("list", help="print the methods and recipes")
     listing.set_defaults(command=_list)
     cite = commands.add_parser("cite", help="print the papers behind a recipe as BibTeX")
@@ -100,6 +111,7 @@ def _add_fit(commands: Any) -> None:
     )
     fit.add_argument("--out", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
     fit.add_argument("--resume", action="store_true", help="continue an interrupted run, if there is one")
+    fit.add_argument("--json", type=Path, metavar="FILE", help="also write what the run cost: seconds and memory")
     fit.add_argument("--dry-run", action="store_true", help="print sizes, memory and steps; train nothing")
     fit.set_defaults(command=_fit)
 
@@ -113,7 +125,27 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the measures, in percent, as one flat object"
     )
+    evaluate.add_argument(
+        "--ranking", type=Path, metavar="FILE.npy", help="also write the best 100 labels of every row, best first"
+    )
     evaluate.set_defaults(command=_evaluate)
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser(
+        "compare", help="train recipes on one split and report accuracy, bytes, seconds, memory and latency"
+    )
+    compare.add_argument("--data", required=True, metavar="DIR", help='data folder, or "sample"')
+    compare.add_argument("--recipes", required=True, metavar="A,B,…", help="recipes, or folders of trained artifacts")
+    compare.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", help="options for every recipe"
+    )
+    compare.add_argument(
+        "--peers", nargs="+", type=Path, default=[], metavar="FILE", help="models of other libraries, measured already"
+    )
+    compare.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    compare.add_argument("--resume", action="store_true", help="go on with a folder; what is done is not done again")
+    compare.set_defaults(command=_compare)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
@@ -142,44 +174,68 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> None:
-    from training.data.dataset import load_dataset
-    from training.loop import check_target, fit
-    from training.methods import METHODS
-    from training.methods.base import Shape
-    from training.planning import plan
-    from training.recipes import augmented
+    from training.cost import Meter, epoch_seconds
+    from training.loop import check_target, fit, work_folder
+    from training.planning import expected_peak, plan
+    from training.recipes import prepared
 
     run = _run_config(arguments)
+    _check_parent("--json", arguments.json)
     if not arguments.dry_run:
         check_target(arguments.out, resume=arguments.resume)
-    source = _open(arguments.data)
-    fraction, seed = run.training.validation_fraction, run.training.seed
-    dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
-    run = run.resolved(Shape.of(dataset))
-    # After the sizes are derived: extra points are no reason for fewer epochs over the others.
-    dataset = augmented(run, dataset)
-    METHODS[run.method.name].check_data(run.method, dataset)
-    for line in plan(run, dataset):
+    meter = Meter()
+    run, dataset = prepared(run, _open(arguments.data))
+    meter.data_is_read()
+    peak = expected_peak(run, dataset)
+    for line in plan(run, dataset, peak):
         print(line, flush=True)
     if arguments.dry_run:
         return
+    earlier_seconds = epoch_seconds(work_folder(arguments.out).history)
     kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=lambda line: print(line, flush=True))
     print(f"kept epoch {kept['epoch']} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
+    if arguments.json is not None:
+        meter.cost(peak.bytes, earlier_seconds).write(arguments.json)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from training.artifact import read_artifact
-    from training.evaluation import evaluate_artifact
+    from training.evaluation import RECALL_AT, measure_artifact, rank_artifact
+    from training.ranking import write_ranking
 
     ks = _ranks(arguments.k)
-    if arguments.json is not None and not arguments.json.parent.is_dir():
-        raise _WrongUse(f"--json: expected a file in a folder that exists, found {arguments.json}")
+    for option, file in (("--json", arguments.json), ("--ranking", arguments.ranking)):
+        _check_parent(option, file)
     artifact = read_artifact(arguments.artifact)
-    measures = evaluate_artifact(artifact, _open(arguments.data), arguments.split, ks)
+    ranked_NK, targets_NL = rank_artifact(artifact, _open(arguments.data), arguments.split, max(*ks, RECALL_AT))
+    measures = measure_artifact(artifact, ranked_NK, targets_NL, ks)
     for name, value in measures.items():
         print(f"{name:<13} {value:6.2f}")
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
+    if arguments.ranking is not None:
+        write_ranking(arguments.ranking, ranked_NK)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from training.compare.command import Comparison, compare
+
+    wanted = Comparison(
+        data=arguments.data,
+        recipes=arguments.recipes,
+        assignments=tuple(arguments.set),
+        peers=tuple(arguments.peers),
+        out=arguments.out,
+        resume=arguments.resume,
+        command=shlex.join(["xmc-train", *arguments.typed]),
+    )
+    compare(wanted, _open(arguments.data), lambda line: print(line, flush=True))
+    print(f"wrote {arguments.out}: report.md, report.html, report.json")
+
+
+def _check_parent(option: str, file: Path | None) -> None:
+    if file is not None and not file.parent.is_dir():
+        raise _WrongUse(f"{option}: expected a file in a folder that exists, found {file}")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -224,56 +280,15 @@ def _ranks(text: str) -> list[int]:
 
 
 def _run_config(arguments: argparse.Namespace) -> Any:
-    """The recipe, then the file's options over it, then the single ones."""
-    from training.recipes import RECIPES, RunConfig
+    from training.overrides import configured
 
     name = arguments.recipe or arguments.method
     if name is None:
         raise _WrongUse("fit needs --method or --recipe")
-    if name not in RECIPES:
-        raise _WrongUse(f"no recipe named {name!r}; expected one of {', '.join(RECIPES)}")
-    options = RECIPES[name]().model_dump()
-    if arguments.method is not None and options["method"]["name"] != arguments.method:
-        raise _WrongUse(f"recipe {name!r} is of method {options['method']['name']}, not {arguments.method}")
-    if arguments.config is not None:
-        _merge(options, _read_toml(arguments.config))
-    for assignment in arguments.set:
-        _merge(options, _assignment(assignment))
-    return RunConfig.model_validate(options)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _WrongUse(f"--config: {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _WrongUse(f"--config: {path}: expected TOML: {error}") from error
-
-
-def _assignment(text: str) -> dict[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise _WrongUse(f"--set: expected KEY=VALUE, found {text!r}")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word, such as mean_prob
-    options: dict[str, Any] = {}
-    *parents, last = key.split(".")
-    inner = options
-    for parent in parents:
-        inner = inner.setdefault(parent, {})
-    inner[last] = parsed
-    return options
-
-
-def _merge(options: dict[str, Any], changes: dict[str, Any]) -> None:
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(options.get(key), dict):
-            _merge(options[key], value)
-        else:
-            options[key] = value
+    run = configured(name, arguments.config, arguments.set)
+    if arguments.method is not None and run.method.name != arguments.method:
+        raise _WrongUse(f"recipe {name!r} is of method {run.method.name}, not {arguments.method}")
+    return run
 
 
 def _configuration_errors(error: ValidationError) -> str:
@@ -283,3 +298,7 @@ def _configuration_errors(error: ValidationError) -> str:
         found = "" if item["type"] == "extra_forbidden" else f", found {item['input']!r}"
         parts.append(f"{place}: {item['msg']}{found}")
     return "configuration: " + "; ".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -53,6 +53,10 @@ class BagEncoder(nn.Module):
         self.output_width = config.widths[-1]
         nn.init.normal_(self.bag.weight, std=0.1)
 
+    def activations_per_row(self) -> int:
+        """Floats a training step holds per batch row: of each layer its sum, activation, dropout mask and output."""
+        return 4 * (self.bias.numel() + sum(layer.get_parameter("bias").numel() for layer in self.layers))
+
     def set_idf(self, train: csr_array) -> None:
         """Compute IDF weights from the training rows' bags (N, V); features are left as they are."""
         if self.text:

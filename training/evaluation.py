@@ -56,16 +56,24 @@ def rank(
 def _top(scores_QL: Tensor, k: int) -> Tensor:
     """Rows of the k highest scores, ties by label row, as `topk` alone does not promise: int64 (Q, k).
 
-    Scores that are no number, or minus infinity, are no predictions.
+    Scores that are no number, or minus infinity, are no predictions. They are replaced where they stand.
     """
-    scores_QL = scores_QL.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    kth_Q1 = scores_QL.topk(k, dim=1).values[:, -1:]
-    above_QL, tied_QL = scores_QL > kth_Q1, scores_QL == kth_Q1
-    left_Q1 = k - above_QL.sum(dim=1, keepdim=True)
-    kept_QL = above_QL | (tied_QL & (tied_QL.cumsum(dim=1) <= left_Q1))
-    labels_QK = kept_QL.nonzero()[:, 1].view(-1, k)
+    scores_QL.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    best, labels = scores_QL.topk(min(k + 1, scores_QL.shape[1]), dim=1)
+    labels_QK, kth_Q = labels[:, :k], best[:, k - 1]
+    # Only where the next label ties with the last place could topk have taken the wrong one.
+    for query in (best[:, k:] == kth_Q[:, None]).any(dim=1).nonzero().flatten().tolist():
+        labels_QK[query] = _first_of_ties(scores_QL[query], kth_Q[query], k)
+    labels_QK = labels_QK.sort(dim=1).values
     ordered = scores_QL.gather(1, labels_QK).sort(dim=1, descending=True, stable=True)
     return labels_QK.gather(1, ordered.indices).masked_fill(ordered.values == -torch.inf, metrics.PADDING)
+
+
+def _first_of_ties(scores_L: Tensor, kth: Tensor, k: int) -> Tensor:
+    """The labels above the k-th score and, up to k, the first of those that have it: int64 (k,)."""
+    above = (scores_L > kth).nonzero().flatten()
+    tied = (scores_L == kth).nonzero().flatten()
+    return torch.cat([above, tied[: k - len(above)]])
 
 
 def evaluate(
@@ -88,33 +96,57 @@ def evaluate(
         ks: ranks.
         removed: pairs that must not be predicted, CSR (N, L).
     """
-    label_count = rows.targets.shape[1]
-    propensities = metrics.inverse_propensities(label_counts_L, train_rows, card.propensity_a, card.propensity_b)
-    ranked_NK = rank(model, rows.inputs, label_count, max(ks), removed)
-    constant = metrics.hits(metrics.constant_ranking(label_counts_L, len(rows), 1), rows.targets).mean()
-    measures = metrics.report(ranked_NK, rows.targets, propensities, sorted(set(ks)))
-    return measures | {"constant_P@1": 100 * float(constant)}
+    ranked_NK = rank(model, rows.inputs, rows.targets.shape[1], max(ks), removed)
+    return _measures(ranked_NK, rows.targets, label_counts_L, train_rows, card, ks)
 
 
-def evaluate_artifact(artifact: Artifact, source: Source, split: str, ks: Sequence[int]) -> dict[str, float]:
-    """Measure a trained model on a split of a data folder; recall at 100 is always among the measures.
+def rank_artifact(artifact: Artifact, source: Source, split: str, k: int) -> tuple[NDArray[np.int64], csr_array]:
+    """The best k labels of every row of a split, pairs of the filter file left out, and the rows' true labels.
+
+    Returns:
+        int64 (N, k), padded with -1; float32 CSR (N, L).
 
     Raises:
         DataError: the split is missing or malformed.
         UnsuitableData: the folder's labels or features are not those the model was trained on.
     """
-    config = artifact.config
     _check_same_labels(artifact, source)
-    rows = read_rows(source, split, artifact.tokenizer, config.run.vocabulary.max_tokens)
+    rows = read_rows(source, split, artifact.tokenizer, artifact.config.run.vocabulary.max_tokens)
     removed = None
     pairs = source.filter_pairs(split)
     if len(pairs):
         removed = csr_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=rows.targets.shape)
-    measures = evaluate(
-        artifact.restore(), rows, artifact.label_counts, config.counted_rows, config.card, [*ks, RECALL_AT], removed
-    )
+    return rank(artifact.restore(), rows.inputs, rows.targets.shape[1], k, removed), rows.targets
+
+
+def measure_artifact(
+    artifact: Artifact, ranked_NK: NDArray[np.int64], targets_NL: csr_array, ks: Sequence[int]
+) -> dict[str, float]:
+    """Measures of what `rank_artifact` gives, for K of at least 100: recall at 100 is always among them."""
+    counted_rows, card = artifact.config.counted_rows, artifact.config.card
+    measures = _measures(ranked_NK, targets_NL, artifact.label_counts, counted_rows, card, [*ks, RECALL_AT])
     unasked = set() if RECALL_AT in ks else {f"{name}@{RECALL_AT}" for name in ("P", "nDCG", "PSP", "RP", "coverage")}
     return {name: value for name, value in measures.items() if name not in unasked}
+
+
+def evaluate_artifact(artifact: Artifact, source: Source, split: str, ks: Sequence[int]) -> dict[str, float]:
+    """Measure a trained model on a split of a data folder; raises as `rank_artifact`."""
+    ranked_NK, targets_NL = rank_artifact(artifact, source, split, max(*ks, RECALL_AT))
+    return measure_artifact(artifact, ranked_NK, targets_NL, ks)
+
+
+def _measures(
+    ranked_NK: NDArray[np.int64],
+    targets_NL: csr_array,
+    label_counts_L: NDArray[np.int64],
+    train_rows: int,
+    card: Card,
+    ks: Sequence[int],
+) -> dict[str, float]:
+    propensities = metrics.inverse_propensities(label_counts_L, train_rows, card.propensity_a, card.propensity_b)
+    constant = metrics.hits(metrics.constant_ranking(label_counts_L, len(ranked_NK), 1), targets_NL).mean()
+    measures = metrics.report(ranked_NK, targets_NL, propensities, sorted(set(ks)))
+    return measures | {"constant_P@1": 100 * float(constant)}
 
 
 def _check_same_labels(artifact: Artifact, source: Source) -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch.optim import AdamW
 from tqdm import tqdm
 
+from training import memory
 from training.artifact import new_model, write_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from training.data.batches import cut_into_batches
@@ -82,7 +83,7 @@ def check_target(out: Path, *, resume: bool) -> None:
     """
     if out.exists():
         raise RunError(f"{out} exists already; give another --out, or remove it")
-    part = _work_folder(out).path
+    part = work_folder(out).path
     if part.exists() and not resume:
         raise RunError(f"{part} holds an unfinished run; continue it with --resume, or remove it")
 
@@ -110,9 +111,11 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     tables = type(model).make_tables(run.method, dataset, run.training.seed)
     model.attach(tables)
     model.initialise(dataset)
+    memory.return_freed()  # the workspace of tables
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
     work = _open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
+    del model  # before its best epoch's weights are read
     return _finish(run, dataset, tables, work, out)
 
 
@@ -208,12 +211,13 @@ def rate_curve(config: TrainingConfig, steps: int) -> Callable[[int], float]:
     return multiplier
 
 
-def _work_folder(out: Path) -> WorkFolder:
+def work_folder(out: Path) -> WorkFolder:
+    """Where a run that is to become ``out`` keeps its files until then."""
     return WorkFolder(out.with_name(out.name + ".part"))
 
 
 def _open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
-    work = _work_folder(out)
+    work = work_folder(out)
     started = {"run": run.model_dump(mode="json"), "data": _digest(dataset)}
     if work.config.exists():
         found = json.loads(work.config.read_text(encoding="utf-8"))

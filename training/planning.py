@@ -1,29 +1,60 @@
-"""What a run will cost, said before it starts: `xmc-train fit --dry-run`."""
+"""What a run will cost, said before it starts: `xmc-train fit --dry-run`.
+
+A run's memory is highest while it reads, makes tables or trains. What is there when the plan is made (libraries, rows,
+tokenizer) is measured; what comes on top is counted from the sizes of weights, tables, batches and scores.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
+from training import memory
 from training.artifact import new_model
 from training.data.dataset import Dataset
+from training.evaluation import SCORES_AT_ONCE
 from training.loop import steps_per_epoch
-from training.methods.base import Shape, settled
+from training.methods.base import Model, Shape, settled
 from training.recipes import RunConfig
 
 FLOAT_BYTES = 4
-COPIES = 4  # weights, gradients and AdamW's two moments
+COPIES = 4
 MIB = 2**20
 
 
-def plan(run: RunConfig, dataset: Dataset) -> list[str]:
-    """Derived sizes, memory and steps of a resolved run, as lines of text."""
+@dataclass(frozen=True)
+class Peak:
+    """The highest memory of a run.
+
+    Attributes:
+        moment: when it is reached.
+        parts: what makes it up, in bytes.
+    """
+
+    moment: str
+    parts: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        """All parts together."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{name} {size / MIB:,.0f}" for name, size in self.parts.items())
+        return f"about {self.bytes / MIB:,.0f} MiB while {self.moment}: {listed}"
+
+
+def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
+    """Derived sizes, memory and steps of a resolved run, as lines of text.
+
+    Args:
+        run: resolved configuration.
+        dataset: what it will be fitted to, augmented already.
+        peak: as `expected_peak` gives it for them.
+    """
     shape = Shape.of(dataset)
-    with torch.device("meta"):
-        model = new_model(run, shape)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    data_bytes = sum(_csr_bytes(rows.inputs) + _csr_bytes(rows.targets) for rows in (dataset.train, dataset.validation))
-    weight_bytes = COPIES * FLOAT_BYTES * parameters
-    step_bytes = FLOAT_BYTES * settled(run.training.batch_size) * model.activations_per_row()
+    parameters = sum(parameter.numel() for parameter in _sizes(run, shape).parameters())
     steps = steps_per_epoch(len(dataset.train), run.training)
     return [
         f"data       {shape.train_rows:,} training rows, {len(dataset.validation):,} validation rows, "
@@ -33,10 +64,48 @@ def plan(run: RunConfig, dataset: Dataset) -> list[str]:
         f"training   {run.training.model_dump_json()}",
         f"steps      {run.training.epochs} epochs of {steps:,}",
         f"weights    {parameters:,} parameters, {FLOAT_BYTES * parameters / MIB:,.0f} MiB as an artifact",
-        f"memory     about {(data_bytes + weight_bytes + step_bytes) / MIB:,.0f} MiB: rows {data_bytes / MIB:,.0f}, "
-        f"weights with gradients and moments {weight_bytes / MIB:,.0f}, one step {step_bytes / MIB:,.0f}",
+        f"memory     {peak}{'; all but libraries and rows on the GPU' if torch.cuda.is_available() else ''}",
     ]
 
 
-def _csr_bytes(matrix: object) -> int:
-    return sum(getattr(matrix, name).nbytes for name in ("data", "indices", "indptr"))
+def expected_peak(run: RunConfig, dataset: Dataset) -> Peak:
+    """What a run will hold at its highest, in this process, which has read the data just now.
+
+    Args:
+        run: resolved configuration.
+        dataset: what it will be fitted to, augmented already.
+    """
+    model = _sizes(run, Shape.of(dataset))
+    memory.load_libraries()
+    memory.return_freed()  # as after reading a run's data
+    now = memory.resident_bytes()
+    before = {"libraries and rows": now}
+    peaks = [Peak(moment, before | parts) for moment, parts in _moments(run, dataset, model).items()]
+    reading = Peak("reading", before | {"texts": max(0, memory.peak_bytes() - now)})
+    return max([reading, *peaks], key=lambda peak: peak.bytes)
+
+
+def _sizes(run: RunConfig, shape: Shape) -> Model:
+    """The model without its weights: a run that is far too large for this machine can be planned."""
+    with torch.device("meta"):
+        return new_model(run, shape)
+
+
+def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[str, int]]:
+    """The moments at which memory may be highest: bytes of what is then held beside what is there already."""
+    weights = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    rows = min(settled(run.training.batch_size), len(dataset.train))
+    activations = rows * model.activations_per_row() + model.activations_per_batch()
+    queries = min(len(dataset.validation), max(1, SCORES_AT_ONCE // model.scores_per_query(dataset.label_count)))
+    scores = model.scoring_floats(queries, dataset.label_count)
+    return {
+        "making tables": {"weights": weights, "tables and workspace": model.making_bytes(dataset)},
+        # Steps and the ranking of validation rows take turns, and gradients are dropped before a step; but the
+        # allocator keeps the place of each, and seldom finds that one fits into the other's.
+        "training": {
+            "weights, gradients and moments": COPIES * weights,
+            "tables": model.table_bytes(dataset),
+            "activations": FLOAT_BYTES * activations,
+            "scores": FLOAT_BYTES * scores,
+        },
+    }

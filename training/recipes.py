@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.augment.gandalf import GandalfConfig, gandalf
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, load_dataset
+from training.data.records import Source
 from training.encoders import BagConfig
 from training.methods import METHODS
 from training.methods.base import Shape
@@ -84,6 +85,22 @@ def augmented(run: RunConfig, dataset: Dataset) -> Dataset:
         UnsuitableData: it lacks what the run's augmentation needs.
     """
     return dataset if run.augmentation is None else gandalf(dataset, run.augmentation)
+
+
+def prepared(run: RunConfig, source: Source) -> tuple[RunConfig, Dataset]:
+    """Read the data of a run: the run with its sizes derived, and the data set that it is fitted to.
+
+    Raises:
+        DataError: the files are not as their layout promises.
+        UnsuitableData: the data lacks what the run needs.
+    """
+    fraction, seed = run.training.validation_fraction, run.training.seed
+    dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
+    resolved = run.resolved(Shape.of(dataset))
+    # After the sizes are derived: extra points are no reason for fewer epochs over the others.
+    dataset = augmented(resolved, dataset)
+    METHODS[resolved.method.name].check_data(resolved.method, dataset)
+    return resolved, dataset
 
 
 def mach() -> RunConfig:

@@ -34,16 +34,33 @@ def right_factors(matrix_NL: csr_array, rank: int, seed: int) -> NDArray[np.floa
     rows, labels = matrix_NL.shape
     if not 1 <= rank <= min(rows, labels):
         raise ValueError(f"rank must lie between 1 and min(N, L) = {min(rows, labels)}, not {rank}")
-    width = min(rank + OVERSAMPLING, rows, labels)
+    width = _width(rank, rows, labels)
     basis_LW = np.random.default_rng(seed).standard_normal((labels, width))
     transposed_LN = matrix_NL.T.tocsr()
     for _ in range(POWER_ITERATIONS):
-        basis_NW = _orthonormal(matrix_NL @ basis_LW)
-        basis_LW = _orthonormal(transposed_LN @ basis_NW)
+        # In one line, so that no basis of N rows outlives its use.
+        basis_LW = _orthonormal(transposed_LN @ _orthonormal(matrix_NL @ basis_LW))
     projected_LW = transposed_LN @ _orthonormal(matrix_NL @ basis_LW)
     left_LW = torch.linalg.svd(torch.from_numpy(projected_LW), full_matrices=False).U.numpy()
     factors_LC = left_LW[:, :rank]
     return np.ascontiguousarray(factors_LC * _signs(factors_LC), dtype=np.float32)
+
+
+def workspace_bytes(rows: int, labels: int, rank: int) -> int:
+    """Memory that `right_factors` holds at its peak: a basis of one side, and of the other a product, its copy and Q.
+
+    Args:
+        rows: N.
+        labels: L.
+        rank: number of singular vectors c.
+    """
+    smaller, larger = sorted((rows, labels))
+    return (smaller + 3 * larger) * _width(rank, rows, labels) * np.float64().nbytes
+
+
+def _width(rank: int, rows: int, labels: int) -> int:
+    """Columns of the bases."""
+    return min(rank + OVERSAMPLING, rows, labels)
 
 
 def _orthonormal(columns: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,20 @@ def test_check_says_what_a_good_bundle_is(bundle: Path, capsys: pytest.CaptureFi
         assert words in printed
 
 
+def test_check_times_single_queries(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "latency.json"
+    assert cli.main(["check", str(bundle), "--device", "cpu", "--time", "5", "--json", str(file)]) == 0
+    assert re.search(r"one query  p50 \d+\.\d\d ms, p99 \d+\.\d\d ms for 5 labels", capsys.readouterr().out)
+    assert json.loads(file.read_text())["queries"] == 5
+
+
+def test_latencies_cannot_be_written_without_being_taken(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", str(bundle), "--json", str(tmp_path / "latency.json")]) == 2
+    assert "expected --time N beside it" in capsys.readouterr().err
+
+
 def test_check_names_the_fault_of_a_bad_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_bundle(tmp_path / "bad")
     with (tmp_path / "bad" / "encoder.onnx").open("ab") as file:
@@ -65,7 +80,17 @@ def test_every_setting_is_a_flag_of_run(capsys: pytest.CaptureFixture[str]) -> N
     assert all(flag(name) in printed for name in options())
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["check"], ["bench", "http://x", "--concurrency", "0"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["check"],
+        ["check", "x", "--time", "0"],
+        ["check", "x", "--time", "1,2"],
+        ["bench", "http://x", "--concurrency", "0"],
+    ],
+)
 def test_wrong_use_is_explained(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)

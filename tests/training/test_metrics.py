@@ -12,7 +12,8 @@ import pytest
 from tests.training.synthetic import matrix
 from training import metrics
 
-CASES: list[dict[str, Any]] = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text())
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES: list[dict[str, Any]] = json.loads((GOLDEN / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -22,6 +23,18 @@ def test_golden(case: dict[str, Any]) -> None:
     targets = matrix([dict.fromkeys(labels, 1.0) for labels in case["true"]], len(gains))
     found = metrics.report(np.array(case["ranked"]), targets, gains, ranks)
     assert found == pytest.approx(case["expected"], abs=5e-7)
+
+
+def test_measures_are_napkinxc_s() -> None:
+    """Predictions and values of `tests/benchmarks/peers/golden.py`, padding and rows without labels among them."""
+    case = json.loads((GOLDEN / "peer_metrics.json").read_text())
+    counts = np.bincount(np.concatenate(case["train"]), minlength=case["labels"])
+    gains = metrics.inverse_propensities(counts, len(case["train"]), case["propensity_a"], case["propensity_b"])
+    targets = matrix([dict.fromkeys(labels, 1.0) for labels in case["true"]], case["labels"])
+    found = metrics.report(np.array(case["ranked"]), targets, gains, [1, 3, 5])
+    assert {name: found[name] for name in case["expected"]} == pytest.approx(case["expected"], abs=1e-9)
+    assert [] in case["true"]
+    assert metrics.PADDING in np.array(case["ranked"])
 
 
 def test_inverse_propensities_by_hand() -> None:

@@ -156,6 +156,23 @@ class Model(nn.Module, ABC):
     def activations_per_row(self) -> int:
         """Floats that a training step holds per batch row beside the weights, for the memory estimate."""
 
+    def activations_per_batch(self) -> int:
+        """Floats that a training step holds whatever its rows, for the memory estimate; by default none."""
+        return 0
+
+    def table_bytes(self, dataset: Dataset) -> int:
+        """Bytes of the tables while training, for the memory estimate; by default none."""
+        return 0
+
+    def making_bytes(self, dataset: Dataset) -> int:
+        """Bytes at the peak of `make_tables`, for the memory estimate; by default those of the tables."""
+        return self.table_bytes(dataset)
+
+    def scoring_floats(self, queries: int, label_count: int) -> int:
+        """Floats that scoring so many queries holds, for the memory estimate: by default two for each score."""
+        return 2 * queries * self.scores_per_query(label_count)
+
     def tensor(self, array: NDArray[Any]) -> Tensor:
-        """An array on the model's device."""
-        return torch.tensor(array, device=next(self.parameters()).device)
+        """An array on the model's device; on the CPU it shares the array's memory where it may be written to."""
+        device = next(self.parameters()).device
+        return torch.from_numpy(array).to(device) if array.flags.writeable else torch.tensor(array, device=device)

@@ -24,7 +24,7 @@ from training.data.batches import Bags, Batch, Positives
 from training.data.dataset import Dataset
 from training.encoders import BagConfig, BagEncoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
-from training.svd import right_factors
+from training.svd import right_factors, workspace_bytes
 
 FLAT = 1e-5
 
@@ -64,6 +64,7 @@ class Declare(Model):
     def __init__(self, config: DeclareConfig, encoder: BagConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
+        self.train_rows = shape.train_rows
         self.encoder = BagEncoder(encoder, shape.input_width, text=shape.text)
         self.head = nn.Linear(self.encoder.output_width, settled(config.rank))
 
@@ -124,11 +125,26 @@ class Declare(Model):
 
     def scores_per_query(self, label_count: int) -> int:
         """A similarity to every training row comes before the labels' scores."""
-        return max(label_count, int(self.votes_NL.shape[0]))
+        return max(label_count, self.train_rows)
+
+    def scoring_floats(self, queries: int, label_count: int) -> int:
+        """Similarities to training rows and a copy that finds the nearest; inner products or scores of labels."""
+        return queries * (2 * self.train_rows + label_count)
 
     def activations_per_row(self) -> int:
-        """Predicted and true rows and their gradients."""
-        return 4 * self.head.out_features
+        """Predicted and true rows and their gradients, above the encoder's layers."""
+        return 4 * self.head.out_features + self.encoder.activations_per_row()
+
+    def table_bytes(self, dataset: Dataset) -> int:
+        """Factors, and the voting rows beside those of the data set."""
+        targets_NL = dataset.train.targets
+        factors = targets_NL.shape[1] * self.head.out_features * np.float32().nbytes
+        return factors + targets_NL.nnz * (np.int32().nbytes + np.float32().nbytes) + targets_NL.shape[0] * 8
+
+    def making_bytes(self, dataset: Dataset) -> int:
+        """The SVD's workspace dwarfs its result."""
+        rows, labels = dataset.train.targets.shape
+        return self.table_bytes(dataset) + workspace_bytes(rows, labels, self.head.out_features)
 
 
 def unit_rows(matrix: csr_array) -> csr_array:
@@ -165,7 +181,7 @@ def vote(similarities_QN: np.ndarray, votes_NL: csr_array, neighbours: int) -> n
     queries, rows = nearest(similarities_QN, neighbours)
     weights = np.maximum(similarities_QN[queries, rows], 0)
     weights_QN = csr_array((weights, (queries, rows)), shape=similarities_QN.shape)
-    scores_QL: np.ndarray = (weights_QN @ votes_NL).toarray().astype(np.float32)
+    scores_QL: np.ndarray = (weights_QN @ votes_NL).toarray().astype(np.float32, copy=False)
     return scores_QL
 
 

@@ -156,8 +156,17 @@ class Mach(Model):
         return merge(self(bags), self.table_RL, self.config.aggregation, softmax=self.config.loss == "softmax")
 
     def activations_per_row(self) -> int:
-        """Logits, targets and gradients dominate."""
-        return 4 * self.repetitions * self.buckets
+        """Logits, targets and three more arrays of their size on the way to the loss; the encoders' layers."""
+        layers = sum(module.activations_per_row() for module in self.modules() if isinstance(module, BagEncoder))
+        return 5 * self.repetitions * self.buckets + layers
+
+    def scoring_floats(self, queries: int, label_count: int) -> int:
+        """Logits and their copy in one piece; the sum so far and the repetition to add."""
+        return 2 * queries * (self.repetitions * self.buckets + label_count)
+
+    def table_bytes(self, dataset: Dataset) -> int:
+        """The table as it is kept and as it is read."""
+        return self.repetitions * self.label_count * (np.int32().nbytes + np.int64().nbytes)
 
 
 def merge(logits_QRB: Tensor, table_RL: Tensor, aggregation: Aggregation, *, softmax: bool) -> Tensor:
@@ -178,14 +187,14 @@ def merge(logits_QRB: Tensor, table_RL: Tensor, aggregation: Aggregation, *, sof
     """
     repetitions, buckets = logits_QRB.shape[1:]
     if aggregation == "sum_logits":
-        return reduce(torch.add, _gather(logits_QRB, table_RL))
+        return reduce(Tensor.add_, _gather(logits_QRB, table_RL))
     probabilities_QRB = logits_QRB.softmax(dim=2) if softmax else logits_QRB.sigmoid()
     gathered = _gather(probabilities_QRB, table_RL)
     if aggregation == "min":
         return reduce(torch.minimum, gathered)
     if aggregation == "median":
         return torch.stack(list(gathered)).quantile(0.5, dim=0)
-    mean_QL = reduce(torch.add, gathered) / repetitions
+    mean_QL = reduce(Tensor.add_, gathered) / repetitions
     return mean_QL if aggregation == "mean_prob" else (mean_QL - 1 / buckets) * (buckets / (buckets - 1))
 
 

@@ -126,7 +126,7 @@ class Unidec(Model):
         encoded_LD = torch.cat(
             [self.encode(self._label_hidden(rows[start : start + LABELS_AT_ONCE])) for start in starts]
         )
-        return torch.cat([encoded_LD, F.normalize(self.classifier.weight, dim=1)], dim=1) / 2**0.5
+        return torch.cat([encoded_LD, F.normalize(self.classifier.weight, dim=1)], dim=1).div_(2**0.5)
 
     def score(self, bags: Bags) -> Tensor:
         """Inner products in the concatenated space."""
@@ -145,8 +145,20 @@ class Unidec(Model):
         return hidden_PD
 
     def activations_per_row(self) -> int:
-        """Scores of both heads against the pool, with targets and gradients."""
-        return 6 * self.config.pool_size
+        """Scores of both heads against the pool, targets, two arrays for each of three softmaxes; the encoder."""
+        return 9 * self.config.pool_size + self._activations_per_text()
+
+    def activations_per_batch(self) -> int:
+        """The pool's labels pass the encoder too."""
+        return self.config.pool_size * self._activations_per_text()
+
+    def _activations_per_text(self) -> int:
+        return self.encoder.activations_per_row() + 8 * self.config.dimensions
+
+    def scoring_floats(self, queries: int, label_count: int) -> int:
+        """Label vectors while they are joined; later beside the scores."""
+        vectors = 2 * label_count * self.config.dimensions
+        return vectors + max(vectors, 2 * queries * label_count, LABELS_AT_ONCE * self.encoder.activations_per_row())
 
 
 def _label_bags(dataset: Dataset) -> csr_array:

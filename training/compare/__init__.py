@@ -1,0 +1,1 @@
+"""`xmc-train compare`: recipes, trained artifacts and other libraries on one split, in one report."""
