@@ -17,7 +17,7 @@ from model_export.exporters import EXPORTERS
 from model_export.exporters.base import SCORE_TOLERANCE, Exporter, alike
 from service.bags import Features, Query
 from service.bundle import Manifest, open_bundle
-from service.bundle.manifest import FeatureQuery, GoldenAnswer, Parity, ScoredLabel, UnidecSection
+from service.bundle.manifest import FeatureQuery, GoldenAnswer, Parity, ScoredLabel, SearchSection
 from service.engine import Engine
 from service.topk import select
 from training.artifact import Artifact
@@ -161,4 +161,4 @@ def _check_same_model(engine: Engine, artifact: Artifact) -> None:
 
 def _is_exact(manifest: Manifest) -> bool:
     method = manifest.method
-    return not isinstance(method, UnidecSection) or method.index.type == "flat"
+    return not isinstance(method, SearchSection) or method.index.type == "flat"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.bags import Bag, Query
 from service.batching import Batcher
-from service.bundle.manifest import UnidecSection
+from service.bundle.manifest import SearchSection
 from service.engine import Engine
 from service.errors import RequestError
 from service.metrics import Metrics
@@ -133,7 +133,7 @@ class Model:
     def detail(self) -> ModelDetail:
         """What `GET /v1/models/{name}` says about the model."""
         manifest = self.engine.manifest
-        index = manifest.method.index if isinstance(manifest.method, UnidecSection) else None
+        index = manifest.method.index if isinstance(manifest.method, SearchSection) else None
         return ModelDetail(
             **self.summary().model_dump(),
             providers=self.engine.providers,

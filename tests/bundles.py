@@ -33,6 +33,7 @@ from service.bundle.manifest import (
     IndexType,
     MachSection,
     Manifest,
+    OvaSection,
     Parity,
     Precision,
     Recovery,
@@ -42,10 +43,10 @@ from service.bundle.manifest import (
 )
 from service.engine import Engine
 
-Method = Literal["mach", "declare", "unidec"]
+Method = Literal["mach", "declare", "unidec", "ova"]
 InputKind = Literal["text", "features"]
 
-METHODS: tuple[Method, ...] = ("mach", "declare", "unidec")
+METHODS: tuple[Method, ...] = ("mach", "declare", "unidec", "ova")
 INPUT_KINDS: tuple[InputKind, ...] = ("text", "features")
 
 WORDS = (
@@ -89,7 +90,7 @@ class TinyModel:
     Attributes:
         embeddings: (vocabulary or features, 8).
         head: (8, width of the output).
-        tables: what the method adds, by file name; UniDEC's label vectors and DECLARE's rows under "vectors".
+        tables: what the method adds, by file name; label vectors and DECLARE's rows under "vectors".
     """
 
     spec: Spec
@@ -148,9 +149,9 @@ _PARITY = Parity(queries=3, k=GOLDEN_K, max_score_difference=0.0, equal_top_k=1.
 def _model(spec: Spec) -> TinyModel:
     rng = np.random.default_rng(spec.seed)
     vocabulary = len(WORDS) + 1 if spec.input == "text" else DIMENSION
-    width = {"mach": spec.repetitions * spec.buckets, "declare": spec.rank, "unidec": 2 * spec.half_dimension}[
-        spec.method
-    ]
+    half = spec.half_dimension
+    widths = {"mach": spec.repetitions * spec.buckets, "declare": spec.rank, "unidec": 2 * half, "ova": 2 * half}
+    width = widths[spec.method]
     embeddings = rng.standard_normal((vocabulary, 8)).astype(np.float32)
     head = rng.standard_normal((8, width)).astype(np.float32)
     return TinyModel(spec, embeddings, head, _TABLES[spec.method](spec, rng))
@@ -189,15 +190,19 @@ def _unidec_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[An
     return {"vectors": halves.reshape(spec.label_count, -1).astype(np.float32)}
 
 
-_TABLES = {"mach": _mach_tables, "declare": _declare_tables, "unidec": _unidec_tables}
+def _ova_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    return {"vectors": rng.standard_normal((spec.label_count, 2 * spec.half_dimension)).astype(np.float32)}
+
+
+_TABLES = {"mach": _mach_tables, "declare": _declare_tables, "unidec": _unidec_tables, "ova": _ova_tables}
 
 
 def _write_tables(path: Path, model: TinyModel) -> None:
     for name, table in model.tables.items():
         if name.endswith(".npy"):
             np.save(path / name, table)
-    if model.spec.method == "unidec":
-        faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.UNIDEC_INDEX))
+    if model.spec.method in ("unidec", "ova"):
+        faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.LABEL_INDEX))
     if model.spec.method == "declare" and model.spec.recovery == "rows":
         faiss.write_index(_index("flat", model.tables["vectors"]), str(path / layout.DECLARE_ROWS))
 
@@ -253,7 +258,7 @@ def _draft(path: Path, spec: Spec) -> Manifest:
     )
 
 
-def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection:
+def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSection:
     if spec.method == "mach":
         return MachSection(
             repetitions=spec.repetitions,
@@ -264,7 +269,9 @@ def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection:
         )
     if spec.method == "declare":
         return DeclareSection(rank=spec.rank, neighbours=spec.neighbours, recovery=spec.recovery)
-    return UnidecSection(dimension=2 * spec.half_dimension, index=IndexSection(type=spec.index, recall=1.0))
+    index = IndexSection(type=spec.index, recall=1.0)
+    searched = UnidecSection if spec.method == "unidec" else OvaSection
+    return searched(dimension=2 * spec.half_dimension, index=index)
 
 
 def _golden(path: Path, draft: Manifest) -> tuple[GoldenAnswer, ...]:
@@ -310,6 +317,9 @@ def _graph(model: TinyModel) -> onnx.ModelProto:
         nodes.append(helper.make_node("Reshape", ["scores", "shape"], [output]))
     elif spec.method == "declare":
         output, shape = "embedding", [spec.rank]
+        nodes.append(helper.make_node("Identity", ["scores"], [output]))
+    elif spec.method == "ova":
+        output, shape = "query", [2 * spec.half_dimension]
         nodes.append(helper.make_node("Identity", ["scores"], [output]))
     else:
         output, shape = "query", [2 * spec.half_dimension]

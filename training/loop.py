@@ -13,14 +13,16 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.optim import AdamW
+from torch.optim import Adagrad, AdamW, Optimizer
+from torch.sparse import check_sparse_tensor_invariants
 from tqdm import tqdm
 
 from training.artifact import new_model, write_artifact
@@ -120,20 +122,17 @@ def _train(
     model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Callable[[str], None]
 ) -> None:
     config = run.training
-    groups = model.parameter_groups(config.learning_rate, config.table_rate)
-    optimiser = AdamW(
-        [group | {"peak_lr": group["lr"]} for group in groups], weight_decay=config.weight_decay, fused=True
-    )
+    optimisers = new_optimisers(model, config)
     progress = Progress()
     if work.checkpoint.exists():
-        progress, renewed = load_checkpoint(work.checkpoint, model, optimiser)
+        progress, renewed = load_checkpoint(work.checkpoint, model, optimisers)
         model.take_renewed(renewed)
         log(f"resuming after epoch {progress.epoch} of {config.epochs}")
     _keep_lines(work.history, progress.epoch)
     epochs = settled(config.epochs)
     for epoch in range(progress.epoch + 1, epochs + 1):
         started = time.perf_counter()
-        loss = _epoch(model, optimiser, dataset, config, epoch, device)
+        loss = _epoch(model, optimisers, dataset, config, epoch, device)
         trained = time.perf_counter()
         measures = evaluate(
             model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
@@ -151,15 +150,37 @@ def _train(
         }
         with work.history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | measures) + "\n")
-        save_checkpoint(work.checkpoint, model, optimiser, progress, model.renewed())
+        save_checkpoint(work.checkpoint, model, optimisers, progress, model.renewed())
         log(
             f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
             f"{trained - started:6.1f} s"
         )
 
 
+def new_optimisers(model: Model, config: TrainingConfig) -> list[Optimizer]:
+    """AdamW and, where the method has weights for it, Adagrad; every group knows its peak rate as ``peak_lr``.
+
+    Adagrad (Duchi, Hazan and Singer, JMLR 2011) gives each weight a rate of its own that falls with the gradients it
+    has seen: the weights of a rare label learn as fast as those of a frequent one.
+    """
+    groups = model.parameter_groups(config.learning_rate, config.table_rate)
+    optimisers: list[Optimizer] = [AdamW(_with_peaks(groups), weight_decay=config.weight_decay, fused=True)]
+    if classifiers := model.classifiers():
+        optimisers.append(Adagrad(_with_peaks([{"params": classifiers, "lr": config.classifier_rate}])))
+    return optimisers
+
+
+def _with_peaks(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [group | {"peak_lr": group["lr"]} for group in groups]
+
+
 def _epoch(
-    model: Model, optimiser: AdamW, dataset: Dataset, config: TrainingConfig, epoch: int, device: torch.device
+    model: Model,
+    optimisers: Sequence[Optimizer],
+    dataset: Dataset,
+    config: TrainingConfig,
+    epoch: int,
+    device: torch.device,
 ) -> float:
     """One pass over the training rows: the mean loss per batch."""
     # All randomness of an epoch comes from (seed, epoch): a resumed run repeats it.
@@ -174,12 +195,16 @@ def _epoch(
     total = 0.0
     bar = tqdm(batches, total=steps, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
     for step, batch in enumerate(bar, start=(epoch - 1) * steps):
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak_lr"] * multiplier(step)
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak_lr"] * multiplier(step)
         loss = model.loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        # torch asks to be told whether to check the sparse gradients that it makes itself.
+        with check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser in optimisers:
+            optimiser.step()
         total += loss.item()
     mean = total / steps
     if not math.isfinite(mean):

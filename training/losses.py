@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def binary_cross_entropy(logits_QB: Tensor, targets_QB: Tensor) -> Tensor:
-    """Sigmoid cross-entropy, summed over columns and averaged over rows; targets in [0, 1]."""
-    return F.binary_cross_entropy_with_logits(logits_QB, targets_QB, reduction="sum") / logits_QB.shape[0]
+def binary_cross_entropy(logits_QB: Tensor, targets_QB: Tensor, weights_B: Tensor | None = None) -> Tensor:
+    """Sigmoid cross-entropy, summed over columns, each times its weight, and averaged over rows; targets in [0, 1]."""
+    return (
+        F.binary_cross_entropy_with_logits(logits_QB, targets_QB, weight=weights_B, reduction="sum")
+        / logits_QB.shape[0]
+    )
 
 
 def softmax_cross_entropy(logits_QRB: Tensor, classes_QR: Tensor) -> Tensor:

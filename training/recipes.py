@@ -17,10 +17,11 @@ from training.methods import METHODS
 from training.methods.base import Shape
 from training.methods.declare import DeclareConfig
 from training.methods.mach import MachConfig
+from training.methods.ova import OvaConfig
 from training.methods.unidec import UnidecConfig
 from training.vocabulary import VocabularyConfig
 
-AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig, Field(discriminator="name")]
+AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig | OvaConfig, Field(discriminator="name")]
 
 
 class TrainingConfig(BaseModel):
@@ -36,6 +37,9 @@ class TrainingConfig(BaseModel):
         gt=0,
         allow_inf_nan=False,
         description="the same for embedding tables, as a multiple: most of their rows see few steps",
+    )
+    classifier_rate: float = Field(
+        default=0.05, gt=0, allow_inf_nan=False, description="peak rate of Adagrad, which moves the labels' classifiers"
     )
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="decay after the warm-up")
@@ -112,6 +116,27 @@ def unidec() -> RunConfig:
     return RunConfig(method=UnidecConfig(), encoder=BagConfig(dropout=0.1), training=training)
 
 
+def ova() -> RunConfig:
+    """One-vs-all classifiers: over all labels where they are few, else by ASTRA's negatives."""
+    training = TrainingConfig(learning_rate=1e-3, table_rate=10.0)
+    return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.3), training=training)
+
+
+def ova_full() -> RunConfig:
+    """One-vs-all over all labels, without sampling or compression: the reference of DECLARE and ASTRA."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="all")})
+
+
+def ova_pruned() -> RunConfig:
+    """One-vs-all pruned to the number of weights that DECLARE's output layer has."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="all", weights_kept="declare")})
+
+
+def astra() -> RunConfig:
+    """One-vs-all by mined hard negatives and uniform ones (a patent application exists: US 2025/0371338 A1)."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="astra", hard_negatives=10)})
+
+
 def mach_gandalf() -> RunConfig:
     """MACH on label texts as well as on the training points."""
     return mach().model_copy(update={"augmentation": GandalfConfig()})
@@ -133,6 +158,10 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "declare": declare,
     "declare-paper": declare_paper,
     "unidec": unidec,
+    "ova": ova,
+    "ova-full": ova_full,
+    "ova-pruned": ova_pruned,
+    "astra": astra,
     "mach-gandalf": mach_gandalf,
     "declare-gandalf": declare_gandalf,
     "unidec-gandalf": unidec_gandalf,

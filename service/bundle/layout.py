@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.bundle.manifest import DeclareSection, MachSection, Manifest, UnidecSection
+from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, UnidecSection
 
 MANIFEST = "manifest.json"
 
@@ -29,7 +29,7 @@ DECLARE_VOTES_DATA = "votes.data.npy"
 DECLARE_FACTORS = "factors.npy"
 DECLARE_ROWS = "rows.faiss"
 
-UNIDEC_INDEX = "labels.faiss"
+LABEL_INDEX = "labels.faiss"
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def expected_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
             table |= _mach_files(mach, manifest.label_count)
         case DeclareSection() as declare:
             table |= _declare_files(declare, manifest.label_count)
-        case UnidecSection():
-            table |= {UNIDEC_INDEX: None}
+        case UnidecSection() | OvaSection():
+            table |= {LABEL_INDEX: None}
     return table
 
 

@@ -85,8 +85,19 @@ class UnidecSection(_Strict):
     index: IndexSection
 
 
+class OvaSection(_Strict):
+    """One-vs-all: label classifiers, biases as last dimension, searched by inner product with queries that end in 1."""
+
+    name: Literal["ova"] = "ova"
+    dimension: Count
+    index: IndexSection
+
+
+# The methods whose labels are found by a vector index.
+SearchSection = UnidecSection | OvaSection
+
 Input = Annotated[TextInput | FeaturesInput, Field(discriminator="kind")]
-MethodSection = Annotated[MachSection | DeclareSection | UnidecSection, Field(discriminator="name")]
+MethodSection = Annotated[MachSection | DeclareSection | UnidecSection | OvaSection, Field(discriminator="name")]
 
 
 class FileEntry(_Strict):

@@ -33,6 +33,7 @@ from tests.reference import assert_best
 from training.artifact import read_artifact
 from training.data.batches import Bags
 from training.methods.declare import Declare
+from training.methods.ova import Ova
 from training.methods.unidec import Unidec
 
 # Largest difference of an output, as a share of the largest output.
@@ -67,7 +68,7 @@ def as_csr(bags: list[Bag], width: int) -> csr_array:
 def trained_output(exporter: Exporter[Any], bags: Bags) -> NDArray[np.float32]:
     """What the graph should give, by the path that training takes: an embedding bag without padding."""
     model = exporter.model
-    if isinstance(model, Unidec):
+    if isinstance(model, Unidec | Ova):
         return model.query_vectors(model.encoder(bags)).numpy()
     output = model(bags)
     return (output * model.scales_C if isinstance(model, Declare) else output).numpy()

@@ -175,7 +175,7 @@ def test_label_vectors_are_found_by_themselves(workshop: Workshop) -> None:
     """The index holds the model's label vectors by row: each one's best match is itself, with a score of 1."""
     exporter = UnidecExporter(read_artifact(workshop.artifact("unidec")))
     vectors_LD = exporter.model.label_vectors().detach().numpy()[:50]
-    index = faiss.read_index(str(workshop.bundle("unidec") / layout.UNIDEC_INDEX))
+    index = faiss.read_index(str(workshop.bundle("unidec") / layout.LABEL_INDEX))
     scores, rows = index.search(vectors_LD, 1)
     assert rows[:, 0].tolist() == list(range(50))
     np.testing.assert_allclose(scores, 1, atol=1e-5)

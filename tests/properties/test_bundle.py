@@ -21,6 +21,7 @@ from service.bundle.manifest import (
     HashSection,
     IndexSection,
     MachSection,
+    OvaSection,
     Parity,
     TextInput,
     UnidecSection,
@@ -36,6 +37,7 @@ METHODS = st.one_of(
     st.builds(MachSection, repetitions=COUNTS, buckets=st.integers(2, 10**6), hash=HASHES),
     st.builds(DeclareSection, rank=COUNTS, neighbours=COUNTS),
     st.builds(UnidecSection, dimension=COUNTS, index=st.builds(IndexSection, recall=SHARES)),
+    st.builds(OvaSection, dimension=COUNTS, index=st.builds(IndexSection, recall=SHARES)),
 )
 FILES = st.dictionaries(
     TEXTS,

@@ -21,7 +21,7 @@ from training.loop import fit
 from training.methods.base import Shape
 from training.recipes import RunConfig
 
-METHODS = ("mach", "declare", "unidec")
+METHODS = ("mach", "declare", "unidec", "ova")
 
 
 def train(folder: Path, out: Path, method: str) -> tuple[Dataset, RunConfig]:

@@ -22,7 +22,7 @@ from training.methods.base import Shape
 from training.methods.mach import Mach
 from training.recipes import RunConfig, TrainingConfig
 
-METHODS = ("mach", "declare", "unidec")
+METHODS = ("mach", "declare", "unidec", "ova")
 
 
 def history(out: Path) -> list[dict[str, Any]]:

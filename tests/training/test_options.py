@@ -38,6 +38,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "encoder_weight": 0.9,
         "symmetric": False,
     },
+    "ova": {
+        "negatives": "all",
+        "uniform_negatives": 5,
+        "hard_negatives": 2,
+        "hard_from": 1,
+        "refresh_every": 1,
+        "weights_kept": 20,
+    },
     "encoder": {"widths": [6], "dropout": 0.5},
     "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2},
     "training": {
@@ -45,6 +53,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "batch_size": 7,
         "learning_rate": 0.02,
         "table_rate": 3.0,
+        "classifier_rate": 0.2,
         "weight_decay": 0.5,
         "schedule": "constant",
         "warmup": 0.5,
@@ -91,7 +100,10 @@ def outcome(folder: Path, out: Path, run: RunConfig) -> str:
     return digest.hexdigest()
 
 
-def recipe_of(section: str) -> str:
+def recipe_of(section: str, option: str) -> str:
+    """A method that the option concerns."""
+    if option == "classifier_rate":
+        return "ova"
     return section if section in METHODS else "mach"
 
 
@@ -114,7 +126,7 @@ def test_without_a_change_the_outcome_is_the_same(
 def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str) -> None:
     """`training.selection` changes nothing where all measures agree: see test_loop."""
     folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
-    name = recipe_of(section)
+    name = recipe_of(section, option)
     expected = usual[name] if folder is texts else outcome(folder, tmp_path / "auto", with_bce(tiny(name)))
     assert outcome(folder, tmp_path / "out", changed(tiny(name), section, option)) != expected
 

@@ -64,7 +64,7 @@ def assert_same_artifact(left: Path, right: Path) -> None:
             assert (left / file).read_bytes() == (right / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("method", ["mach", "declare", "unidec"])
+@pytest.mark.parametrize("method", ["mach", "declare", "unidec", "ova"])
 @pytest.mark.parametrize("epoch", [1, EPOCHS])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(texts: Path, tmp_path: Path, method: str, epoch: int) -> None:
     """Dropout on, and drawn pools: all randomness of an epoch must come back."""

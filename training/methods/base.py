@@ -145,10 +145,19 @@ class Model(nn.Module, ABC):
         """Floats that `score` holds for one query: a score for each label, unless the method needs more."""
         return label_count
 
+    def classifiers(self) -> list[nn.Parameter]:
+        """Weights that Adagrad moves: those of single labels, which few training rows have. By default none."""
+        return []
+
     def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
-        """Groups for the optimiser: embedding tables at ``table_rate`` times the rate of all other weights."""
-        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-        known = {id(weight) for weight in tables}
+        """Groups for AdamW: embedding tables at ``table_rate`` times the rate of all other weights."""
+        own = {id(weight) for weight in self.classifiers()}
+        tables = [
+            module.weight
+            for module in self.modules()
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and id(module.weight) not in own
+        ]
+        known = own | {id(weight) for weight in tables}
         others = [weight for weight in self.parameters() if id(weight) not in known]
         return [{"params": others, "lr": learning_rate}, {"params": tables, "lr": learning_rate * table_rate}]
 
