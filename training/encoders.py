@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from scipy.sparse import csr_array
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.data.batches import Bags
 from training.vocabulary import inverse_document_frequency
@@ -28,6 +29,11 @@ class BagConfig(BaseModel):
         default=None, min_length=1, description="units of each layer; None: derived by the method"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of hidden units dropped in training")
+    table_updates: Literal["dense", "rows"] = Field(
+        default="dense",
+        description="dense: AdamW moves the whole embedding table; rows: Adagrad moves the rows of a batch's tokens",
+    )
+    scale: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="deviation of the first embeddings")
 
 
 class BagEncoder(nn.Module):
@@ -50,8 +56,9 @@ class BagEncoder(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(left, right) for left, right in zip(config.widths, others, strict=False))
         self.dropout = nn.Dropout(config.dropout)
         self.register_buffer("idf", torch.ones(input_width))
+        self.by_rows = config.table_updates == "rows"
         self.output_width = config.widths[-1]
-        nn.init.normal_(self.bag.weight, std=0.1)
+        nn.init.normal_(self.bag.weight, std=config.scale)
 
     def set_idf(self, train: csr_array) -> None:
         """Compute IDF weights from the training rows' bags (N, V); features are left as they are."""
@@ -75,7 +82,18 @@ class BagEncoder(nn.Module):
         rows = bags.rows()
         squares_Q = torch.zeros(len(bags), device=weights.device).index_add_(0, rows, weights.square())
         weights = weights / squares_Q.clamp(min=TINY).sqrt()[rows]
-        return self.layers_above(self.bag(bags.ids, bags.offsets, per_sample_weights=weights))
+        return self.layers_above(self._pooled(bags, weights))
+
+    def _pooled(self, bags: Bags, weights: Tensor) -> Tensor:
+        """Weighted sums of embeddings; where updates are by rows, with gradients for the batch's rows only."""
+        if not (self.by_rows and torch.is_grad_enabled()):
+            pooled_QD: Tensor = self.bag(bags.ids, bags.offsets, per_sample_weights=weights)
+            return pooled_QD
+        distinct, places = torch.unique(bags.ids, return_inverse=True)
+        rows = F.embedding(distinct, self.bag.weight, sparse=True)
+        return F.embedding_bag(
+            places, rows, bags.offsets, per_sample_weights=weights, mode="sum", include_last_offset=True
+        )
 
     def padded(self, ids_QT: Tensor, values_QT: Tensor) -> Tensor:
         """The same function of padded bags (value 0 pads), in operations that ONNX has: what serving runs."""

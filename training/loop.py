@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.optim import Adagrad, AdamW, Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.sparse import check_sparse_tensor_invariants
 from tqdm import tqdm
 
@@ -31,6 +31,7 @@ from training.data.batches import cut_into_batches
 from training.data.dataset import Dataset
 from training.evaluation import evaluate
 from training.methods.base import Model, Shape, Tables, settled
+from training.optimisers import RowAdagrad
 from training.recipes import RunConfig, TrainingConfig
 
 VALIDATION_KS = (1, 3, 5)
@@ -158,15 +159,11 @@ def _train(
 
 
 def new_optimisers(model: Model, config: TrainingConfig) -> list[Optimizer]:
-    """AdamW and, where the method has weights for it, Adagrad; every group knows its peak rate as ``peak_lr``.
-
-    Adagrad (Duchi, Hazan and Singer, JMLR 2011) gives each weight a rate of its own that falls with the gradients it
-    has seen: the weights of a rare label learn as fast as those of a frequent one.
-    """
+    """AdamW and, where the model has matrices for it, Adagrad by rows; a group's ``peak_lr`` is its highest rate."""
     groups = model.parameter_groups(config.learning_rate, config.table_rate)
     optimisers: list[Optimizer] = [AdamW(_with_peaks(groups), weight_decay=config.weight_decay, fused=True)]
-    if classifiers := model.classifiers():
-        optimisers.append(Adagrad(_with_peaks([{"params": classifiers, "lr": config.classifier_rate}])))
+    if by_rows := model.row_groups(config.learning_rate, config.table_rate, config.classifier_rate):
+        optimisers.append(RowAdagrad(_with_peaks(by_rows)))
     return optimisers
 
 

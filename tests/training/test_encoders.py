@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.sparse import check_sparse_tensor_invariants
 
 from tests.training.synthetic import bags, matrix
 from training.encoders import BagConfig, BagEncoder
@@ -141,3 +142,26 @@ def test_output_width_is_that_of_the_last_layer() -> None:
     for widths in ((7,), (7, 3)):
         model = encoder(widths)
         assert model.output_width == widths[-1] == model(bags([{}], WIDTH)).shape[1]
+
+
+def test_updates_by_rows_have_the_gradients_of_the_whole_table() -> None:
+    batch = bags([{0: 1.0, 3: 2.0}, {}, {3: 1.0}], 6)
+    gradients = []
+    for updates in ("dense", "rows"):
+        torch.manual_seed(0)
+        encoder = BagEncoder(BagConfig(widths=(4,), table_updates=updates), 6, text=True)
+        with check_sparse_tensor_invariants(enable=False):
+            encoder(batch).square().sum().backward()  # type: ignore[no-untyped-call]
+        gradient = encoder.bag.weight.grad
+        assert gradient is not None
+        assert gradient.is_sparse == (updates == "rows")
+        gradients.append(gradient)
+    dense, by_rows = gradients
+    torch.testing.assert_close(by_rows.to_dense(), dense)
+    assert by_rows.coalesce().indices().tolist() == [[0, 3]]
+
+
+def test_option_scale() -> None:
+    for scale in (0.1, 2.0):
+        encoder = BagEncoder(BagConfig(widths=(300,), scale=scale), 100, text=True)
+        assert encoder.bag.weight.std().item() == pytest.approx(scale, rel=0.05)

@@ -46,7 +46,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "refresh_every": 1,
         "weights_kept": 20,
     },
-    "encoder": {"widths": [6], "dropout": 0.5},
+    "encoder": {"widths": [6], "dropout": 0.5, "table_updates": "rows", "scale": 0.5},
     "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2},
     "training": {
         "epochs": 3,

@@ -146,20 +146,24 @@ class Model(nn.Module, ABC):
         return label_count
 
     def classifiers(self) -> list[nn.Parameter]:
-        """Weights that Adagrad moves: those of single labels, which few training rows have. By default none."""
+        """Matrices with a row for each label, which Adagrad moves by rows; by default none."""
         return []
+
+    def row_groups(self, learning_rate: float, table_rate: float, classifier_rate: float) -> list[dict[str, Any]]:
+        """Groups for Adagrad: embedding tables that are updated by rows, and classifiers."""
+        tables = [module.bag.weight for module in self.modules() if isinstance(module, BagEncoder) and module.by_rows]
+        groups = [(tables, learning_rate * table_rate), (self.classifiers(), classifier_rate)]
+        return [{"params": matrices, "lr": rate} for matrices, rate in groups if matrices]
 
     def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
         """Groups for AdamW: embedding tables at ``table_rate`` times the rate of all other weights."""
-        own = {id(weight) for weight in self.classifiers()}
-        tables = [
-            module.weight
-            for module in self.modules()
-            if isinstance(module, nn.Embedding | nn.EmbeddingBag) and id(module.weight) not in own
-        ]
-        known = own | {id(weight) for weight in tables}
+        by_rows = {id(weight) for group in self.row_groups(1, 1, 1) for weight in group["params"]}
+        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+        tables = [weight for weight in tables if id(weight) not in by_rows]
+        known = by_rows | {id(weight) for weight in tables}
         others = [weight for weight in self.parameters() if id(weight) not in known]
-        return [{"params": others, "lr": learning_rate}, {"params": tables, "lr": learning_rate * table_rate}]
+        groups = [(others, learning_rate), (tables, learning_rate * table_rate)]
+        return [{"params": weights, "lr": rate} for weights, rate in groups if weights]
 
     @abstractmethod
     def activations_per_row(self) -> int:
