@@ -29,7 +29,8 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int | None = Field(default=None, ge=1, description="None: so many that 200,000 rows are seen, from 3 to 40")
+    epochs: int | None = Field(default=None, ge=1, description="None: so many that rows_seen is reached, from 3 to 40")
+    rows_seen: int = Field(default=200_000, ge=1, description="training rows that derived epochs add up to")
     batch_size: int | None = Field(default=None, ge=1, description="None: 128 up to 10,000 training rows, else 256")
     learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False, description="peak rate of AdamW")
     table_rate: float = Field(
@@ -39,7 +40,7 @@ class TrainingConfig(BaseModel):
         description="the same for embedding tables, as a multiple: most of their rows see few steps",
     )
     classifier_rate: float = Field(
-        default=0.05, gt=0, allow_inf_nan=False, description="peak rate of Adagrad, which moves the labels' classifiers"
+        default=0.1, gt=0, allow_inf_nan=False, description="peak rate of Adagrad, which moves the labels' classifiers"
     )
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="decay after the warm-up")
@@ -57,7 +58,7 @@ class TrainingConfig(BaseModel):
     def resolved(self, shape: Shape) -> TrainingConfig:
         """Epochs and batch size from N."""
         updates = {
-            "epochs": self.epochs or min(40, max(3, round(200_000 / shape.train_rows))),
+            "epochs": self.epochs or min(40, max(3, round(self.rows_seen / shape.train_rows))),
             "batch_size": self.batch_size or (128 if shape.train_rows <= 10_000 else 256),
         }
         return self.model_copy(update=updates)
@@ -118,8 +119,8 @@ def unidec() -> RunConfig:
 
 def ova() -> RunConfig:
     """One-vs-all classifiers: over all labels where they are few, else by ASTRA's negatives."""
-    training = TrainingConfig(learning_rate=1e-3, table_rate=10.0)
-    return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.3), training=training)
+    training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, classifier_rate=0.1)
+    return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.6), training=training)
 
 
 def ova_full() -> RunConfig:

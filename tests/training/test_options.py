@@ -22,6 +22,7 @@ from training.data.batches import Bags
 from training.encoders import BagConfig
 from training.loop import fit
 from training.methods import METHODS
+from training.methods.base import Shape
 from training.recipes import RECIPES, RunConfig, TrainingConfig
 from training.vocabulary import VocabularyConfig
 
@@ -50,6 +51,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2},
     "training": {
         "epochs": 3,
+        "rows_seen": 5000,
         "batch_size": 7,
         "learning_rate": 0.02,
         "table_rate": 3.0,
@@ -69,6 +71,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "training": TrainingConfig,
 }
 TAGS = {"name", "kind"}
+# Selection changes nothing where all measures agree (see test_loop), and rows_seen nothing where epochs are given.
+ELSEWHERE = {("training", "selection"), ("training", "rows_seen")}
 CASES = [(section, option) for section, options in OPTIONS.items() for option in options]
 
 
@@ -100,6 +104,13 @@ def outcome(folder: Path, out: Path, run: RunConfig) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.parametrize(("rows_seen", "epochs"), [(1, 3), (9_000, 9), (9_600, 10), (10**6, 40)])
+def test_option_rows_seen(rows_seen: int, epochs: int) -> None:
+    shape = Shape(input_width=10, label_count=5, train_rows=1000, text=True, single_label=False)
+    assert TrainingConfig(rows_seen=rows_seen).resolved(shape).epochs == epochs
+    assert TrainingConfig(rows_seen=rows_seen, epochs=7).resolved(shape).epochs == 7
+
+
 def recipe_of(section: str, option: str) -> str:
     """A method that the option concerns."""
     if option == "classifier_rate":
@@ -122,9 +133,8 @@ def test_without_a_change_the_outcome_is_the_same(
     assert outcome(texts, tmp_path / "again", tiny(method)) == usual[method]
 
 
-@pytest.mark.parametrize(("section", "option"), [case for case in CASES if case != ("training", "selection")])
+@pytest.mark.parametrize(("section", "option"), [case for case in CASES if case not in ELSEWHERE])
 def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str) -> None:
-    """`training.selection` changes nothing where all measures agree: see test_loop."""
     folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
     name = recipe_of(section, option)
     expected = usual[name] if folder is texts else outcome(folder, tmp_path / "auto", with_bce(tiny(name)))

@@ -79,8 +79,8 @@ class Ova(Model):
 
     @classmethod
     def encoder_config(cls, config: OvaConfig, encoder: BagConfig, shape: Shape) -> BagConfig:
-        """One layer of 512 units."""
-        return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (512,)})
+        """One layer of 1,024 units."""
+        return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (1024,)})
 
     @classmethod
     def make_tables(cls, config: OvaConfig, dataset: Dataset, seed: int) -> Tables:
