@@ -29,7 +29,7 @@ from training.artifact import new_model, write_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from training.data.batches import cut_into_batches
 from training.data.dataset import Dataset
-from training.evaluation import evaluate
+from training.evaluation import calibrated, evaluate
 from training.methods.base import Model, Shape, Tables, settled
 from training.optimisers import RowAdagrad
 from training.recipes import RunConfig, TrainingConfig
@@ -116,7 +116,7 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
     work = _open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
-    return _finish(run, dataset, tables, work, out)
+    return _finish(model, run, dataset, tables, work, out)
 
 
 def _train(
@@ -265,12 +265,17 @@ def _keep_lines(history: Path, count: int) -> None:
     history.write_text("".join(lines[:count]), encoding="utf-8")
 
 
-def _finish(run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path) -> dict[str, float]:
+def _finish(
+    model: Model, run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path
+) -> dict[str, float]:
     lines = [json.loads(line) for line in work.history.read_text(encoding="utf-8").splitlines()]
     kept: dict[str, float] = max(lines, key=lambda line: line[run.training.selection])
     shutil.rmtree(work.artifact, ignore_errors=True)
     work.artifact.mkdir()
-    write_artifact(work.artifact, run, dataset, load_file(work.best), tables, kept, work.history)
+    weights = load_file(work.best)
+    model.load_state_dict(weights)
+    calibration = calibrated(model, dataset.validation, run.training.seed)
+    write_artifact(work.artifact, run, dataset, weights, tables, calibration, kept, work.history)
     work.artifact.rename(out)
     shutil.rmtree(work.path)
     return kept

@@ -16,7 +16,7 @@ from training.artifact import new_model, read_artifact
 from training.data.batches import Batch
 from training.data.dataset import Dataset, UnsuitableData
 from training.encoders import BagConfig
-from training.evaluation import evaluate
+from training.evaluation import calibrated, evaluate
 from training.loop import Diverged, RunError, fit, rate_curve, steps_per_epoch
 from training.methods.base import Shape
 from training.methods.mach import Mach
@@ -108,6 +108,15 @@ def test_the_best_epoch_is_kept_not_the_last(noisy: tuple[Dataset, RunConfig, Pa
     assert {name: lines[best - 1][name] for name in ("P@1", "nDCG@5", "R@3")} == {
         name: pytest.approx(measures[name]) for name in ("P@1", "nDCG@5", "R@3")
     }
+
+
+def test_the_calibration_is_that_of_the_kept_weights_and_the_validation_rows(
+    noisy: tuple[Dataset, RunConfig, Path],
+) -> None:
+    dataset, run, out = noisy
+    artifact = read_artifact(out)
+    assert artifact.calibration == calibrated(artifact.restore(), dataset.validation, run.training.seed)
+    assert artifact.calibration != calibrated(artifact.restore(), dataset.train, run.training.seed)
 
 
 def test_option_selection(noisy: tuple[Dataset, RunConfig, Path], tmp_path: Path) -> None:
