@@ -24,6 +24,7 @@ from service.bundle import content_version, encode_strings, file_entry, layout, 
 from service.bundle.manifest import (
     Activation,
     Aggregation,
+    CalibrationSection,
     DeclareSection,
     FeatureQuery,
     FeaturesInput,
@@ -31,11 +32,15 @@ from service.bundle.manifest import (
     HashSection,
     IndexSection,
     IndexType,
+    IsotonicMap,
     MachSection,
     Manifest,
     OvaSection,
     Parity,
+    PlattMap,
     Precision,
+    PropensitySection,
+    RankMap,
     Recovery,
     ScoredLabel,
     TextInput,
@@ -59,6 +64,15 @@ GOLDEN_TEXTS = ("a fast web server", "python library for image data", "unheard-o
 GOLDEN_FEATURES = (Features((0, 7), (1.0, 0.5)), Features((29,), (-2.0,)), Features((), ()))
 GOLDEN_K = 5
 
+# Both kinds of maps; scores of the tiny models lie between -20 and 20, votes and cosines around 0.
+CALIBRATION = CalibrationSection(
+    ranks=(
+        RankMap(first_rank=1, map=PlattMap(slope=0.5, intercept=-0.5)),
+        RankMap(first_rank=2, map=IsotonicMap(scores=(-4.0, 0.0, 1.0, 9.0), probabilities=(0.05, 0.2, 0.4, 0.9))),
+        RankMap(first_rank=5, map=PlattMap(slope=0.25, intercept=-2.0)),
+    )
+)
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -81,6 +95,9 @@ class Spec:
     recovery: Recovery = "factors"
     half_dimension: int = 4
     index: IndexType = "flat"
+    calibrated: bool = False
+    propensity_weight: float = 0.0
+    candidates: int = 12
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,9 @@ def write_bundle(path: Path, spec: Spec | None = None) -> TinyModel:
     onnx.save(_graph(model), str(path / layout.ENCODER))
     _write_labels(path, spec)
     _write_tables(path, model)
+    if spec.propensity_weight:
+        inverse_L = np.random.default_rng(spec.seed).uniform(1, 20, spec.label_count)
+        np.save(path / layout.INVERSE_PROPENSITIES, inverse_L.astype(np.float32))
     draft = _draft(path, spec)
     write_manifest(path, draft.model_copy(update={"parity": _PARITY, "golden": _golden(path, draft)}))
     return model
@@ -139,7 +159,7 @@ def resign(path: Path) -> None:
     """Make the manifest agree again with files that a test has changed: sizes, checksums, dtypes, shapes, version."""
     manifest = Manifest.model_validate_json((path / layout.MANIFEST).read_bytes())
     files = {name: file_entry(path / name) for name in manifest.files}
-    version = content_version(manifest.input, manifest.method, files)
+    version = content_version(manifest.input, manifest.method, files, manifest.calibration, manifest.propensity)
     write_manifest(path, manifest.model_copy(update={"files": files, "version": version}))
 
 
@@ -244,16 +264,22 @@ def _tokenizer() -> Tokenizer:
 def _draft(path: Path, spec: Spec) -> Manifest:
     method = _section(spec)
     queries = TextInput(max_tokens=MAX_TOKENS) if spec.input == "text" else FeaturesInput(dimension=DIMENSION)
+    calibration = CALIBRATION if spec.calibrated or spec.propensity_weight else None
+    propensity = None
+    if spec.propensity_weight:
+        propensity = PropensitySection(weight=spec.propensity_weight, candidates=spec.candidates)
     files = {file.name: file_entry(file) for file in path.iterdir()}
     return Manifest(
         name=spec.name,
-        version=content_version(queries, method, files),
+        version=content_version(queries, method, files, calibration, propensity),
         created_with={"onnx": onnx.__version__},
         input=queries,
         label_count=spec.label_count,
         has_label_texts=spec.has_label_texts,
         precision=spec.precision,
         method=method,
+        calibration=calibration,
+        propensity=propensity,
         files=files,
     )
 

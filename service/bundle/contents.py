@@ -23,7 +23,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def check_contents(manifest: Manifest, arrays: Arrays) -> None:
-    """Check the arrays of the bundle's method against each other.
+    """Check the arrays of the bundle's method and scores against each other.
 
     Args:
         manifest: its method section and label count bound the values.
@@ -32,6 +32,10 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
     Raises:
         BundleError: an array holds values that cannot be right.
     """
+    if manifest.propensity is not None:
+        inverse_L = arrays[layout.INVERSE_PROPENSITIES]
+        holds = bool((np.isfinite(inverse_L) & (inverse_L > 0)).all())
+        _require(holds, layout.INVERSE_PROPENSITIES, "finite numbers above 0", "others")
     match manifest.method:
         case MachSection(buckets=buckets):
             _check_buckets(arrays[layout.MACH_BUCKETS], buckets)

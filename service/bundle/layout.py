@@ -31,6 +31,8 @@ DECLARE_ROWS = "rows.faiss"
 
 LABEL_INDEX = "labels.faiss"
 
+INVERSE_PROPENSITIES = "inverse_propensities.npy"
+
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -76,6 +78,8 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
         table[TOKENIZER] = None
     if manifest.has_label_texts:
         table |= {LABEL_TEXTS: None, LABEL_TEXT_OFFSETS: offsets}
+    if manifest.propensity is not None:
+        table[INVERSE_PROPENSITIES] = ArraySpec(("float32",), (manifest.label_count,))
     return table
 
 

@@ -6,13 +6,19 @@ values are refused: a manifest that an older or newer program wrote is never hal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
+# Beyond it the order of any answer is that of the propensities alone.
+GREATEST_PROPENSITY_WEIGHT = 10.0
+
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -74,7 +80,7 @@ class IndexSection(_Strict):
     """A vector index and its recall at 10 against exact search, as measured at export."""
 
     type: IndexType
-    recall: Annotated[float, Field(ge=0.0, le=1.0)]
+    recall: Share
 
 
 class UnidecSection(_Strict):
@@ -100,6 +106,69 @@ Input = Annotated[TextInput | FeaturesInput, Field(discriminator="kind")]
 MethodSection = Annotated[MachSection | DeclareSection | UnidecSection | OvaSection, Field(discriminator="name")]
 
 
+class PlattMap(_Strict):
+    """Probability 1 / (1 + exp(-(slope * score + intercept)))."""
+
+    kind: Literal["platt"] = "platt"
+    slope: Annotated[float, Field(ge=0.0)]
+    intercept: float
+
+
+class IsotonicMap(_Strict):
+    """Straight lines through the knots (scores[i], probabilities[i]), level beyond the first and the last."""
+
+    kind: Literal["isotonic"] = "isotonic"
+    scores: Annotated[tuple[float, ...], Field(min_length=1, description="Strictly rising.")]
+    probabilities: Annotated[tuple[Share, ...], Field(min_length=1, description="Never falling.")]
+
+    @model_validator(mode="after")
+    def _knots_rise(self) -> Self:
+        if len(self.scores) != len(self.probabilities):
+            raise ValueError(
+                f"expected as many probabilities as scores, found {len(self.probabilities)} and {len(self.scores)}"
+            )
+        if not _strictly_rising(self.scores):
+            raise ValueError("scores: expected strictly rising numbers, found others")
+        if any(low > high for low, high in pairwise(self.probabilities)):
+            raise ValueError("probabilities: expected numbers that never fall, found others")
+        return self
+
+
+class RankMap(_Strict):
+    """The map of the answers from ``first_rank``, counted from 1, to the rank before the next map's."""
+
+    first_rank: Count
+    map: Annotated[PlattMap | IsotonicMap, Field(discriminator="kind")]
+
+
+class CalibrationSection(_Strict):
+    """Maps from raw scores to the probability that the label is relevant, as fitted to held-out rows in training.
+
+    Each rank has its map, the last map also serves all ranks beyond; a rank's probability is held down to that of the
+    rank before.
+    """
+
+    ranks: Annotated[tuple[RankMap, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ranks_rise_from_1(self) -> Self:
+        firsts = [rank.first_rank for rank in self.ranks]
+        if firsts[0] != 1 or not _strictly_rising(firsts):
+            raise ValueError(f"ranks: expected first ranks that rise from 1, found {firsts}")
+        return self
+
+
+class PropensitySection(_Strict):
+    """Re-ranking in favour of labels that annotators miss: by probability times inverse propensity to the ``weight``.
+
+    The score of a label stays the probability that it is relevant, so scores do not fall from one answer to the next.
+    The ``candidates`` labels with the best raw scores change places among themselves; labels beyond them follow.
+    """
+
+    weight: Annotated[float, Field(gt=0.0, le=GREATEST_PROPENSITY_WEIGHT)]
+    candidates: Count
+
+
 class FileEntry(_Strict):
     """One file; dtype (numpy's name, little-endian) and shape are given for arrays and null for the rest."""
 
@@ -115,7 +184,7 @@ class Parity(_Strict):
     queries: Count
     k: Count
     max_score_difference: Annotated[float, Field(ge=0.0)]
-    equal_top_k: Annotated[float, Field(ge=0.0, le=1.0)]
+    equal_top_k: Share
 
 
 class FeatureQuery(_Strict):
@@ -152,6 +221,8 @@ class Manifest(_Strict):
         has_label_texts: whether labels have texts beside their ids.
         precision: of the encoder's weights.
         method: the method's section.
+        calibration: makes probabilities of scores; null where the method's raw scores are served.
+        propensity: another order of the answers; null for the order of scores.
         files: every file but the manifest itself, by name.
         parity: measured at export; null only in a draft that has not been verified yet.
         golden: queries with known answers; empty only in a draft.
@@ -166,6 +237,8 @@ class Manifest(_Strict):
     has_label_texts: bool
     precision: Precision
     method: MethodSection
+    calibration: CalibrationSection | None = None
+    propensity: PropensitySection | None = None
     files: dict[str, FileEntry]
     parity: Parity | None = None
     golden: tuple[GoldenAnswer, ...] = ()
@@ -177,3 +250,13 @@ class Manifest(_Strict):
             if isinstance(answer.query, str) != wants_text:
                 raise ValueError(f"golden[{position}].query: expected {self.input.kind}, found the other kind")
         return self
+
+    @model_validator(mode="after")
+    def _propensities_need_probabilities(self) -> Self:
+        if self.propensity is not None and self.calibration is None:
+            raise ValueError("propensity: expected a calibration beside it, found raw scores")
+        return self
+
+
+def _strictly_rising(numbers: Sequence[float]) -> bool:
+    return all(low < high for low, high in pairwise(numbers))

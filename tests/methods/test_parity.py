@@ -123,7 +123,7 @@ def test_the_engine_answers_what_was_trained(workshop: Workshop, kind: str) -> N
     bags = engine.prepare([query_of(sample) for sample in artifact.samples])
     decided = [bag for bag, is_decided in zip(bags, reference.decided_Q, strict=True) if is_decided]
     for k in (1, 7):
-        assert_best(engine.run(decided, k).top, reference.scores_QL[reference.decided_Q], k)
+        assert_best(engine.run(decided, k, raw=True).top, reference.scores_QL[reference.decided_Q], k)
 
 
 @pytest.mark.parametrize("loss", ["bce", "softmax"])
@@ -138,7 +138,7 @@ def test_mach_merges_scores_in_every_way_as_training_does(
     section = exporter.write_tables(tmp_path, "auto")
     assert isinstance(section, MachSection)
     manifest = open_bundle(path).manifest
-    version = content_version(manifest.input, section, manifest.files)
+    version = content_version(manifest.input, section, manifest.files, manifest.calibration)
     changed = load_bundle(path, manifest.model_copy(update={"method": section, "version": version}))
     comparison = compare(Engine.open(changed, device="cpu"), exporter)
     assert comparison.equal_scores
