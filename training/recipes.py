@@ -39,7 +39,7 @@ class TrainingConfig(BaseModel):
         allow_inf_nan=False,
         description="the same for embedding tables, as a multiple: most of their rows see few steps",
     )
-    classifier_rate: float = Field(
+    adagrad_rate: float = Field(
         default=0.1, gt=0, allow_inf_nan=False, description="peak rate of Adagrad, which moves the labels' classifiers"
     )
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of AdamW")
@@ -119,7 +119,7 @@ def unidec() -> RunConfig:
 
 def ova() -> RunConfig:
     """One-vs-all classifiers: over all labels where they are few, else by ASTRA's negatives."""
-    training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, classifier_rate=0.1)
+    training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, adagrad_rate=0.1)
     return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.6), training=training)
 
 

@@ -55,7 +55,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "batch_size": 7,
         "learning_rate": 0.02,
         "table_rate": 3.0,
-        "classifier_rate": 0.2,
+        "adagrad_rate": 0.2,
         "weight_decay": 0.5,
         "schedule": "constant",
         "warmup": 0.5,
@@ -113,7 +113,7 @@ def test_option_rows_seen(rows_seen: int, epochs: int) -> None:
 
 def recipe_of(section: str, option: str) -> str:
     """A method that the option concerns."""
-    if option == "classifier_rate":
+    if option == "adagrad_rate":
         return "ova"
     return section if section in METHODS else "mach"
 

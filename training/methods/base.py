@@ -149,10 +149,10 @@ class Model(nn.Module, ABC):
         """Matrices with a row for each label, which Adagrad moves by rows; by default none."""
         return []
 
-    def row_groups(self, learning_rate: float, table_rate: float, classifier_rate: float) -> list[dict[str, Any]]:
+    def row_groups(self, learning_rate: float, table_rate: float, adagrad_rate: float) -> list[dict[str, Any]]:
         """Groups for Adagrad: embedding tables that are updated by rows, and classifiers."""
         tables = [module.bag.weight for module in self.modules() if isinstance(module, BagEncoder) and module.by_rows]
-        groups = [(tables, learning_rate * table_rate), (self.classifiers(), classifier_rate)]
+        groups = [(tables, learning_rate * table_rate), (self.classifiers(), adagrad_rate)]
         return [{"params": matrices, "lr": rate} for matrices, rate in groups if matrices]
 
     def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
