@@ -47,10 +47,12 @@ KINDS = {
     "mach-independent": Kind("mach-independent", "text", 4, (24,), {"repetitions": 3, "buckets": 500}),
     "declare": Kind("declare", "text", 4, (48,), {"rank": 24, "neighbours": 7}),
     "unidec": Kind("unidec", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
+    "depsl": Kind("depsl", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
     "ova": Kind("ova", "text", 4, (48,), {"negatives": "astra", "uniform_negatives": 600, "hard_negatives": 3}),
     "mach-features": Kind("mach", "features", 20, (24,), {"repetitions": 4, "buckets": 16}),
     "declare-features": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}),
     "ova-features": Kind("ova", "features", 20, (24,), {}),
+    "unidec-features": Kind("unidec", "features", 20, (24,), {"dimensions": 24, "encoder_weight": 0.0}),
 }
 
 

@@ -160,7 +160,7 @@ def _train(
 
 def new_optimisers(model: Model, config: TrainingConfig) -> list[Optimizer]:
     """AdamW and, where the model has matrices for it, Adagrad by rows; a group's ``peak_lr`` is its highest rate."""
-    groups = model.parameter_groups(config.learning_rate, config.table_rate)
+    groups = model.parameter_groups(config.learning_rate, config.table_rate, config.encoder_rate)
     optimisers: list[Optimizer] = [AdamW(_with_peaks(groups), weight_decay=config.weight_decay, fused=True)]
     if by_rows := model.row_groups(config.learning_rate, config.table_rate, config.adagrad_rate):
         optimisers.append(RowAdagrad(_with_peaks(by_rows)))

@@ -42,6 +42,9 @@ class TrainingConfig(BaseModel):
     adagrad_rate: float = Field(
         default=0.1, gt=0, allow_inf_nan=False, description="peak rate of Adagrad, which moves the labels' classifiers"
     )
+    encoder_rate: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="the same for the encoder's other weights, as a multiple"
+    )
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="decay after the warm-up")
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of all steps in which the rate rises from 0")
@@ -117,6 +120,36 @@ def unidec() -> RunConfig:
     return RunConfig(method=UnidecConfig(), encoder=BagConfig(dropout=0.1), training=training)
 
 
+def unidec_paper() -> RunConfig:
+    """UniDEC with its published hyperparameters, over a bag encoder."""
+    method = UnidecConfig(
+        dimensions=384,
+        classifier_loss="decoupled_softmax+bce",
+        hard_negatives=6,
+        pool_size=3000,
+        fill="positives",
+        clusters=True,
+        classifier_rate=5.0,
+    )
+    # Rates of 1e-4 for the encoder, 2e-4 for the projections, 1e-3 for the label vectors. The bag's table is no
+    # pretrained weight and keeps a rate to learn at.
+    training = TrainingConfig(
+        epochs=150,
+        batch_size=1024,
+        learning_rate=2e-4,
+        encoder_rate=0.5,
+        weight_decay=0.05,
+        warmup=0.02,
+    )
+    return RunConfig(method=method, training=training)
+
+
+def depsl() -> RunConfig:
+    """DEPSL: UniDEC's dual encoder alone, without a vector per label."""
+    run = unidec()
+    return run.model_copy(update={"method": run.method.model_copy(update={"encoder_weight": 1.0})})
+
+
 def ova() -> RunConfig:
     """One-vs-all classifiers: over all labels where they are few, else by ASTRA's negatives."""
     training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, adagrad_rate=0.1)
@@ -159,6 +192,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "declare": declare,
     "declare-paper": declare_paper,
     "unidec": unidec,
+    "unidec-paper": unidec_paper,
+    "depsl": depsl,
     "ova": ova,
     "ova-full": ova_full,
     "ova-pruned": ova_pruned,

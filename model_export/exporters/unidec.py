@@ -1,4 +1,4 @@
-"""UniDEC: query and labels in the concatenated space, two halves of unit length, scaled by the square root of 1/2."""
+"""UniDEC: vectors of both heads, concatenated and scaled by the square root of 1/2, or those of one head."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """UniDEC: the labels whose vectors have the largest inner products with the query's.
 
-Both halves of every vector (dual encoder and classifier) are normalised and scaled by sqrt(1/2) before the bundle is
-written and inside the graph, so a score is the mean of two cosines.
+A vector is that of the dual encoder or of the classifier, normalised, or both, each scaled by sqrt(1/2): all of that is
+done before the bundle is written and inside the graph. So a score is a cosine, or the mean of two.
 """
 
 from __future__ import annotations

@@ -155,15 +155,24 @@ class Model(nn.Module, ABC):
         groups = [(tables, learning_rate * table_rate), (self.classifiers(), adagrad_rate)]
         return [{"params": matrices, "lr": rate} for matrices, rate in groups if matrices]
 
-    def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
-        """Groups for AdamW: embedding tables at ``table_rate`` times the rate of all other weights."""
-        by_rows = {id(weight) for group in self.row_groups(1, 1, 1) for weight in group["params"]}
-        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-        tables = [weight for weight in tables if id(weight) not in by_rows]
-        known = by_rows | {id(weight) for weight in tables}
-        others = [weight for weight in self.parameters() if id(weight) not in known]
-        groups = [(others, learning_rate), (tables, learning_rate * table_rate)]
-        return [{"params": weights, "lr": rate} for weights, rate in groups if weights]
+    def parameter_groups(self, learning_rate: float, table_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
+        """Groups for AdamW.
+
+        Args:
+            learning_rate: peak rate of what stands above the encoders.
+            table_rate: that of embedding tables, as a multiple.
+            encoder_rate: that of the encoders' other weights, as a multiple.
+        """
+        known = {id(weight) for group in self.row_groups(1, 1, 1) for weight in group["params"]}
+        modules = list(self.modules())
+        tables = [module.weight for module in modules if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+        encoders = [weight for module in modules if isinstance(module, BagEncoder) for weight in module.parameters()]
+        groups = []
+        for weights, rate in ((tables, table_rate), (encoders, encoder_rate), (list(self.parameters()), 1.0)):
+            new = [weight for weight in weights if id(weight) not in known]
+            known |= {id(weight) for weight in new}
+            groups.append({"params": new, "lr": learning_rate * rate})
+        return [group for group in groups if group["params"]]
 
     @abstractmethod
     def activations_per_row(self) -> int:
