@@ -93,6 +93,9 @@ class Spec:
     row_count: int = 50
     neighbours: int = 7
     recovery: Recovery = "factors"
+    merged: bool = False
+    divided: bool = False
+    temperature: float | None = None
     half_dimension: int = 4
     index: IndexType = "flat"
     calibrated: bool = False
@@ -199,6 +202,10 @@ def _declare_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[A
         layout.DECLARE_VOTES_INDICES: votes_NL.indices.astype(np.int32),
         layout.DECLARE_VOTES_DATA: votes_NL.data,
     }
+    if spec.merged:
+        tables[layout.DECLARE_VOTES_COUNTS] = rng.integers(1, 4, spec.row_count).astype(np.int32)
+    if spec.divided:
+        tables[layout.DECLARE_LENGTHS] = rng.uniform(0.5, 2, spec.row_count).astype(np.float32)
     if spec.recovery == "factors":
         return tables | {layout.DECLARE_FACTORS: factors_LC}
     return tables | {"vectors": votes_NL @ factors_LC}
@@ -294,7 +301,14 @@ def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSe
             hash=HashSection(seed=spec.seed),
         )
     if spec.method == "declare":
-        return DeclareSection(rank=spec.rank, neighbours=spec.neighbours, recovery=spec.recovery)
+        return DeclareSection(
+            rank=spec.rank,
+            neighbours=spec.neighbours,
+            recovery=spec.recovery,
+            merged=spec.merged or None,
+            divided=spec.divided or None,
+            temperature=spec.temperature,
+        )
     index = IndexSection(type=spec.index, recall=1.0)
     searched = UnidecSection if spec.method == "unidec" else OvaSection
     return searched(dimension=2 * spec.half_dimension, index=index)

@@ -30,6 +30,7 @@ from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save
 from training.data.batches import cut_into_batches
 from training.data.dataset import Dataset
 from training.evaluation import calibrated, evaluate
+from training.methods import METHODS
 from training.methods.base import Model, Shape, Tables, settled
 from training.optimisers import RowAdagrad
 from training.recipes import RunConfig, TrainingConfig
@@ -273,6 +274,7 @@ def _finish(
     shutil.rmtree(work.artifact, ignore_errors=True)
     work.artifact.mkdir()
     weights = load_file(work.best)
+    tables = METHODS[run.method.name].kept_tables(tables, weights)
     model.load_state_dict(weights)
     calibration = calibrated(model, dataset.validation, run.training.seed)
     write_artifact(work.artifact, run, dataset, weights, tables, calibration, kept, work.history)

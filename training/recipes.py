@@ -105,8 +105,9 @@ def mach_independent() -> RunConfig:
 
 
 def declare() -> RunConfig:
-    """DECLARE on label rows of unit length, regressed by cosine: what its inner-product recovery rewards."""
-    return RunConfig(method=DeclareConfig(loss="cosine", rows="unit", neighbours=50), encoder=BagConfig(dropout=0.2))
+    """DECLARE on label rows of unit length, regressed and searched by cosine; near rows weigh more."""
+    method = DeclareConfig(loss="cosine", rows="unit", similarity="cosine", vote_temperature=0.05, neighbours=100)
+    return RunConfig(method=method, encoder=BagConfig(dropout=0.2), training=TrainingConfig(epochs=8))
 
 
 def declare_paper() -> RunConfig:

@@ -63,7 +63,8 @@ def content_version(
     """
     content = {
         "input": input_section.model_dump(mode="json"),
-        "method": method.model_dump(mode="json"),
+        # Without the fields that say nothing: a new optional one leaves the versions of old bundles as they are.
+        "method": method.model_dump(mode="json", exclude_none=True),
         "files": {name: entry.model_dump(mode="json") for name, entry in files.items()},
     }
     optional = {"calibration": calibration, "propensity": propensity}

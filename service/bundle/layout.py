@@ -26,6 +26,8 @@ MACH_INVERTED_OFFSETS = "inverted.offsets.npy"
 DECLARE_VOTES_INDPTR = "votes.indptr.npy"
 DECLARE_VOTES_INDICES = "votes.indices.npy"
 DECLARE_VOTES_DATA = "votes.data.npy"
+DECLARE_VOTES_COUNTS = "votes.counts.npy"
+DECLARE_LENGTHS = "votes.lengths.npy"
 DECLARE_FACTORS = "factors.npy"
 DECLARE_ROWS = "rows.faiss"
 
@@ -102,4 +104,8 @@ def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, Array
         table[DECLARE_FACTORS] = ArraySpec(("float32",), (label_count, declare.rank))
     else:
         table[DECLARE_ROWS] = None
+    if declare.merged:
+        table[DECLARE_VOTES_COUNTS] = ArraySpec(("int32",), (None,))
+    if declare.divided:
+        table[DECLARE_LENGTHS] = ArraySpec(("float32",), (None,))
     return table

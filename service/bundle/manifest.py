@@ -49,10 +49,14 @@ class FeaturesInput(_Strict):
 
 
 class HashSection(_Strict):
-    """The hash that put the labels into buckets; repetition r used ``seed + r``."""
+    """What put the labels into buckets, for the record: the table itself is in the bundle.
 
-    family: Literal["murmur3_x86_32"] = "murmur3_x86_32"
-    key: Literal["label row, uint32 little-endian"] = "label row, uint32 little-endian"
+    ``murmur3_x86_32``: the hash of the key, with seed + r in repetition r. ``permutation``: a seeded random order of
+    the labels for each repetition, cut into buckets of equal size. ``learned``: one of them, then moved in training.
+    """
+
+    family: Literal["murmur3_x86_32", "permutation", "learned"] = "murmur3_x86_32"
+    key: Literal["label row, uint32 little-endian", "label row"] = "label row, uint32 little-endian"
     seed: Annotated[int, Field(ge=0)]
 
 
@@ -68,12 +72,33 @@ class MachSection(_Strict):
 
 
 class DeclareSection(_Strict):
-    """DECLARE: nearest training rows in a space of ``rank`` dimensions vote with their labels."""
+    """DECLARE: nearest training rows in a space of ``rank`` dimensions vote with their labels.
+
+    Fields that are null in bundles older than they are must stay optional.
+
+    Attributes:
+        name: tag.
+        rank: width of the embedding.
+        neighbours: training rows that vote.
+        recovery: what similarities are computed from: label factors and votes, or an index of rows.
+        merged: training rows with the same labels are stored once, with their number in a file; null: none are.
+        divided: similarities from factors are divided by the numbers in a file, one for each row; null: they are not.
+        temperature: a vote weighs exp(similarity / temperature), as a share of all; null: its similarity.
+    """
 
     name: Literal["declare"] = "declare"
     rank: Count
     neighbours: Count
     recovery: Recovery
+    merged: Literal[True] | None = None
+    divided: Literal[True] | None = None
+    temperature: Annotated[float, Field(gt=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _rows_are_divided_already(self) -> Self:
+        if self.divided and self.recovery == "rows":
+            raise ValueError("divided: expected null with recovery rows, whose index holds divided rows, found true")
+        return self
 
 
 class IndexSection(_Strict):

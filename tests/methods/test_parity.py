@@ -71,7 +71,7 @@ def trained_output(exporter: Exporter[Any], bags: Bags) -> NDArray[np.float32]:
     if isinstance(model, Unidec | Ova):
         return model.query_vectors(model.encoder(bags)).numpy()
     output = model(bags)
-    return (output * model.scales_C if isinstance(model, Declare) else output).numpy()
+    return (model.embed(output) if isinstance(model, Declare) else output).numpy()
 
 
 @cache

@@ -28,8 +28,27 @@ from training.vocabulary import VocabularyConfig
 
 # Per section, every option with a value other than that of the tiny runs.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "mach": {"repetitions": 3, "buckets": 5, "networks": "independent", "aggregation": "min", "loss": "softmax"},
-    "declare": {"rank": 3, "neighbours": 2, "loss": "squared", "rows": "given", "scaling": "column"},
+    "mach": {
+        "repetitions": 3,
+        "buckets": 5,
+        "assignment": "balanced",
+        "repartition_every": 1,
+        "repartition_candidates": 5,
+        "networks": "independent",
+        "aggregation": "min",
+        "loss": "softmax",
+    },
+    "declare": {
+        "rank": 3,
+        "neighbours": 2,
+        "loss": "squared",
+        "rows": "given",
+        "scaling": "column",
+        "compression": "neighbours",
+        "tail_weighting": 1.5,
+        "similarity": "inner_product",
+        "vote_temperature": 0.5,
+    },
     "unidec": {
         "dimensions": 6,
         "dropout": 0.5,
@@ -76,6 +95,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "seed": 1,
     },
 }
+# Options that say nothing by themselves, and what both runs have set beside them.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {("mach", "repartition_candidates"): {"repartition_every": 1}}
 SECTIONS: dict[str, type[BaseModel]] = {
     **{name: method.Config for name, method in METHODS.items()},
     "encoder": BagConfig,
@@ -149,8 +170,13 @@ def test_without_a_change_the_outcome_is_the_same(
 def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str) -> None:
     folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
     name = recipe_of(section, option)
-    expected = usual[name] if folder is texts else outcome(folder, tmp_path / "auto", with_bce(tiny(name)))
-    assert outcome(folder, tmp_path / "out", changed(tiny(name), section, option)) != expected
+    run, expected = tiny(name), usual[name]
+    if folder is not texts:
+        expected = outcome(folder, tmp_path / "auto", with_bce(run))
+    if (section, option) in BESIDE:
+        run = run.model_copy(update={"method": run.method.model_copy(update=BESIDE[section, option])})
+        expected = outcome(folder, tmp_path / "beside", run)
+    assert outcome(folder, tmp_path / "out", changed(run, section, option)) != expected
 
 
 def one_label_a_point(texts: Path, folder: Path) -> Path:
@@ -185,6 +211,9 @@ def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> 
         ("method", "buckets", 1),
         ("method", "networks", "other"),
         ("method", "aggregation", "max"),
+        ("method", "assignment", "random"),
+        ("method", "repartition_every", -1),
+        ("method", "repartition_candidates", 0),
         ("method", "loss", "hinge"),
         ("encoder", "widths", []),
         ("encoder", "dropout", 1.0),

@@ -106,6 +106,16 @@ class Model(nn.Module, ABC):
             UnsuitableData: the data lacks what the method needs.
         """
 
+    @classmethod
+    def kept_tables(cls, tables: Tables, weights: Mapping[str, Tensor]) -> Tables:
+        """The tables that belong to the weights of the kept epoch; by default those that the run began with.
+
+        Args:
+            tables: as made by `make_tables`.
+            weights: the model's state at the end of that epoch.
+        """
+        return tables
+
     @abstractmethod
     def attach(self, tables: Tables) -> None:
         """Take the tables over, as made by `make_tables`."""

@@ -147,6 +147,24 @@ def test_inverse_propensities_must_make_sense(copy: Copy, change: ArrayChange, s
         open_bundle(path)
 
 
+@pytest.mark.parametrize("name", [layout.DECLARE_VOTES_COUNTS, layout.DECLARE_LENGTHS])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a: a[:-1], "expected a number for each of 50 rows, found 49 numbers"),
+        (put(3, 0), "expected finite numbers above 0, found others"),
+        (put(3, -1), "expected finite numbers above 0, found others"),
+    ],
+)
+def test_numbers_of_rows_that_cannot_be_right(copy: Copy, name: str, change: ArrayChange, sentence: str) -> None:
+    path = copy(method="declare", merged=True, divided=True)
+    open_bundle(path)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
 def test_label_texts_must_be_utf8(copy: Copy) -> None:
     path = copy()
     file = path / layout.LABEL_TEXTS

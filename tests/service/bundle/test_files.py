@@ -14,6 +14,7 @@ from service.bundle.layout import bucket_dtype
 from service.bundle.manifest import DeclareSection, FeaturesInput, FileEntry, PropensitySection, TextInput
 from tests.bundles import CALIBRATION
 
+PINNED = "3c19f1a07b17"
 PROPENSITY = PropensitySection(weight=1.0, candidates=5)
 SECTION = DeclareSection(rank=3, neighbours=2, recovery="rows")
 
@@ -67,6 +68,14 @@ def test_a_bundle_without_sections_on_scores_keeps_the_version_it_was_written_wi
     canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
     expected = hashlib.sha256(canonical.encode()).hexdigest()[:12]
     assert content_version(TextInput(max_tokens=8), SECTION, files) == expected
+
+
+def test_fields_that_say_nothing_leave_the_version_alone() -> None:
+    """A bundle older than an optional field has the version that it was given, which is pinned here."""
+    files = {"a": FileEntry(size=1, sha256="0" * 64)}
+    assert content_version(TextInput(max_tokens=8), SECTION, files) == PINNED
+    for changes in ({"merged": True}, {"temperature": 0.5}):
+        assert content_version(TextInput(max_tokens=8), SECTION.model_copy(update=changes), files) != PINNED
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 from pydantic import ValidationError
 
 from service.bundle import Manifest
-from service.bundle.manifest import CalibrationSection, FeatureQuery, FeaturesInput, IsotonicMap, MachSection, PlattMap
+from service.bundle.manifest import (
+    CalibrationSection,
+    DeclareSection,
+    FeatureQuery,
+    FeaturesInput,
+    IsotonicMap,
+    MachSection,
+    PlattMap,
+)
 from service.bundle.reader import read_manifest
 from service.bundle.schema import manifest_schema
 from tests.bundles import Spec, write_bundle
@@ -123,3 +131,14 @@ def test_re_ranking_needs_probabilities_and_sensible_numbers(
     content = read_manifest(tmp_path / "bundle").model_dump()
     with pytest.raises(ValidationError, match=sentence):
         Manifest.model_validate(content | change)
+
+
+def test_an_index_holds_divided_rows_already() -> None:
+    with pytest.raises(ValidationError, match="divided: expected null with recovery rows"):
+        DeclareSection(rank=3, neighbours=2, recovery="rows", divided=True)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf")])
+def test_a_temperature_is_above_zero(temperature: float) -> None:
+    with pytest.raises(ValidationError, match="temperature"):
+        DeclareSection(rank=3, neighbours=2, recovery="rows", temperature=temperature)
