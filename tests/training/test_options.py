@@ -77,7 +77,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "refresh_every": 1,
         "weights_kept": 20,
     },
-    "encoder": {"widths": [6], "dropout": 0.5, "table_updates": "rows", "scale": 0.5},
+    "encoder": {"widths": [6], "dropout": 0.5, "table_updates": "rows", "scale": 0.5, "hashed_width": 10},
     "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2},
     "training": {
         "epochs": 3,
@@ -218,6 +218,7 @@ def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> 
         ("encoder", "widths", []),
         ("encoder", "dropout", 1.0),
         ("encoder", "kind", "other"),
+        ("encoder", "hashed_width", -1),
         ("vocabulary", "words", -1),
         ("vocabulary", "min_count", 0),
         ("vocabulary", "subwords", 0),

@@ -367,3 +367,15 @@ def test_option_label_projection(dataset: Dataset) -> None:
         model = build(dataset, label_projection=projection, inference="encoder").eval()
         queries_LD = model.query_vectors(model.encoder(Bags.from_csr(dataset.label_bags)))
         assert torch.allclose(queries_LD, model.label_vectors()) == alike
+
+
+def test_label_texts_are_hashed_as_queries_are(dataset: Dataset) -> None:
+    run = RunConfig(method=UnidecConfig(pool_size=6), encoder=BagConfig(widths=(6,), hashed_width=5))
+    resolved = run.resolved(Shape.of(dataset))
+    model = new_model(resolved, Shape.of(dataset))
+    assert isinstance(model, Unidec)
+    model.attach(Unidec.make_tables(resolved.method, dataset, 0))
+    loss(model, dataset).backward()  # type: ignore[no-untyped-call]
+    assert model.encoder.bag.weight.shape == (5, 6)
+    assert model.encoder.bag.weight.grad is not None
+    assert model.encoder.bag.weight.grad.any()

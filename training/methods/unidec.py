@@ -149,7 +149,7 @@ class Unidec(Model):
     def attach(self, tables: Tables) -> None:
         """Take label bags and frequencies."""
         csr = (tables["labels.data"], tables["labels.indices"], tables["labels.indptr"])
-        self.label_bags = csr_array(csr, shape=(self.label_count, self.encoder.bag.num_embeddings))
+        self.label_bags = csr_array(csr, shape=(self.label_count, len(self.encoder.idf)))
         self.register_buffer("label_counts_L", self.tensor(tables["labels.counts"]), persistent=False)
 
     @torch.no_grad()
