@@ -67,6 +67,20 @@ class TrainingConfig(BaseModel):
         return self.model_copy(update=updates)
 
 
+class Part(BaseModel):
+    """Which of a run's jobs this is: see `training.parts`.
+
+    Attributes:
+        repetition: counted from 0.
+        of: repetitions of the whole run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repetition: int = Field(ge=0)
+    of: int = Field(ge=1)
+
+
 class RunConfig(BaseModel):
     """Everything that decides a run, beside the data."""
 
@@ -77,6 +91,7 @@ class RunConfig(BaseModel):
     vocabulary: VocabularyConfig = VocabularyConfig()
     training: TrainingConfig = TrainingConfig()
     augmentation: GandalfConfig | None = None
+    part: Part | None = None
 
     def resolved(self, shape: Shape) -> RunConfig:
         """The same run with every derived size filled in."""
@@ -106,8 +121,8 @@ def mach_independent() -> RunConfig:
 
 def declare() -> RunConfig:
     """DECLARE on label rows of unit length, regressed and searched by cosine; near rows weigh more."""
-    method = DeclareConfig(loss="cosine", rows="unit", similarity="cosine", vote_temperature=0.05, neighbours=100)
-    return RunConfig(method=method, encoder=BagConfig(dropout=0.2), training=TrainingConfig(epochs=8))
+    method = DeclareConfig(loss="cosine", rows="unit", similarity="cosine", vote_temperature=0.04, neighbours=100)
+    return RunConfig(method=method, encoder=BagConfig(widths=(512,), dropout=0.2), training=TrainingConfig(epochs=8))
 
 
 def declare_paper() -> RunConfig:
