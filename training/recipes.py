@@ -167,7 +167,7 @@ def depsl() -> RunConfig:
 
 
 def ova() -> RunConfig:
-    """One-vs-all classifiers: over all labels where they are few, else by ASTRA's negatives."""
+    """One-vs-all classifiers: over all labels where they are few, else over uniform samples of them."""
     training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, adagrad_rate=0.1)
     return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.6), training=training)
 
