@@ -48,12 +48,41 @@ GANDALF = """@inproceedings{kharbanda2024gandalf,
   year      = {2024}
 }"""
 
+DISMEC = """@inproceedings{babbar2017dismec,
+  title     = {{DiSMEC}: Distributed Sparse Machines for Extreme Multi-label Classification},
+  author    = {Babbar, Rohit and Sch{\\"o}lkopf, Bernhard},
+  booktitle = {ACM International Conference on Web Search and Data Mining},
+  year      = {2017}
+}"""
+
+ASTRA = """@misc{astra2024,
+  title        = {{ASTRA}: Accurate and Scalable {ANNS}-based Training of Extreme Classifiers},
+  howpublished = {arXiv 2409.20156},
+  year         = {2024}
+}"""
+
+NGAME = """@inproceedings{dahiya2023ngame,
+  title     = {{NGAME}: Negative Mining-aware Mini-batching for Extreme Classification},
+  author    = {Dahiya, Kunal and Gupta, Nilesh and Saini, Deepak and Soni, Akshay and Wang, Yajun and Dave, Kushal and
+               Jiao, Jian and Gururaj, K. and Dey, Prasenjit and Singh, Amit and Hada, Deepesh and Jain, Vidit and
+               Paliwal, Bhawna and Mittal, Anshul and Mehta, Sonu and Ramjee, Ramachandran and Agarwal, Sumeet and
+               Kar, Purushottam and Varma, Manik},
+  booktitle = {ACM International Conference on Web Search and Data Mining},
+  year      = {2023}
+}"""
+
 CITATIONS: dict[str, tuple[str, ...]] = {
     "mach": (MACH,),
     "mach-independent": (MACH,),
     "declare": (DECLARE, HALKO),
     "declare-paper": (DECLARE, HALKO),
     "unidec": (UNIDEC, DEXML),
+    "unidec-paper": (UNIDEC, DEXML, NGAME),
+    "depsl": (UNIDEC, DEXML),
+    "ova": (DISMEC, ASTRA),
+    "ova-full": (DISMEC,),
+    "ova-pruned": (DISMEC, DECLARE),
+    "astra": (ASTRA,),
     "mach-gandalf": (MACH, GANDALF),
     "declare-gandalf": (DECLARE, HALKO, GANDALF),
     "unidec-gandalf": (UNIDEC, DEXML, GANDALF),

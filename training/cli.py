@@ -1,4 +1,4 @@
-"""`xmc-train`: prepare | fit | evaluate | compare | list | cite.
+"""`xmc-train`: prepare | fit | join | evaluate | compare | list | cite.
 
 Exit codes: 0 done, 1 failed, 2 wrong use or bad input.
 """
@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_fit(commands)
+    _add_join(commands)
     _add_evaluate(commands)
     _add_compare(commands)
     listing = commands.add_parser("list", help="print the methods and recipes")
@@ -97,7 +98,7 @@ def _add_fit(commands: Any) -> None:
     fit = commands.add_parser("fit", help="train a model and write an artifact")
     fit.add_argument("--data", required=True, metavar="DIR", help='data folder, or "sample" for the embedded data set')
     fit.add_argument(
-        "--method", metavar="NAME", help="mach, declare or unidec; the recipe of the same name is the default"
+        "--method", metavar="NAME", help="mach, declare, unidec or ova; the recipe of the same name is the default"
     )
     fit.add_argument("--recipe", metavar="NAME", help="a named configuration; see `xmc-train list`")
     fit.add_argument("--config", type=Path, metavar="FILE.toml", help="options that replace the recipe's")
@@ -111,9 +112,21 @@ def _add_fit(commands: Any) -> None:
     )
     fit.add_argument("--out", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
     fit.add_argument("--resume", action="store_true", help="continue an interrupted run, if there is one")
+    fit.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="parts at a time, where networks are independent"
+    )
+    fit.add_argument("--part", metavar="I/N", help="train one of the N parts alone; `join` makes a model of all")
     fit.add_argument("--json", type=Path, metavar="FILE", help="also write what the run cost: seconds and memory")
     fit.add_argument("--dry-run", action="store_true", help="print sizes, memory and steps; train nothing")
     fit.set_defaults(command=_fit)
+
+
+def _add_join(commands: Any) -> None:
+    join = commands.add_parser("join", help="make one artifact of parts that were trained alone")
+    join.add_argument("parts", nargs="+", type=Path, metavar="PART", help="artifacts written by `fit --part`")
+    join.add_argument("--data", required=True, metavar="DIR", help="what they were trained on")
+    join.add_argument("--out", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
+    join.set_defaults(command=_join)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -175,27 +188,66 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _fit(arguments: argparse.Namespace) -> None:
     from training.cost import Meter, epoch_seconds
-    from training.loop import check_target, fit, work_folder
+    from training.loop import check_target, work_folder
+    from training.parts import fit, part_count
     from training.planning import expected_peak, plan
     from training.recipes import prepared
 
     run = _run_config(arguments)
+    if arguments.processes < 1:
+        raise _WrongUse(f"--processes: expected at least 1, found {arguments.processes}")
     _check_parent("--json", arguments.json)
     if not arguments.dry_run:
         check_target(arguments.out, resume=arguments.resume)
     meter = Meter()
     run, dataset = prepared(run, _open(arguments.data))
     meter.data_is_read()
+    if arguments.part is not None:
+        run = _part(run, arguments.part)
+    if part_count(run) == 1 and arguments.processes > 1:
+        raise _WrongUse("--processes: this run has no parts to train side by side; method.networks=independent has")
     peak = expected_peak(run, dataset)
     for line in plan(run, dataset, peak):
         print(line, flush=True)
     if arguments.dry_run:
         return
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+
     earlier_seconds = epoch_seconds(work_folder(arguments.out).history)
-    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=lambda line: print(line, flush=True))
-    print(f"kept epoch {kept['epoch']} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
+    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=log, processes=arguments.processes)
+    what = f"kept epoch {kept['epoch']}" if "epoch" in kept else f"joined {part_count(run)} parts"
+    print(f"{what} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
     if arguments.json is not None:
         meter.cost(peak.bytes, earlier_seconds).write(arguments.json)
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    from training.artifact import read_artifact
+    from training.loop import check_target
+    from training.parts import join, whole_of
+    from training.recipes import prepared
+
+    check_target(arguments.out, resume=False)
+    _, dataset = prepared(whole_of(read_artifact(arguments.parts[0]).config.run), _open(arguments.data))
+    kept = join(arguments.parts, dataset, arguments.out)
+    print(f"joined {len(arguments.parts)} parts (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
+
+
+def _part(run: Any, text: str) -> Any:
+    """The run's part that ``I/N`` names."""
+    from training.parts import part_count, part_of
+
+    index, slash, count = text.partition("/")
+    expected = part_count(run)
+    if not (slash and index.isdecimal() and count == str(expected) and 1 <= int(index) <= expected):
+        raise _WrongUse(
+            f"--part: expected I/{expected} with I from 1, as this run has {expected} parts, found {text!r}"
+        )
+    if expected == 1:
+        raise _WrongUse("--part: this run has no parts; method.networks=independent has")
+    return part_of(run, int(index) - 1)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -207,8 +259,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     for option, file in (("--json", arguments.json), ("--ranking", arguments.ranking)):
         _check_parent(option, file)
     artifact = read_artifact(arguments.artifact)
-    ranked_NK, targets_NL = rank_artifact(artifact, _open(arguments.data), arguments.split, max(*ks, RECALL_AT))
-    measures = measure_artifact(artifact, ranked_NK, targets_NL, ks)
+    most = max(*ks, RECALL_AT)
+    ranked_NK, scores_NK, targets_NL = rank_artifact(artifact, _open(arguments.data), arguments.split, most)
+    measures = measure_artifact(artifact, ranked_NK, scores_NK, targets_NL, ks)
     for name, value in measures.items():
         print(f"{name:<13} {value:6.2f}")
     if arguments.json is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,10 +19,11 @@ class Cost(BaseModel):
         read_seconds: wall clock, from opening the data to rows of token ids.
         train_seconds: wall clock of everything after that, to the finished artifact: tables, steps, validation,
             writing. A continued run counts its earlier epochs.
-        cpu_seconds: of all threads, for both; of this process alone.
+        cpu_seconds: of all threads and processes, for both; earlier epochs of a continued run are not in it.
         libraries_bytes: memory before any data was read: Python, torch and other libraries, ready for a step.
         planned_bytes: the most memory the plan expected, libraries included.
-        peak_bytes: the most memory the process held, libraries included.
+        peak_bytes: the most memory that the process held, libraries included; of a run in parts, the most of any one
+            process.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,8 +45,10 @@ class Meter:
 
     def __init__(self) -> None:
         memory.load_libraries()
+        memory.return_freed()
+        memory.forget_peak()
         self._libraries_bytes = memory.resident_bytes()
-        self._started, self._cpu = perf_counter(), process_time()
+        self._started, self._cpu = perf_counter(), _cpu_seconds()
         self._read = self._started
 
     def data_is_read(self) -> None:
@@ -61,11 +65,16 @@ class Meter:
         return Cost(
             read_seconds=self._read - self._started,
             train_seconds=perf_counter() - self._read + earlier_seconds,
-            cpu_seconds=process_time() - self._cpu,
+            cpu_seconds=_cpu_seconds() - self._cpu,
             libraries_bytes=self._libraries_bytes,
             planned_bytes=planned_bytes,
-            peak_bytes=memory.peak_bytes(),
+            peak_bytes=max(memory.peak_bytes(), memory.children_peak_bytes()),
         )
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those it waited for."""
+    return sum(os.times()[:4])
 
 
 def epoch_seconds(history: Path) -> float:

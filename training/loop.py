@@ -13,14 +13,16 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
+from torch.sparse import check_sparse_tensor_invariants
 from tqdm import tqdm
 
 from training import memory
@@ -28,8 +30,10 @@ from training.artifact import new_model, write_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from training.data.batches import cut_into_batches
 from training.data.dataset import Dataset
-from training.evaluation import evaluate
+from training.evaluation import calibrated, evaluate
+from training.methods import METHODS
 from training.methods.base import Model, Shape, Tables, settled
+from training.optimisers import RowAdagrad
 from training.recipes import RunConfig, TrainingConfig
 
 VALIDATION_KS = (1, 3, 5)
@@ -113,30 +117,27 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     model.initialise(dataset)
     memory.return_freed()  # the workspace of tables
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
-    work = _open_work(out, run, dataset)
+    work = open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
-    del model  # before its best epoch's weights are read
-    return _finish(run, dataset, tables, work, out)
+    memory.return_freed()  # the optimisers
+    return _finish(model, run, dataset, tables, work, out)
 
 
 def _train(
     model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Callable[[str], None]
 ) -> None:
     config = run.training
-    groups = model.parameter_groups(config.learning_rate, config.table_rate)
-    optimiser = AdamW(
-        [group | {"peak_lr": group["lr"]} for group in groups], weight_decay=config.weight_decay, fused=True
-    )
+    optimisers = new_optimisers(model, config)
     progress = Progress()
     if work.checkpoint.exists():
-        progress, renewed = load_checkpoint(work.checkpoint, model, optimiser)
+        progress, renewed = load_checkpoint(work.checkpoint, model, optimisers)
         model.take_renewed(renewed)
         log(f"resuming after epoch {progress.epoch} of {config.epochs}")
     _keep_lines(work.history, progress.epoch)
     epochs = settled(config.epochs)
     for epoch in range(progress.epoch + 1, epochs + 1):
         started = time.perf_counter()
-        loss = _epoch(model, optimiser, dataset, config, epoch, device)
+        loss = _epoch(model, optimisers, dataset, config, epoch, device)
         trained = time.perf_counter()
         measures = evaluate(
             model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
@@ -154,15 +155,33 @@ def _train(
         }
         with work.history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | measures) + "\n")
-        save_checkpoint(work.checkpoint, model, optimiser, progress, model.renewed())
+        save_checkpoint(work.checkpoint, model, optimisers, progress, model.renewed())
         log(
             f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
             f"{trained - started:6.1f} s"
         )
 
 
+def new_optimisers(model: Model, config: TrainingConfig) -> list[Optimizer]:
+    """AdamW and, where the model has matrices for it, Adagrad by rows; a group's ``peak_lr`` is its highest rate."""
+    groups = model.parameter_groups(config.learning_rate, config.table_rate, config.encoder_rate)
+    optimisers: list[Optimizer] = [AdamW(_with_peaks(groups), weight_decay=config.weight_decay, fused=True)]
+    if by_rows := model.row_groups(config.learning_rate, config.table_rate, config.adagrad_rate):
+        optimisers.append(RowAdagrad(_with_peaks(by_rows)))
+    return optimisers
+
+
+def _with_peaks(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [group | {"peak_lr": group["lr"]} for group in groups]
+
+
 def _epoch(
-    model: Model, optimiser: AdamW, dataset: Dataset, config: TrainingConfig, epoch: int, device: torch.device
+    model: Model,
+    optimisers: Sequence[Optimizer],
+    dataset: Dataset,
+    config: TrainingConfig,
+    epoch: int,
+    device: torch.device,
 ) -> float:
     """One pass over the training rows: the mean loss per batch."""
     # All randomness of an epoch comes from (seed, epoch): a resumed run repeats it.
@@ -177,12 +196,16 @@ def _epoch(
     total = 0.0
     bar = tqdm(batches, total=steps, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
     for step, batch in enumerate(bar, start=(epoch - 1) * steps):
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak_lr"] * multiplier(step)
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak_lr"] * multiplier(step)
         loss = model.loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        # torch asks to be told whether to check the sparse gradients that it makes itself.
+        with check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]
+        for optimiser in optimisers:
+            optimiser.step()
         total += loss.item()
     mean = total / steps
     if not math.isfinite(mean):
@@ -216,7 +239,12 @@ def work_folder(out: Path) -> WorkFolder:
     return WorkFolder(out.with_name(out.name + ".part"))
 
 
-def _open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
+def open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
+    """Begin a run's work folder, or open the one that is there.
+
+    Raises:
+        RunError: it was begun with another configuration or other data.
+    """
     work = work_folder(out)
     started = {"run": run.model_dump(mode="json"), "data": _digest(dataset)}
     if work.config.exists():
@@ -247,12 +275,18 @@ def _keep_lines(history: Path, count: int) -> None:
     history.write_text("".join(lines[:count]), encoding="utf-8")
 
 
-def _finish(run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path) -> dict[str, float]:
+def _finish(
+    model: Model, run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path
+) -> dict[str, float]:
     lines = [json.loads(line) for line in work.history.read_text(encoding="utf-8").splitlines()]
     kept: dict[str, float] = max(lines, key=lambda line: line[run.training.selection])
     shutil.rmtree(work.artifact, ignore_errors=True)
     work.artifact.mkdir()
-    write_artifact(work.artifact, run, dataset, load_file(work.best), tables, kept, work.history)
+    weights = load_file(work.best)
+    tables = METHODS[run.method.name].kept_tables(tables, weights)
+    model.load_state_dict(weights)
+    calibration = calibrated(model, dataset.validation, run.training.seed)
+    write_artifact(work.artifact, run, dataset, weights, tables, calibration, kept, work.history)
     work.artifact.rename(out)
     shutil.rmtree(work.path)
     return kept

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from training import memory
 from training.artifact import new_model
@@ -16,16 +17,16 @@ from training.data.dataset import Dataset
 from training.evaluation import SCORES_AT_ONCE
 from training.loop import steps_per_epoch
 from training.methods.base import Model, Shape, settled
+from training.parts import part_count, part_of
 from training.recipes import RunConfig
 
 FLOAT_BYTES = 4
-COPIES = 4
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The highest memory of a run.
+    """The highest memory of a run, or of one of its parts.
 
     Attributes:
         moment: when it is reached.
@@ -46,7 +47,7 @@ class Peak:
 
 
 def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
-    """Derived sizes, memory and steps of a resolved run, as lines of text.
+    """Derived sizes, memory and steps of a resolved run, as lines of text; memory and steps are those of each part.
 
     Args:
         run: resolved configuration.
@@ -54,9 +55,10 @@ def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
         peak: as `expected_peak` gives it for them.
     """
     shape = Shape.of(dataset)
+    parts = part_count(run)
     parameters = sum(parameter.numel() for parameter in _sizes(run, shape).parameters())
     steps = steps_per_epoch(len(dataset.train), run.training)
-    return [
+    lines = [
         f"data       {shape.train_rows:,} training rows, {len(dataset.validation):,} validation rows, "
         f"{shape.label_count:,} labels, {shape.input_width:,} {'tokens' if shape.text else 'features'}",
         f"method     {run.method.model_dump_json()}",
@@ -66,21 +68,23 @@ def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
         f"weights    {parameters:,} parameters, {FLOAT_BYTES * parameters / MIB:,.0f} MiB as an artifact",
         f"memory     {peak}{'; all but libraries and rows on the GPU' if torch.cuda.is_available() else ''}",
     ]
+    return lines if parts == 1 else [*lines, f"parts      {parts}; steps and memory are those of one"]
 
 
 def expected_peak(run: RunConfig, dataset: Dataset) -> Peak:
-    """What a run will hold at its highest, in this process, which has read the data just now.
+    """What a run, or each of its parts, will hold at its highest, if this process has just read the data.
 
     Args:
         run: resolved configuration.
         dataset: what it will be fitted to, augmented already.
     """
-    model = _sizes(run, Shape.of(dataset))
+    job = part_of(run, 0) if part_count(run) > 1 else run
+    model = _sizes(job, Shape.of(dataset))
     memory.load_libraries()
     memory.return_freed()  # as after reading a run's data
     now = memory.resident_bytes()
     before = {"libraries and rows": now}
-    peaks = [Peak(moment, before | parts) for moment, parts in _moments(run, dataset, model).items()]
+    peaks = [Peak(moment, before | parts) for moment, parts in _moments(job, dataset, model).items()]
     reading = Peak("reading", before | {"texts": max(0, memory.peak_bytes() - now)})
     return max([reading, *peaks], key=lambda peak: peak.bytes)
 
@@ -103,9 +107,24 @@ def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[s
         # Steps and the ranking of validation rows take turns, and gradients are dropped before a step; but the
         # allocator keeps the place of each, and seldom finds that one fits into the other's.
         "training": {
-            "weights, gradients and moments": COPIES * weights,
+            "weights, gradients and moments": FLOAT_BYTES * _learned(model),
             "tables": model.table_bytes(dataset),
             "activations": FLOAT_BYTES * activations,
             "scores": FLOAT_BYTES * scores,
         },
     }
+
+
+def _learned(model: Model) -> int:
+    """Floats that belong to the weights: themselves, gradients, and what the optimisers keep."""
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+    sparse = {id(module.weight) for module in embeddings if module.sparse}
+    by_rows = {id(weight) for group in model.row_groups(1, 1, 1) for weight in group["params"]}
+    floats = 0
+    for weight in model.parameters():
+        # A sparse gradient is as large as its batch: see `activations_per_batch`.
+        gradient = 0 if id(weight) in sparse else weight.numel()
+        # AdamW keeps two moments of every number, Adagrad one number for each row.
+        kept = len(weight) if id(weight) in by_rows else 2 * weight.numel()
+        floats += weight.numel() + gradient + kept
+    return floats

@@ -18,10 +18,11 @@ from training.methods import METHODS
 from training.methods.base import Shape
 from training.methods.declare import DeclareConfig
 from training.methods.mach import MachConfig
+from training.methods.ova import OvaConfig
 from training.methods.unidec import UnidecConfig
 from training.vocabulary import VocabularyConfig
 
-AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig, Field(discriminator="name")]
+AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig | OvaConfig, Field(discriminator="name")]
 
 
 class TrainingConfig(BaseModel):
@@ -29,7 +30,8 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int | None = Field(default=None, ge=1, description="None: so many that 200,000 rows are seen, from 3 to 40")
+    epochs: int | None = Field(default=None, ge=1, description="None: so many that rows_seen is reached, from 3 to 40")
+    rows_seen: int = Field(default=200_000, ge=1, description="training rows that derived epochs add up to")
     batch_size: int | None = Field(default=None, ge=1, description="None: 128 up to 10,000 training rows, else 256")
     learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False, description="peak rate of AdamW")
     table_rate: float = Field(
@@ -37,6 +39,12 @@ class TrainingConfig(BaseModel):
         gt=0,
         allow_inf_nan=False,
         description="the same for embedding tables, as a multiple: most of their rows see few steps",
+    )
+    adagrad_rate: float = Field(
+        default=0.1, gt=0, allow_inf_nan=False, description="peak rate of Adagrad, which moves the labels' classifiers"
+    )
+    encoder_rate: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="the same for the encoder's other weights, as a multiple"
     )
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="decay after the warm-up")
@@ -54,10 +62,24 @@ class TrainingConfig(BaseModel):
     def resolved(self, shape: Shape) -> TrainingConfig:
         """Epochs and batch size from N."""
         updates = {
-            "epochs": self.epochs or min(40, max(3, round(200_000 / shape.train_rows))),
+            "epochs": self.epochs or min(40, max(3, round(self.rows_seen / shape.train_rows))),
             "batch_size": self.batch_size or (128 if shape.train_rows <= 10_000 else 256),
         }
         return self.model_copy(update=updates)
+
+
+class Part(BaseModel):
+    """Which of a run's jobs this is: see `training.parts`.
+
+    Attributes:
+        repetition: counted from 0.
+        of: repetitions of the whole run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repetition: int = Field(ge=0)
+    of: int = Field(ge=1)
 
 
 class RunConfig(BaseModel):
@@ -70,6 +92,7 @@ class RunConfig(BaseModel):
     vocabulary: VocabularyConfig = VocabularyConfig()
     training: TrainingConfig = TrainingConfig()
     augmentation: GandalfConfig | None = None
+    part: Part | None = None
 
     def resolved(self, shape: Shape) -> RunConfig:
         """The same run with every derived size filled in."""
@@ -114,8 +137,9 @@ def mach_independent() -> RunConfig:
 
 
 def declare() -> RunConfig:
-    """DECLARE on label rows of unit length, regressed by cosine: what its inner-product recovery rewards."""
-    return RunConfig(method=DeclareConfig(loss="cosine", rows="unit", neighbours=50), encoder=BagConfig(dropout=0.2))
+    """DECLARE on label rows of unit length, regressed and searched by cosine; near rows weigh more."""
+    method = DeclareConfig(loss="cosine", rows="unit", similarity="cosine", vote_temperature=0.04, neighbours=100)
+    return RunConfig(method=method, encoder=BagConfig(widths=(512,), dropout=0.2), training=TrainingConfig(epochs=8))
 
 
 def declare_paper() -> RunConfig:
@@ -127,6 +151,57 @@ def unidec() -> RunConfig:
     """UniDEC on pools of in-batch positives filled up with random labels."""
     training = TrainingConfig(epochs=3, batch_size=512, learning_rate=1e-3, table_rate=3.0)
     return RunConfig(method=UnidecConfig(), encoder=BagConfig(dropout=0.1), training=training)
+
+
+def unidec_paper() -> RunConfig:
+    """UniDEC with its published hyperparameters, over a bag encoder."""
+    method = UnidecConfig(
+        dimensions=384,
+        classifier_loss="decoupled_softmax+bce",
+        hard_negatives=6,
+        pool_size=3000,
+        fill="positives",
+        clusters=True,
+        classifier_rate=5.0,
+    )
+    # Rates of 1e-4 for the encoder, 2e-4 for the projections, 1e-3 for the label vectors. The bag's table is no
+    # pretrained weight and keeps a rate to learn at.
+    training = TrainingConfig(
+        epochs=150,
+        batch_size=1024,
+        learning_rate=2e-4,
+        encoder_rate=0.5,
+        weight_decay=0.05,
+        warmup=0.02,
+    )
+    return RunConfig(method=method, training=training)
+
+
+def depsl() -> RunConfig:
+    """DEPSL: UniDEC's dual encoder alone, without a vector per label."""
+    run = unidec()
+    return run.model_copy(update={"method": run.method.model_copy(update={"encoder_weight": 1.0})})
+
+
+def ova() -> RunConfig:
+    """One-vs-all classifiers: over all labels where they are few, else over uniform samples of them."""
+    training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, adagrad_rate=0.1)
+    return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.6), training=training)
+
+
+def ova_full() -> RunConfig:
+    """One-vs-all over all labels, without sampling or compression: the reference of DECLARE and ASTRA."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="all")})
+
+
+def ova_pruned() -> RunConfig:
+    """One-vs-all pruned to the number of weights that DECLARE's output layer has."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="all", weights_kept="declare")})
+
+
+def astra() -> RunConfig:
+    """One-vs-all by mined hard negatives and uniform ones (a patent application exists: US 2025/0371338 A1)."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="astra", hard_negatives=10)})
 
 
 def mach_gandalf() -> RunConfig:
@@ -150,6 +225,12 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "declare": declare,
     "declare-paper": declare_paper,
     "unidec": unidec,
+    "unidec-paper": unidec_paper,
+    "depsl": depsl,
+    "ova": ova,
+    "ova-full": ova_full,
+    "ova-pruned": ova_pruned,
+    "astra": astra,
     "mach-gandalf": mach_gandalf,
     "declare-gandalf": declare_gandalf,
     "unidec-gandalf": unidec_gandalf,

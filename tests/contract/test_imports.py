@@ -23,13 +23,13 @@ PACKAGES = ("service", "training", "model_export")
 
 STRANGERS = {
     "service": {"training", "model_export", "torch", "onnx", "onnxscript", "safetensors", "pyarrow"},
-    "training": {"service", "model_export", "fastapi", "uvicorn", "onnx", "onnxruntime", "faiss"},
+    "training": {"service", "model_export", "fastapi", "uvicorn", "onnx", "onnxruntime"},
     "model_export": {"fastapi", "uvicorn"},
 }
 # A package may import what these extras install, and nothing that merely happens to be there.
 EXTRAS = {
     "service": ("serve", "cpu"),
-    "training": ("train",),
+    "training": ("train", "cpu"),
     "model_export": ("serve", "train", "export", "cpu"),
 }
 MAY_IMPORT = {"service": {"service"}, "training": {"training"}, "model_export": set(PACKAGES)}

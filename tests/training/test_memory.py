@@ -47,6 +47,8 @@ def test_what_is_held_is_counted_and_a_peak_is_remembered() -> None:
     del block
     assert memory.resident_bytes() < before + 60 * MIB
     assert memory.peak_bytes() >= before + 60 * MIB
+    memory.forget_peak()
+    assert memory.peak_bytes() < before + 60 * MIB
 
 
 def test_without_proc_the_system_s_own_figure_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from tests.training.synthetic import feature_dataset, load, tiny
 from training.artifact import new_model
-from training.loop import fit
 from training.methods.base import Shape
+from training.parts import fit
 from training.planning import MIB, Peak, expected_peak, plan
 from training.recipes import RECIPES, augmented
 
@@ -22,12 +22,14 @@ def line(lines: list[str], name: str) -> str:
 def test_figures_are_those_of_the_run(texts: Path, tmp_path: Path, recipe: str) -> None:
     dataset, run = load(texts, tiny(recipe))
     lines = plan(run, dataset, expected_peak(run, dataset))
+    parts = 4 if recipe == "mach-independent" else 1
+    assert any(line.startswith(f"parts      {parts};") for line in lines) == (parts > 1)
     parameters = sum(weight.numel() for weight in new_model(run, Shape.of(dataset)).parameters())
     assert f" {parameters:,} parameters" in line(lines, "weights")
     rows, held = len(dataset.train), len(dataset.validation)
     expected = f"{rows:,} training rows, {held:,} validation rows, 8 labels, {dataset.input_width:,} tokens"
     assert expected in line(lines, "data")
-    assert f"2 epochs of {-(-rows // 16)}" in line(lines, "steps")
+    assert f"2 epochs of {-(-rows // (run.training.batch_size or 1))}" in line(lines, "steps")
     assert run.method.model_dump_json() in line(lines, "method")
     fit(run, dataset, tmp_path / "out", resume=False, log=lambda _: None)  # the figures are of a run that works
 

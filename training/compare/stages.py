@@ -151,8 +151,8 @@ class Stages:
     def _run(self, module: str, *arguments: str, heard: Callable[[str], None] = lambda line: None) -> None:
         command = [sys.executable, "-P", "-m", module, *arguments]
         # The same packages as here, also where they are no part of the environment.
-        source = str(Path(training.__file__).parents[1])
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+        path = [str(Path(training.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
         said = ""
         with subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8"

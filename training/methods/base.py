@@ -106,6 +106,16 @@ class Model(nn.Module, ABC):
             UnsuitableData: the data lacks what the method needs.
         """
 
+    @classmethod
+    def kept_tables(cls, tables: Tables, weights: Mapping[str, Tensor]) -> Tables:
+        """The tables that belong to the weights of the kept epoch; by default those that the run began with.
+
+        Args:
+            tables: as made by `make_tables`.
+            weights: the model's state at the end of that epoch.
+        """
+        return tables
+
     @abstractmethod
     def attach(self, tables: Tables) -> None:
         """Take the tables over, as made by `make_tables`."""
@@ -145,12 +155,34 @@ class Model(nn.Module, ABC):
         """Floats that `score` holds for one query: a score for each label, unless the method needs more."""
         return label_count
 
-    def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
-        """Groups for the optimiser: embedding tables at ``table_rate`` times the rate of all other weights."""
-        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-        known = {id(weight) for weight in tables}
-        others = [weight for weight in self.parameters() if id(weight) not in known]
-        return [{"params": others, "lr": learning_rate}, {"params": tables, "lr": learning_rate * table_rate}]
+    def classifiers(self) -> list[nn.Parameter]:
+        """Matrices with a row for each label, which Adagrad moves by rows; by default none."""
+        return []
+
+    def row_groups(self, learning_rate: float, table_rate: float, adagrad_rate: float) -> list[dict[str, Any]]:
+        """Groups for Adagrad: embedding tables that are updated by rows, and classifiers."""
+        tables = [module.bag.weight for module in self.modules() if isinstance(module, BagEncoder) and module.by_rows]
+        groups = [(tables, learning_rate * table_rate), (self.classifiers(), adagrad_rate)]
+        return [{"params": matrices, "lr": rate} for matrices, rate in groups if matrices]
+
+    def parameter_groups(self, learning_rate: float, table_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
+        """Groups for AdamW.
+
+        Args:
+            learning_rate: peak rate of what stands above the encoders.
+            table_rate: that of embedding tables, as a multiple.
+            encoder_rate: that of the encoders' other weights, as a multiple.
+        """
+        known = {id(weight) for group in self.row_groups(1, 1, 1) for weight in group["params"]}
+        modules = list(self.modules())
+        tables = [module.weight for module in modules if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+        encoders = [weight for module in modules if isinstance(module, BagEncoder) for weight in module.parameters()]
+        groups = []
+        for weights, rate in ((tables, table_rate), (encoders, encoder_rate), (list(self.parameters()), 1.0)):
+            new = [weight for weight in weights if id(weight) not in known]
+            known |= {id(weight) for weight in new}
+            groups.append({"params": new, "lr": learning_rate * rate})
+        return [group for group in groups if group["params"]]
 
     @abstractmethod
     def activations_per_row(self) -> int:
