@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from training.augment.gandalf import GandalfConfig, gandalf
 from training.data.dataset import Dataset
-from training.encoders import BagConfig
+from training.encoders import BagConfig, EncoderConfig
 from training.methods import METHODS
 from training.methods.base import Shape
 from training.methods.declare import DeclareConfig
@@ -65,7 +65,7 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: AnyMethodConfig
-    encoder: BagConfig = BagConfig()
+    encoder: EncoderConfig = BagConfig()
     vocabulary: VocabularyConfig = VocabularyConfig()
     training: TrainingConfig = TrainingConfig()
     augmentation: GandalfConfig | None = None

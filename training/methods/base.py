@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import Encoder, EncoderConfig
 
 _T = TypeVar("_T")
 
@@ -86,7 +86,7 @@ class Model(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def encoder_config(cls, config: Any, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: Any, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """The encoder's options with its sizes derived."""
 
     @classmethod
@@ -113,8 +113,8 @@ class Model(nn.Module, ABC):
     def initialise(self, dataset: Dataset) -> None:
         """Start from the data's statistics, IDF among them; called once, before the first step."""
         for module in self.modules():
-            if isinstance(module, BagEncoder):
-                module.set_idf(dataset.train.inputs)
+            if isinstance(module, Encoder):
+                module.initialise(dataset)
 
     def begin_epoch(self, epoch: int, dataset: Dataset) -> None:
         """Renew what is derived from the weights as they are now; by default there is nothing.

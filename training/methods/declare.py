@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from training import losses
 from training.data.batches import Bags, Batch, Positives
 from training.data.dataset import Dataset
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 from training.svd import right_factors
 
@@ -61,14 +61,14 @@ class Declare(Model):
     factors_LC: Tensor
     scales_C: Tensor
 
-    def __init__(self, config: DeclareConfig, encoder: BagConfig, shape: Shape) -> None:
+    def __init__(self, config: DeclareConfig, encoder: EncoderConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BagEncoder(encoder, shape.input_width, text=shape.text)
+        self.encoder = new_encoder(encoder, shape)
         self.head = nn.Linear(self.encoder.output_width, settled(config.rank))
 
     @classmethod
-    def encoder_config(cls, config: DeclareConfig, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: DeclareConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """One hidden layer of 256 units."""
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (256,)})
 

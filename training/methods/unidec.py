@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from training import losses
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset, UnsuitableData
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, Tables
 from training.negatives.in_batch import draw_pool
 
@@ -47,10 +47,11 @@ class Unidec(Model):
     Config = UnidecConfig
     label_counts_L: Tensor
 
-    def __init__(self, config: UnidecConfig, encoder: BagConfig, shape: Shape) -> None:
+    def __init__(self, config: UnidecConfig, encoder: EncoderConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BagEncoder(encoder, shape.input_width, text=shape.text)
+        self.input_width = shape.input_width
+        self.encoder = new_encoder(encoder, shape)
         self.encoder_head = nn.Linear(self.encoder.output_width, config.dimensions)
         self.classifier_head = nn.Linear(self.encoder.output_width, config.dimensions)
         self.classifier = nn.Embedding(shape.label_count, config.dimensions)
@@ -59,7 +60,7 @@ class Unidec(Model):
         self._label_vectors_LD: Tensor | None = None
 
     @classmethod
-    def encoder_config(cls, config: UnidecConfig, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: UnidecConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """One layer of 512 units below the heads."""
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (512,)})
 
@@ -86,7 +87,7 @@ class Unidec(Model):
     def attach(self, tables: Tables) -> None:
         """Take label bags and frequencies."""
         csr = (tables["labels.data"], tables["labels.indices"], tables["labels.indptr"])
-        self.label_bags = csr_array(csr, shape=(self.classifier.num_embeddings, self.encoder.bag.num_embeddings))
+        self.label_bags = csr_array(csr, shape=(self.classifier.num_embeddings, self.input_width))
         self.register_buffer("label_counts_L", self.tensor(tables["labels.counts"]), persistent=False)
 
     def encode(self, hidden_QD: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Encoders: from a batch of bags to hidden vectors.
+"""The bag encoder: a weighted embedding bag and layers above it.
 
 Letters: Q queries, V vocabulary (tokens or features), D dimensions, nnz ids of all bags of a batch.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -13,7 +13,11 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from training.data.batches import Bags
+from training.encoders.base import Encoder
 from training.vocabulary import inverse_document_frequency
+
+if TYPE_CHECKING:
+    from training.data.dataset import Dataset
 
 TINY = 1e-12
 
@@ -30,7 +34,7 @@ class BagConfig(BaseModel):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="share of hidden units dropped in training")
 
 
-class BagEncoder(nn.Module):
+class BagEncoder(Encoder):
     """A weighted embedding bag followed by fully connected layers, ReLU after each.
 
     Texts are weighted by TF-IDF, (1 + ln count) * idf; features keep their values. Either is L2-normalised, so the bag
@@ -52,6 +56,10 @@ class BagEncoder(nn.Module):
         self.register_buffer("idf", torch.ones(input_width))
         self.output_width = config.widths[-1]
         nn.init.normal_(self.bag.weight, std=0.1)
+
+    def initialise(self, dataset: Dataset) -> None:
+        """Take the IDF weights of the training rows."""
+        self.set_idf(dataset.train.inputs)
 
     def set_idf(self, train: csr_array) -> None:
         """Compute IDF weights from the training rows' bags (N, V); features are left as they are."""
