@@ -48,12 +48,28 @@ GANDALF = """@inproceedings{kharbanda2024gandalf,
   year      = {2024}
 }"""
 
+MINILM = """@inproceedings{wang2020minilm,
+  title     = {{MiniLM}: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers},
+  author    = {Wang, Wenhui and Wei, Furu and Dong, Li and Bao, Hangbo and Yang, Nan and Zhou, Ming},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2020}
+}"""
+
+SBERT = """@inproceedings{reimers2019sbert,
+  title     = {Sentence-{BERT}: Sentence Embeddings using Siamese {BERT}-Networks},
+  author    = {Reimers, Nils and Gurevych, Iryna},
+  booktitle = {Conference on Empirical Methods in Natural Language Processing},
+  year      = {2019}
+}"""
+
 CITATIONS: dict[str, tuple[str, ...]] = {
     "mach": (MACH,),
     "mach-independent": (MACH,),
     "declare": (DECLARE, HALKO),
     "declare-paper": (DECLARE, HALKO),
     "unidec": (UNIDEC, DEXML),
+    "mach-frozen": (MACH, MINILM, SBERT),
+    "unidec-transformer": (UNIDEC, DEXML, MINILM, SBERT),
     "mach-gandalf": (MACH, GANDALF),
     "declare-gandalf": (DECLARE, HALKO, GANDALF),
     "unidec-gandalf": (UNIDEC, DEXML, GANDALF),

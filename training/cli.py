@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.artifact import ArtifactError
     from training.data.dataset import UnsuitableData
     from training.data.files import DataError
+    from training.encoders import EncoderError
     from training.loop import Diverged, RunError
 
     try:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Diverged as error:
         print(f"xmc-train: {error}", file=sys.stderr)
         return FAILED
-    except (DataError, UnsuitableData, RunError, ArtifactError, _WrongUse) as error:
+    except (DataError, UnsuitableData, EncoderError, RunError, ArtifactError, _WrongUse) as error:
         print(f"xmc-train: {error}", file=sys.stderr)
         return WRONG_USE
     except ValidationError as error:
@@ -143,18 +144,19 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _fit(arguments: argparse.Namespace) -> None:
     from training.data.dataset import load_dataset
-    from training.loop import check_target, fit
+    from training.loop import check_device, check_target, fit
     from training.methods import METHODS
     from training.methods.base import Shape
     from training.planning import plan
     from training.recipes import augmented
 
     run = _run_config(arguments)
+    check_device(run.training)
     if not arguments.dry_run:
         check_target(arguments.out, resume=arguments.resume)
     source = _open(arguments.data)
     fraction, seed = run.training.validation_fraction, run.training.seed
-    dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
+    dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed)
     run = run.resolved(Shape.of(dataset))
     # After the sizes are derived: extra points are no reason for fewer epochs over the others.
     dataset = augmented(run, dataset)
@@ -235,11 +237,19 @@ def _run_config(arguments: argparse.Namespace) -> Any:
     options = RECIPES[name]().model_dump()
     if arguments.method is not None and options["method"]["name"] != arguments.method:
         raise _WrongUse(f"recipe {name!r} is of method {options['method']['name']}, not {arguments.method}")
-    if arguments.config is not None:
-        _merge(options, _read_toml(arguments.config))
+    changes = {} if arguments.config is None else _read_toml(arguments.config)
     for assignment in arguments.set:
-        _merge(options, _assignment(assignment))
+        _merge(changes, _assignment(assignment))
+    kind = _encoder_kind(options)
+    _merge(options, changes)
+    if _encoder_kind(options) != kind and "vocabulary" not in changes:
+        del options["vocabulary"]  # the other kind has its own
     return RunConfig.model_validate(options)
+
+
+def _encoder_kind(options: dict[str, Any]) -> object:
+    encoder = options["encoder"]
+    return encoder.get("kind") if isinstance(encoder, dict) else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -269,6 +279,9 @@ def _assignment(text: str) -> dict[str, Any]:
 
 
 def _merge(options: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Replace options by changes; a table of another kind begins anew, since its options are others."""
+    if "kind" in changes and changes["kind"] != options.get("kind", changes["kind"]):
+        options.clear()
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(options.get(key), dict):
             _merge(options[key], value)

@@ -105,7 +105,7 @@ def evaluate_artifact(artifact: Artifact, source: Source, split: str, ks: Sequen
     """
     config = artifact.config
     _check_same_labels(artifact, source)
-    rows = read_rows(source, split, artifact.tokenizer, config.run.vocabulary.max_tokens)
+    rows = read_rows(source, split, artifact.tokenizer, config.run.texts)
     removed = None
     pairs = source.filter_pairs(split)
     if len(pairs):

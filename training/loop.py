@@ -13,7 +13,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,14 @@ from tqdm import tqdm
 
 from training.artifact import new_model, write_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
-from training.data.batches import cut_into_batches
+from training.data.batches import Batch, cut_into_batches
 from training.data.dataset import Dataset
 from training.evaluation import evaluate
 from training.methods.base import Model, Shape, Tables, settled
-from training.recipes import RunConfig, TrainingConfig
+from training.recipes import Precision, RunConfig, TrainingConfig
 
 VALIDATION_KS = (1, 3, 5)
+AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class RunError(Exception):
@@ -87,6 +88,16 @@ def check_target(out: Path, *, resume: bool) -> None:
         raise RunError(f"{part} holds an unfinished run; continue it with --resume, or remove it")
 
 
+def check_device(config: TrainingConfig) -> None:
+    """Refuse, before any work, what this machine has no device for.
+
+    Raises:
+        RunError: fp16 was asked for, and there is no CUDA device.
+    """
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise RunError("training.precision fp16: expected a CUDA device, found none; bf16 and fp32 run on the CPU")
+
+
 def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Callable[[str], None]) -> dict[str, float]:
     """Train, and write the artifact of the best epoch to ``out``.
 
@@ -101,9 +112,11 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
         The validation measures of the epoch that was kept.
 
     Raises:
-        RunError: the target exists, or the unfinished run has another configuration.
+        RunError: the target exists, the unfinished run has another configuration, or a device is missing.
+        EncoderError: a pretrained model cannot be had.
     """
     check_target(out, resume=resume)
+    check_device(run.training)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.training.seed)
     model = new_model(run, Shape.of(dataset)).to(device)
@@ -120,26 +133,29 @@ def _train(
     model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Callable[[str], None]
 ) -> None:
     config = run.training
-    groups = model.parameter_groups(config.learning_rate, config.table_rate)
+    groups = model.parameter_groups(config.learning_rate, config.table_rate, config.encoder_rate)
     optimiser = AdamW(
         [group | {"peak_lr": group["lr"]} for group in groups], weight_decay=config.weight_decay, fused=True
     )
+    # Half floats lose small gradients unless the loss is scaled up; bf16 has the range of float32.
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     progress = Progress()
     if work.checkpoint.exists():
         progress, renewed = load_checkpoint(work.checkpoint, model, optimiser)
         model.take_renewed(renewed)
+        scaler.load_state_dict(progress.scaler)
         log(f"resuming after epoch {progress.epoch} of {config.epochs}")
     _keep_lines(work.history, progress.epoch)
     epochs = settled(config.epochs)
     for epoch in range(progress.epoch + 1, epochs + 1):
         started = time.perf_counter()
-        loss = _epoch(model, optimiser, dataset, config, epoch, device)
+        loss = _epoch(model, optimiser, scaler, dataset, config, epoch, device)
         trained = time.perf_counter()
         measures = evaluate(
             model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
         )
         value = measures[config.selection]
-        progress.epoch = epoch
+        progress.epoch, progress.scaler = epoch, scaler.state_dict()
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
             save_tensors(work.best, dict(model.state_dict()))
@@ -159,9 +175,15 @@ def _train(
 
 
 def _epoch(
-    model: Model, optimiser: AdamW, dataset: Dataset, config: TrainingConfig, epoch: int, device: torch.device
+    model: Model,
+    optimiser: AdamW,
+    scaler: torch.amp.GradScaler,
+    dataset: Dataset,
+    config: TrainingConfig,
+    epoch: int,
+    device: torch.device,
 ) -> float:
-    """One pass over the training rows: the mean loss per batch."""
+    """One pass over the training rows: the mean loss per step."""
     # All randomness of an epoch comes from (seed, epoch): a resumed run repeats it.
     torch.manual_seed(config.seed * 1_000_003 + epoch)
     steps = steps_per_epoch(len(dataset.train), config)
@@ -169,18 +191,16 @@ def _epoch(
     model.train()
     batch_size = settled(config.batch_size)
     order = model.order(len(dataset.train), batch_size, np.random.default_rng((config.seed, epoch)))
-    batches = cut_into_batches(dataset.train, order, batch_size, device)
     multiplier = rate_curve(config, steps)
     total = 0.0
-    bar = tqdm(batches, total=steps, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
-    for step, batch in enumerate(bar, start=(epoch - 1) * steps):
+    starts = range(0, len(order), rows_per_step(config))
+    bar = tqdm(starts, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
+    for step, start in enumerate(bar, start=(epoch - 1) * steps):
         for group in optimiser.param_groups:
             group["lr"] = group["peak_lr"] * multiplier(step)
-        optimiser.zero_grad(set_to_none=True)
-        loss = model.loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        total += loss.item()
+        rows = order[start : start + rows_per_step(config)]
+        batches = cut_into_batches(dataset.train, rows, batch_size, device)
+        total += _step(model, optimiser, scaler, batches, len(rows), config.precision)
     mean = total / steps
     if not math.isfinite(mean):
         raise Diverged(
@@ -189,9 +209,35 @@ def _epoch(
     return mean
 
 
+def _step(
+    model: Model,
+    optimiser: AdamW,
+    scaler: torch.amp.GradScaler,
+    batches: Iterable[Batch],
+    rows: int,
+    precision: Precision,
+) -> float:
+    """One step by the gradients of all batches, each weighted by its share of the rows: their mean loss."""
+    optimiser.zero_grad(set_to_none=True)
+    total = 0.0
+    for batch in batches:
+        with torch.autocast(batch.bags.ids.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+            loss = model.loss(batch) * (len(batch) / rows)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    scaler.step(optimiser)
+    scaler.update()
+    return total
+
+
+def rows_per_step(config: TrainingConfig) -> int:
+    """Training rows of one optimiser step."""
+    return settled(config.batch_size) * config.accumulate
+
+
 def steps_per_epoch(rows: int, config: TrainingConfig) -> int:
     """Optimiser steps of one pass over the training rows."""
-    return -(-rows // settled(config.batch_size))
+    return -(-rows // rows_per_step(config))
 
 
 def rate_curve(config: TrainingConfig, steps: int) -> Callable[[int], float]:

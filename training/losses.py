@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 def binary_cross_entropy(logits_QB: Tensor, targets_QB: Tensor) -> Tensor:
     """Sigmoid cross-entropy, summed over columns and averaged over rows; targets in [0, 1]."""
+    logits_QB = logits_QB.float()
     return F.binary_cross_entropy_with_logits(logits_QB, targets_QB, reduction="sum") / logits_QB.shape[0]
 
 
@@ -34,6 +35,7 @@ def decoupled_softmax(logits_QP: Tensor, targets_QP: Tensor) -> Tensor:
         logits_QP: scaled scores.
         targets_QP: relevances; 0 marks a negative.
     """
+    logits_QP = logits_QP.float()  # autocast may have made half floats of them, which differences need not survive
     positive_QP = targets_QP > 0
     has_negative_Q = ~positive_QP.all(dim=1)
     # A row without negatives would turn into -inf - (-inf) in the backward pass: it keeps its logits and is zeroed

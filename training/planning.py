@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from training.artifact import new_model
 from training.data.dataset import Dataset
 from training.loop import steps_per_epoch
-from training.methods.base import Shape, settled
+from training.methods.base import Model, Shape, settled
 from training.recipes import RunConfig
+from training.tokens import label_limit
 
 FLOAT_BYTES = 4
 COPIES = 4  # weights, gradients and AdamW's two moments
@@ -21,21 +23,42 @@ def plan(run: RunConfig, dataset: Dataset) -> list[str]:
     with torch.device("meta"):
         model = new_model(run, shape)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     data_bytes = sum(_csr_bytes(rows.inputs) + _csr_bytes(rows.targets) for rows in (dataset.train, dataset.validation))
-    weight_bytes = COPIES * FLOAT_BYTES * parameters
-    step_bytes = FLOAT_BYTES * settled(run.training.batch_size) * model.activations_per_row()
+    encoded = (dataset.train.inputs, *model.encoded_rows(dataset))
+    data_bytes += sum(encoder.remembered_bytes(rows) for encoder in model.own_encoders() for rows in encoded)
+    weight_bytes = FLOAT_BYTES * (parameters - trained + COPIES * trained)
+    step_bytes = FLOAT_BYTES * (
+        settled(run.training.batch_size) * model.activations_per_row() + _encoder_activations(model, run, dataset)
+    )
     steps = steps_per_epoch(len(dataset.train), run.training)
     return [
         f"data       {shape.train_rows:,} training rows, {len(dataset.validation):,} validation rows, "
         f"{shape.label_count:,} labels, {shape.input_width:,} {'tokens' if shape.text else 'features'}",
         f"method     {run.method.model_dump_json()}",
-        f"encoder    {run.encoder.model_dump_json()}",
+        f"encoder    {run.encoder.model_dump_json(exclude={'architecture'})}",
         f"training   {run.training.model_dump_json()}",
         f"steps      {run.training.epochs} epochs of {steps:,}",
-        f"weights    {parameters:,} parameters, {FLOAT_BYTES * parameters / MIB:,.0f} MiB as an artifact",
+        f"weights    {parameters:,} parameters{_frozen(parameters - trained)}, "
+        f"{FLOAT_BYTES * parameters / MIB:,.0f} MiB as an artifact",
         f"memory     about {(data_bytes + weight_bytes + step_bytes) / MIB:,.0f} MiB: rows {data_bytes / MIB:,.0f}, "
         f"weights with gradients and moments {weight_bytes / MIB:,.0f}, one step {step_bytes / MIB:,.0f}",
     ]
+
+
+def _frozen(parameters: int) -> str:
+    return f" ({parameters:,} of them frozen)" if parameters else ""
+
+
+def _encoder_activations(model: Model, run: RunConfig, dataset: Dataset) -> int:
+    """Floats that encoders hold of the texts of one step, each taken for as long as the longest."""
+    longest = int(np.diff(dataset.train.inputs.indptr).max())
+    points = settled(run.training.batch_size), longest
+    labels = model.label_texts_per_step(), min(longest, label_limit(run.texts))
+    encoders = model.own_encoders()
+    return sum(
+        texts * encoder.activations_per_text(tokens) for texts, tokens in (points, labels) for encoder in encoders
+    )
 
 
 def _csr_bytes(matrix: object) -> int:

@@ -159,7 +159,7 @@ def test_propensities_count_points_and_labels_of_the_same_rows(artifact: Artifac
     labels = [point.labels for point in source.points("trn")]
     counts = np.bincount(np.concatenate(labels), minlength=LABELS)
     np.testing.assert_array_equal(artifact.label_counts, counts)
-    test = read_rows(source, "tst", artifact.tokenizer, max_tokens=12)
+    test = read_rows(source, "tst", artifact.tokenizer, artifact.config.run.texts)
     gains = metrics.inverse_propensities(counts, len(labels), 0.55, 1.5)
     ranked = evaluation.rank(artifact.restore(), test.inputs, LABELS, 1)
     expected = metrics.report(ranked, test.targets, gains, [1])["PSP@1"]

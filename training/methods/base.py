@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, with_config
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from training.data.batches import Bags, Batch
@@ -112,9 +113,23 @@ class Model(nn.Module, ABC):
 
     def initialise(self, dataset: Dataset) -> None:
         """Start from the data's statistics, IDF among them; called once, before the first step."""
-        for module in self.modules():
-            if isinstance(module, Encoder):
-                module.initialise(dataset)
+        rows = self.encoded_rows(dataset)
+        for encoder in self.own_encoders():
+            encoder.initialise(dataset)
+            for matrix in rows:
+                encoder.remember(matrix)
+
+    def own_encoders(self) -> list[Encoder]:
+        """The encoders that the model is made of."""
+        return [module for module in self.modules() if isinstance(module, Encoder)]
+
+    def encoded_rows(self, dataset: Dataset) -> list[csr_array]:
+        """What is encoded again and again in a run beside the training rows: matrices float32 CSR (N, V)."""
+        return [dataset.validation.inputs]
+
+    def label_texts_per_step(self) -> int:
+        """Label texts that a training step encodes beside the batch's rows, for the memory estimate."""
+        return 0
 
     def begin_epoch(self, epoch: int, dataset: Dataset) -> None:
         """Renew what is derived from the weights as they are now; by default there is nothing.
@@ -145,12 +160,26 @@ class Model(nn.Module, ABC):
         """Floats that `score` holds for one query: a score for each label, unless the method needs more."""
         return label_count
 
-    def parameter_groups(self, learning_rate: float, table_rate: float) -> list[dict[str, Any]]:
-        """Groups for the optimiser: embedding tables at ``table_rate`` times the rate of all other weights."""
-        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-        known = {id(weight) for weight in tables}
-        others = [weight for weight in self.parameters() if id(weight) not in known]
-        return [{"params": others, "lr": learning_rate}, {"params": tables, "lr": learning_rate * table_rate}]
+    def parameter_groups(
+        self, learning_rate: float, table_rate: float, encoder_rate: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Groups for the optimiser, of weights that are trained.
+
+        Args:
+            learning_rate: of all weights that the other two are not for.
+            table_rate: of embedding tables, as a multiple.
+            encoder_rate: of the encoder's own weights (see `Encoder.own_weights`), as a multiple.
+        """
+        rates = {id(weight): 1.0 for weight in self.parameters() if weight.requires_grad}
+        tables = (module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
+        encoders = (weight for encoder in self.own_encoders() for weight in encoder.own_weights())
+        for weights, rate in ((tables, table_rate), (encoders, encoder_rate)):  # the tables of transformers are theirs
+            rates |= {id(weight): rate for weight in weights if weight.requires_grad}
+        groups: dict[float, list[nn.Parameter]] = {}
+        for weight in self.parameters():
+            if weight.requires_grad:
+                groups.setdefault(rates[id(weight)], []).append(weight)
+        return [{"params": weights, "lr": learning_rate * rate} for rate, weights in groups.items()]
 
     @abstractmethod
     def activations_per_row(self) -> int:

@@ -145,6 +145,14 @@ class Unidec(Model):
         hidden_PD: Tensor = self.encoder(Bags.from_csr(rows, labels_P.device))
         return hidden_PD
 
+    def encoded_rows(self, dataset: Dataset) -> list[csr_array]:
+        """Label texts too: every step encodes those of its pool, every measurement all."""
+        return [*super().encoded_rows(dataset), _label_bags(dataset)]
+
+    def label_texts_per_step(self) -> int:
+        """The pool's."""
+        return min(self.config.pool_size, self.classifier.num_embeddings)
+
     def activations_per_row(self) -> int:
         """Scores of both heads against the pool, with targets and gradients."""
         return 6 * self.config.pool_size
