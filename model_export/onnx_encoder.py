@@ -20,12 +20,15 @@ from onnx import ModelProto
 from torch import nn
 
 from model_export.errors import ExportError
+from training.encoders import Encoder
 
 INPUTS = ("ids", "values")
 # The newest that this torch translates to.
 OPSET = 23
 # Limit of a protobuf message; beyond it weights need files of their own, which bundles do not have.
 MOST_BYTES = 2**31 - 1
+# Marks inputs and outputs while a graph is traced, which may call something within by the same name.
+OUTER = "outer."
 
 
 def trace(graph: nn.Module, output: str) -> ModelProto:
@@ -35,6 +38,9 @@ def trace(graph: nn.Module, output: str) -> ModelProto:
         graph: takes padded ids int64 and values float32, (Q, T) each; gives one tensor with Q rows.
         output: name of that tensor.
     """
+    for module in graph.modules():
+        if isinstance(module, Encoder):
+            module.simplify()
     # Neither size is 0 or 1, which the tracer would take for constants.
     example = (torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3))
     with _quiet():
@@ -44,12 +50,24 @@ def trace(graph: nn.Module, output: str) -> ModelProto:
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=INPUTS,
-            output_names=[output],
+            input_names=[OUTER + name for name in INPUTS],
+            output_names=[OUTER + output],
             dynamic_shapes=({0: "Q", 1: "T"}, {0: "Q", 1: "T"}),
         )
     assert program is not None, "without a file to write to, the exporter returns the program"
-    return stripped(program.model_proto)
+    return stripped(_named(program.model_proto, {*INPUTS, output}))
+
+
+def _named(model: ModelProto, names: set[str]) -> ModelProto:
+    """Give inputs and outputs their names, and what is called so within another; changed in place."""
+    new = {name: f"inner.{name}" for name in names} | {OUTER + name: name for name in names}
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.name = new.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    return model
 
 
 def stripped(model: ModelProto) -> ModelProto:
