@@ -51,6 +51,18 @@ def _parser() -> argparse.ArgumentParser:
         choices=("auto", "flat", "hnsw", "ivf"),
         help="type of UniDEC's label index (default: auto, which is exact below 200,000 labels)",
     )
+    build.add_argument(
+        "--scores",
+        choices=("calibrated", "raw"),
+        help="serve probabilities or the method's own scores (default: probabilities where the artifact can tell them)",
+    )
+    build.add_argument(
+        "--propensity-weight",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="prefer labels that annotators miss, by the power W of their inverse propensity (default: 0, not at all)",
+    )
     build.set_defaults(command=_build)
     verify = commands.add_parser("verify", help="check a bundle's files and golden answers")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -67,7 +79,13 @@ def _build(arguments: argparse.Namespace) -> None:
     from model_export.writer import Options, build
     from training.artifact import read_artifact
 
-    options = Options(name=arguments.name, precision=arguments.precision, index=arguments.index)
+    options = Options(
+        name=arguments.name,
+        precision=arguments.precision,
+        index=arguments.index,
+        scores=arguments.scores,
+        propensity_weight=arguments.propensity_weight,
+    )
     built = build(read_artifact(arguments.artifact), arguments.out, options)
     print(f"wrote {arguments.out}")
     _print_manifest(built.manifest)
@@ -107,8 +125,17 @@ def _print_manifest(manifest: Manifest) -> None:
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
     if manifest.method.name == "unidec":
         print(f"  index      {manifest.method.index.type}, recall@10 {manifest.method.index.recall:.3f}")
+    print(f"  serves     {_scores(manifest)}")
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB")
     print(f"  golden     {len(manifest.golden)} queries answered")
+
+
+def _scores(manifest: Manifest) -> str:
+    if manifest.calibration is None:
+        return "raw scores"
+    kinds = ", ".join(f"{rank.first_rank} {rank.map.kind}" for rank in manifest.calibration.ranks)
+    order = f", ordered by inverse propensity to the {manifest.propensity.weight:g}" if manifest.propensity else ""
+    return f"calibrated scores (from rank {kinds}){order}"
 
 
 def _print_comparison(comparison: Comparison) -> None:

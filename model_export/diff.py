@@ -66,6 +66,8 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object
     for key, item in value.items():
         if isinstance(item, dict):
             yield from _flat(item, f"{prefix}{key}.")
+        elif isinstance(item, list) and all(isinstance(member, dict) for member in item):
+            yield from _flat({str(place): member for place, member in enumerate(item)}, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", item
 

@@ -15,9 +15,10 @@ import numpy as np
 from model_export.errors import ExportError
 from model_export.exporters import EXPORTERS
 from model_export.exporters.base import SCORE_TOLERANCE, Exporter, alike
+from model_export.scores import calibration_section
 from service.bags import Features, Query
 from service.bundle import Manifest, open_bundle
-from service.bundle.manifest import FeatureQuery, GoldenAnswer, Parity, ScoredLabel, UnidecSection
+from service.bundle.manifest import FeatureQuery, GoldenAnswer, Parity, ScoredLabel, SearchSection
 from service.engine import Engine
 from service.topk import select
 from training.artifact import Artifact
@@ -67,7 +68,9 @@ def compare(engine: Engine, exporter: Exporter[Any]) -> Comparison:
         raise ExportError(f"{artifact.path}: expected a sample whose answer is more than rounding, found none")
     scores_QL = reference.scores_QL[decided_Q]
     bags = engine.prepare([query_of(sample) for sample in artifact.samples])
-    top = engine.run([bag for bag, decided in zip(bags, decided_Q, strict=True) if decided], COMPARED_K).top
+    decided = [bag for bag, is_decided in zip(bags, decided_Q, strict=True) if is_decided]
+    # Probabilities of far apart scores may be equal, and re-ranking changes the order: raw scores hide nothing.
+    top = engine.run(decided, COMPARED_K, raw=True).top
     own_QK = np.take_along_axis(scores_QL, top.ids_QK, axis=1)
     best_QK = select(scores_QL, COMPARED_K).scores_QK
     parity = Parity(
@@ -157,8 +160,10 @@ def _check_same_model(engine: Engine, artifact: Artifact) -> None:
     ids = [engine.labels.id(row) for row in range(len(engine.labels))]
     if ids != artifact.label_ids:
         raise ExportError(f"{artifact.path}: expected the {len(ids):,} labels of {manifest.name}, found other ones")
+    if manifest.calibration is not None and manifest.calibration != calibration_section(artifact, None):
+        raise ExportError(f"{artifact.path}: expected the calibration of {manifest.name}, found another or none")
 
 
 def _is_exact(manifest: Manifest) -> bool:
     method = manifest.method
-    return not isinstance(method, UnidecSection) or method.index.type == "flat"
+    return not isinstance(method, SearchSection) or method.index.type == "flat"

@@ -28,9 +28,18 @@ from model_export.faiss_index import IndexChoice
 from model_export.onnx_encoder import save_encoder, trace
 from model_export.quantise import quantised
 from model_export.replacement import replacing
+from model_export.scores import Scores, calibration_section, inverse_propensities, propensity_section
 from model_export.verify import Comparison, compare, golden_answers, require_equal
 from service.bundle import Manifest, content_version, encode_strings, file_entry, layout, load_bundle
-from service.bundle.manifest import BundleName, FeaturesInput, MethodSection, Precision, TextInput
+from service.bundle.manifest import (
+    BundleName,
+    CalibrationSection,
+    FeaturesInput,
+    MethodSection,
+    Precision,
+    PropensitySection,
+    TextInput,
+)
 from service.engine import Engine
 from training.artifact import TOKENIZER, Artifact
 
@@ -43,11 +52,15 @@ class Options:
         name: under which the service offers the bundle; None for the artifact folder's.
         precision: of the encoder's weights.
         index: type of UniDEC's label index.
+        scores: what is served; None for probabilities where the artifact has a calibration.
+        propensity_weight: power of the inverse propensities that answers are re-ranked by; 0 for not at all.
     """
 
     name: str | None = None
     precision: Precision = "fp32"
     index: IndexChoice = "auto"
+    scores: Scores | None = None
+    propensity_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,10 +83,14 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
     method = artifact.config.run.method.name
     if options.index != "auto" and not EXPORTERS[method].has_index:
         raise UsageError(f"--index {options.index}: {method} has no label index to choose; expected auto")
+    calibration = calibration_section(artifact, options.scores)
+    propensity = propensity_section(artifact, options.propensity_weight, calibration)
     exporter = EXPORTERS[method](artifact)
     with replacing(out) as folder:
         section = _write_files(exporter, folder, options)
-        draft = _draft(artifact, folder, name, options.precision, section)
+        if propensity is not None:
+            np.save(folder / layout.INVERSE_PROPENSITIES, inverse_propensities(artifact))
+        draft = _draft(artifact, folder, name, options.precision, section, calibration, propensity)
         engine = Engine.open(load_bundle(folder, draft), device="cpu")
         comparison = compare(engine, exporter)
         require_equal(comparison, draft)
@@ -113,7 +130,15 @@ def _write_strings(folder: Path, text_name: str, offsets_name: str, strings: Seq
     np.save(folder / offsets_name, offsets)
 
 
-def _draft(artifact: Artifact, folder: Path, name: str, precision: Precision, section: MethodSection) -> Manifest:
+def _draft(
+    artifact: Artifact,
+    folder: Path,
+    name: str,
+    precision: Precision,
+    section: MethodSection,
+    calibration: CalibrationSection | None,
+    propensity: PropensitySection | None,
+) -> Manifest:
     """The manifest but for what only the opened bundle can tell."""
     config = artifact.config
     queries: TextInput | FeaturesInput = FeaturesInput(dimension=config.shape.input_width)
@@ -123,13 +148,15 @@ def _draft(artifact: Artifact, folder: Path, name: str, precision: Precision, se
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     return Manifest(
         name=name,
-        version=content_version(queries, section, files),
+        version=content_version(queries, section, files, calibration, propensity),
         created_with=_libraries(),
         input=queries,
         label_count=config.shape.label_count,
         has_label_texts=artifact.label_texts is not None,
         precision=precision,
         method=section,
+        calibration=calibration,
+        propensity=propensity,
         files=files,
     )
 

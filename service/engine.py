@@ -8,16 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.bags import Bag, FeatureReader, Features, Query, QueryReader, TextReader
 from service.bundle import Bundle, LabelTable, Manifest, layout
-from service.bundle.manifest import FeatureQuery, GoldenAnswer, TextInput
+from service.bundle.manifest import FeatureQuery, GoldenAnswer, ScoredLabel, TextInput
 from service.decoders import DECODERS
 from service.decoders.base import Decoder
 from service.encoder import Encoder
 from service.errors import BundleError, EngineFailed
+from service.scoring import RawScoring, Scoring, scoring_of
 from service.topk import TopK
 
 # Largest difference from a golden score, absolute below 1 and relative above. Machines round differently, and 8-bit
@@ -33,12 +36,14 @@ class Answer:
 
     Attributes:
         top: the best labels of each query, K = min(k, L).
+        keys_QK: what their order is by, see `service.scoring.Ranked`.
         encode_seconds: padding and the ONNX graph.
-        search_seconds: the decoder.
+        search_seconds: the decoder, and what is made of its scores.
         padding_ratio: share of the padded input that is padding.
     """
 
     top: TopK
+    keys_QK: NDArray[np.floating]
     encode_seconds: float
     search_seconds: float
     padding_ratio: float
@@ -62,6 +67,7 @@ class Engine:
         self._reader = reader
         self._encoder = encoder
         self._decoder = decoder
+        self._scoring: Scoring = scoring_of(bundle)
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> Engine:
@@ -87,12 +93,13 @@ class Engine:
         """
         return self._reader.read(queries)
 
-    def run(self, bags: Sequence[Bag], k: int) -> Answer:
+    def run(self, bags: Sequence[Bag], k: int, *, raw: bool = False) -> Answer:
         """Answer a batch.
 
         Args:
             bags: at least one.
             k: labels wanted, at least 1.
+            raw: give the decoder's scores in their order, whatever the bundle serves: training's scorer gives the same.
 
         Raises:
             EngineFailed: the model gave numbers that are not finite.
@@ -100,11 +107,13 @@ class Engine:
         started = perf_counter()
         encoded = self._encoder.run(bags)
         between = perf_counter()
-        top = self._decoder.decode(encoded.outputs, k)
-        if not np.isfinite(top.scores_QK).all():
+        scoring = RawScoring() if raw else self._scoring
+        found = self._decoder.decode(encoded.outputs, scoring.wanted(k))
+        if not np.isfinite(found.scores_QK).all():
             raise EngineFailed(f"the decoder's scores are NaN or infinite for one of {len(bags)} queries")
+        ranked = scoring.serve(found, k)
         ended = perf_counter()
-        return Answer(top, between - started, ended - between, encoded.padding_ratio)
+        return Answer(ranked.top, ranked.keys_QK, between - started, ended - between, encoded.padding_ratio)
 
     def warm_up(self) -> None:
         """Run batches of several sizes, so that no client pays for allocations and compilers."""
@@ -116,19 +125,24 @@ class Engine:
     def check_golden(self) -> None:
         """Ask the golden queries again.
 
-        Scores may differ by the tolerance of the precision, and labels whose scores are that close may swap.
+        Scores may differ by the tolerance of the precision, and labels whose keys are that close may swap; by keys,
+        because calibrated scores belong to ranks as much as to labels.
 
         Raises:
             BundleError: an answer differs; the sentence names the query.
         """
         for position, golden in enumerate(self.manifest.golden):
-            top = self.run(self.prepare([_query(golden)]), len(golden.labels)).top
+            answer = self.run(self.prepare([_query(golden)]), len(golden.labels))
             found = [
-                (self.labels.id(row), score)
-                for row, score in zip(top.ids_QK[0].tolist(), top.scores_QK[0].tolist(), strict=True)
+                _Found(self.labels.id(row), score, key)
+                for row, score, key in zip(
+                    answer.top.ids_QK[0].tolist(),
+                    answer.top.scores_QK[0].tolist(),
+                    answer.keys_QK[0].tolist(),
+                    strict=True,
+                )
             ]
-            expected = [(label.id, label.score) for label in golden.labels]
-            fault = _difference(expected, found, GOLDEN_TOLERANCE[self.manifest.precision])
+            fault = _difference(golden.labels, found, GOLDEN_TOLERANCE[self.manifest.precision])
             if fault:
                 raise BundleError(f"golden query {position} {golden.query!r}: {fault}")
 
@@ -146,16 +160,30 @@ def _query(golden: GoldenAnswer) -> Query:
     return golden.query
 
 
-def _difference(expected: list[tuple[str, float]], found: list[tuple[str, float]], tolerance: float) -> str | None:
+class _Found(NamedTuple):
+    label: str
+    score: float
+    key: float
+
+
+def _difference(expected: Sequence[ScoredLabel], found: Sequence[_Found], tolerance: float) -> str | None:
     """What sets an answer apart from the expected one, or None when nothing does."""
     if len(expected) != len(found):
         return f"expected {len(expected)} labels, found {len(found)}"
-    expected_scores = dict(expected)
-    last_score = expected[-1][1]
-    for rank, ((label, score), (found_label, found_score)) in enumerate(zip(expected, found, strict=True), start=1):
-        allowed = tolerance * max(1.0, abs(score))
-        # A label that is not in the expected answer may stand for one that ties with the last.
-        own_score = expected_scores.get(found_label, last_score)
-        if abs(found_score - score) > allowed or abs(found_score - own_score) > allowed:
-            return f"expected {label!r} with {score:.6g} at rank {rank}, found {found_label!r} with {found_score:.6g}"
+    by_label = {one.label: one for one in found}
+    for rank, (wanted, one) in enumerate(zip(expected, found, strict=True), start=1):
+        own = by_label.get(wanted.id)
+        # A label that is not in the answer may have had to give way to one that ties with it: the last.
+        tied = not _apart((own or found[-1]).key, one.key, tolerance)
+        # Of labels that swap, calibrated scores stay with the rank, and re-ranked ones go with the label.
+        same_score = not all(_apart(wanted.score, either.score, tolerance) for either in (one, own or one))
+        if not tied or not same_score:
+            return (
+                f"expected {wanted.id!r} with {wanted.score:.6g} at rank {rank}, "
+                f"found {one.label!r} with {one.score:.6g}"
+            )
     return None
+
+
+def _apart(expected: float, found: float, tolerance: float) -> bool:
+    return abs(found - expected) > tolerance * max(1.0, abs(expected))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from service.bags import Bag, Query
 from service.batching import Batcher
-from service.bundle.manifest import UnidecSection
+from service.bundle.manifest import SearchSection
 from service.engine import Engine
 from service.errors import RequestError
 from service.metrics import Metrics
@@ -133,11 +133,13 @@ class Model:
     def detail(self) -> ModelDetail:
         """What `GET /v1/models/{name}` says about the model."""
         manifest = self.engine.manifest
-        index = manifest.method.index if isinstance(manifest.method, UnidecSection) else None
+        index = manifest.method.index if isinstance(manifest.method, SearchSection) else None
         return ModelDetail(
             **self.summary().model_dump(),
             providers=self.engine.providers,
             precision=manifest.precision,
+            scores="raw" if manifest.calibration is None else "calibrated",
+            propensity_weight=manifest.propensity and manifest.propensity.weight,
             method_section=manifest.method.model_dump(),
             index=index and index.type,
             recall=index and index.recall,
@@ -175,7 +177,7 @@ class Model:
         metrics.batch_padding_ratio.observe(answer.padding_ratio)
         metrics.encode_seconds.observe(answer.encode_seconds)
         metrics.search_seconds.observe(answer.search_seconds)
-        for score in answer.top.scores_QK[:, 0].tolist():
+        for score in answer.top.scores_QK.max(axis=1).tolist():
             metrics.top_score.observe(score)
         return [
             Labelled(ids_K[: one.k], scores_K[: one.k], answer.encode_seconds, answer.search_seconds)

@@ -70,7 +70,10 @@ class ScoredLabel(BaseModel):
 
     id: str
     text: str | None = Field(None, description="Left out when the bundle has no label texts.")
-    score: float
+    score: float = Field(
+        description="Probability that the label is relevant if the model's scores are calibrated, else as its method "
+        "computes it; `GET /v1/models/{name}` tells which."
+    )
 
 
 class Prediction(BaseModel):
@@ -114,6 +117,11 @@ class ModelDetail(ModelSummary):
 
     providers: list[str] = Field(description="Execution providers of ONNX Runtime, first choice first.")
     precision: str
+    scores: str = Field(description='"calibrated" when scores are probabilities, else "raw".')
+    propensity_weight: float | None = Field(
+        description="Where labels that annotators miss are preferred: the power of their inverse propensity. Scores "
+        "then need not fall from one label to the next."
+    )
     method_section: dict[str, Any] = Field(description="The method's section of the manifest.")
     index: str | None = Field(description="Type of the vector index, where there is one.")
     recall: float | None = Field(description="Recall of that index at 10 against exact search, measured at export.")
@@ -179,12 +187,12 @@ def encode_prediction(
     Args:
         labels: of the model.
         ids_K: label rows, best first.
-        scores_K: their scores, descending.
+        scores_K: their scores.
         min_score: leave out labels below it. Compared in 32 bits: a score that prints as 0.9 passes 0.9.
     """
     if min_score is not None:
-        count = int(np.count_nonzero(scores_K >= np.float32(min_score)))
-        ids_K, scores_K = ids_K[:count], scores_K[:count]
+        kept_K = scores_K >= np.float32(min_score)
+        ids_K, scores_K = ids_K[kept_K], scores_K[kept_K]
     answers: list[dict[str, Any]] = []
     for row, score in zip(ids_K.tolist(), scores_K, strict=True):
         text = labels.text(row)

@@ -27,7 +27,7 @@ class TopK:
 
     Attributes:
         ids_QK: int64 label rows.
-        scores_QK: float32, descending in each row.
+        scores_QK: float32, descending in each row as decoders give them.
     """
 
     ids_QK: NDArray[np.int64]

@@ -41,19 +41,26 @@ class Kind:
     epochs: int
     widths: tuple[int, ...]
     method: dict[str, Any]
+    hashed_width: int = 0
     transformer: bool = False
 
 
 KINDS = {
     "mach": Kind("mach", "text", 4, (48, 48), {"repetitions": 6, "buckets": 300}),
     "mach-independent": Kind("mach-independent", "text", 4, (24,), {"repetitions": 3, "buckets": 500}),
+    "mach-hashed": Kind("mach", "text", 4, (48,), {"repetitions": 6, "buckets": 300}, hashed_width=500),
     "declare": Kind("declare", "text", 4, (48,), {"rank": 24, "neighbours": 7}),
     "unidec": Kind("unidec", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
+    "depsl": Kind("depsl", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
+    "ova": Kind("ova", "text", 4, (48,), {"negatives": "astra", "uniform_negatives": 600, "hard_negatives": 3}),
     "mach-transformer": Kind("mach", "text", 4, (48,), {"repetitions": 6, "buckets": 300}, transformer=True),
     "declare-transformer": Kind("declare", "text", 4, (), {"rank": 24, "neighbours": 7}, transformer=True),
     "unidec-transformer": Kind("unidec", "text", 4, (), {"dimensions": 24, "pool_size": 600}, transformer=True),
+    "ova-transformer": Kind("ova", "text", 4, (48,), {"negatives": "all"}, transformer=True),
     "mach-features": Kind("mach", "features", 20, (24,), {"repetitions": 4, "buckets": 16}),
     "declare-features": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}),
+    "ova-features": Kind("ova", "features", 20, (24,), {}),
+    "unidec-features": Kind("unidec", "features", 20, (24,), {"dimensions": 24, "encoder_weight": 0.0}),
 }
 
 
@@ -131,7 +138,7 @@ def _run(kind: Kind) -> RunConfig:
         return RunConfig(method=method, encoder=encoder, training=training)
     return RunConfig(
         method=method,
-        encoder=BagConfig(widths=kind.widths),
+        encoder=BagConfig(widths=kind.widths, hashed_width=kind.hashed_width),
         vocabulary=VocabularyConfig(words=2000, subwords=800, max_tokens=32),
         training=training,
     )

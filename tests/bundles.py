@@ -24,6 +24,7 @@ from service.bundle import content_version, encode_strings, file_entry, layout, 
 from service.bundle.manifest import (
     Activation,
     Aggregation,
+    CalibrationSection,
     DeclareSection,
     FeatureQuery,
     FeaturesInput,
@@ -31,10 +32,15 @@ from service.bundle.manifest import (
     HashSection,
     IndexSection,
     IndexType,
+    IsotonicMap,
     MachSection,
     Manifest,
+    OvaSection,
     Parity,
+    PlattMap,
     Precision,
+    PropensitySection,
+    RankMap,
     Recovery,
     ScoredLabel,
     TextInput,
@@ -42,10 +48,10 @@ from service.bundle.manifest import (
 )
 from service.engine import Engine
 
-Method = Literal["mach", "declare", "unidec"]
+Method = Literal["mach", "declare", "unidec", "ova"]
 InputKind = Literal["text", "features"]
 
-METHODS: tuple[Method, ...] = ("mach", "declare", "unidec")
+METHODS: tuple[Method, ...] = ("mach", "declare", "unidec", "ova")
 INPUT_KINDS: tuple[InputKind, ...] = ("text", "features")
 
 WORDS = (
@@ -57,6 +63,15 @@ DIMENSION = 30
 GOLDEN_TEXTS = ("a fast web server", "python library for image data", "unheard-of words")
 GOLDEN_FEATURES = (Features((0, 7), (1.0, 0.5)), Features((29,), (-2.0,)), Features((), ()))
 GOLDEN_K = 5
+
+# Both kinds of maps; scores of the tiny models lie between -20 and 20, votes and cosines around 0.
+CALIBRATION = CalibrationSection(
+    ranks=(
+        RankMap(first_rank=1, map=PlattMap(slope=0.5, intercept=-0.5)),
+        RankMap(first_rank=2, map=IsotonicMap(scores=(-4.0, 0.0, 1.0, 9.0), probabilities=(0.05, 0.2, 0.4, 0.9))),
+        RankMap(first_rank=5, map=PlattMap(slope=0.25, intercept=-2.0)),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -78,8 +93,14 @@ class Spec:
     row_count: int = 50
     neighbours: int = 7
     recovery: Recovery = "factors"
+    merged: bool = False
+    divided: bool = False
+    temperature: float | None = None
     half_dimension: int = 4
     index: IndexType = "flat"
+    calibrated: bool = False
+    propensity_weight: float = 0.0
+    candidates: int = 12
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ class TinyModel:
     Attributes:
         embeddings: (vocabulary or features, 8).
         head: (8, width of the output).
-        tables: what the method adds, by file name; UniDEC's label vectors and DECLARE's rows under "vectors".
+        tables: what the method adds, by file name; label vectors and DECLARE's rows under "vectors".
     """
 
     spec: Spec
@@ -124,6 +145,9 @@ def write_bundle(path: Path, spec: Spec | None = None) -> TinyModel:
     onnx.save(_graph(model), str(path / layout.ENCODER))
     _write_labels(path, spec)
     _write_tables(path, model)
+    if spec.propensity_weight:
+        inverse_L = np.random.default_rng(spec.seed).uniform(1, 20, spec.label_count)
+        np.save(path / layout.INVERSE_PROPENSITIES, inverse_L.astype(np.float32))
     draft = _draft(path, spec)
     write_manifest(path, draft.model_copy(update={"parity": _PARITY, "golden": _golden(path, draft)}))
     return model
@@ -138,7 +162,7 @@ def resign(path: Path) -> None:
     """Make the manifest agree again with files that a test has changed: sizes, checksums, dtypes, shapes, version."""
     manifest = Manifest.model_validate_json((path / layout.MANIFEST).read_bytes())
     files = {name: file_entry(path / name) for name in manifest.files}
-    version = content_version(manifest.input, manifest.method, files)
+    version = content_version(manifest.input, manifest.method, files, manifest.calibration, manifest.propensity)
     write_manifest(path, manifest.model_copy(update={"files": files, "version": version}))
 
 
@@ -148,9 +172,9 @@ _PARITY = Parity(queries=3, k=GOLDEN_K, max_score_difference=0.0, equal_top_k=1.
 def _model(spec: Spec) -> TinyModel:
     rng = np.random.default_rng(spec.seed)
     vocabulary = len(WORDS) + 1 if spec.input == "text" else DIMENSION
-    width = {"mach": spec.repetitions * spec.buckets, "declare": spec.rank, "unidec": 2 * spec.half_dimension}[
-        spec.method
-    ]
+    half = spec.half_dimension
+    widths = {"mach": spec.repetitions * spec.buckets, "declare": spec.rank, "unidec": 2 * half, "ova": 2 * half}
+    width = widths[spec.method]
     embeddings = rng.standard_normal((vocabulary, 8)).astype(np.float32)
     head = rng.standard_normal((8, width)).astype(np.float32)
     return TinyModel(spec, embeddings, head, _TABLES[spec.method](spec, rng))
@@ -178,6 +202,10 @@ def _declare_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[A
         layout.DECLARE_VOTES_INDICES: votes_NL.indices.astype(np.int32),
         layout.DECLARE_VOTES_DATA: votes_NL.data,
     }
+    if spec.merged:
+        tables[layout.DECLARE_VOTES_COUNTS] = rng.integers(1, 4, spec.row_count).astype(np.int32)
+    if spec.divided:
+        tables[layout.DECLARE_LENGTHS] = rng.uniform(0.5, 2, spec.row_count).astype(np.float32)
     if spec.recovery == "factors":
         return tables | {layout.DECLARE_FACTORS: factors_LC}
     return tables | {"vectors": votes_NL @ factors_LC}
@@ -189,15 +217,19 @@ def _unidec_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[An
     return {"vectors": halves.reshape(spec.label_count, -1).astype(np.float32)}
 
 
-_TABLES = {"mach": _mach_tables, "declare": _declare_tables, "unidec": _unidec_tables}
+def _ova_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    return {"vectors": rng.standard_normal((spec.label_count, 2 * spec.half_dimension)).astype(np.float32)}
+
+
+_TABLES = {"mach": _mach_tables, "declare": _declare_tables, "unidec": _unidec_tables, "ova": _ova_tables}
 
 
 def _write_tables(path: Path, model: TinyModel) -> None:
     for name, table in model.tables.items():
         if name.endswith(".npy"):
             np.save(path / name, table)
-    if model.spec.method == "unidec":
-        faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.UNIDEC_INDEX))
+    if model.spec.method in ("unidec", "ova"):
+        faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.LABEL_INDEX))
     if model.spec.method == "declare" and model.spec.recovery == "rows":
         faiss.write_index(_index("flat", model.tables["vectors"]), str(path / layout.DECLARE_ROWS))
 
@@ -239,21 +271,27 @@ def _tokenizer() -> Tokenizer:
 def _draft(path: Path, spec: Spec) -> Manifest:
     method = _section(spec)
     queries = TextInput(max_tokens=MAX_TOKENS) if spec.input == "text" else FeaturesInput(dimension=DIMENSION)
+    calibration = CALIBRATION if spec.calibrated or spec.propensity_weight else None
+    propensity = None
+    if spec.propensity_weight:
+        propensity = PropensitySection(weight=spec.propensity_weight, candidates=spec.candidates)
     files = {file.name: file_entry(file) for file in path.iterdir()}
     return Manifest(
         name=spec.name,
-        version=content_version(queries, method, files),
+        version=content_version(queries, method, files, calibration, propensity),
         created_with={"onnx": onnx.__version__},
         input=queries,
         label_count=spec.label_count,
         has_label_texts=spec.has_label_texts,
         precision=spec.precision,
         method=method,
+        calibration=calibration,
+        propensity=propensity,
         files=files,
     )
 
 
-def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection:
+def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSection:
     if spec.method == "mach":
         return MachSection(
             repetitions=spec.repetitions,
@@ -263,8 +301,17 @@ def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection:
             hash=HashSection(seed=spec.seed),
         )
     if spec.method == "declare":
-        return DeclareSection(rank=spec.rank, neighbours=spec.neighbours, recovery=spec.recovery)
-    return UnidecSection(dimension=2 * spec.half_dimension, index=IndexSection(type=spec.index, recall=1.0))
+        return DeclareSection(
+            rank=spec.rank,
+            neighbours=spec.neighbours,
+            recovery=spec.recovery,
+            merged=spec.merged or None,
+            divided=spec.divided or None,
+            temperature=spec.temperature,
+        )
+    index = IndexSection(type=spec.index, recall=1.0)
+    searched = UnidecSection if spec.method == "unidec" else OvaSection
+    return searched(dimension=2 * spec.half_dimension, index=index)
 
 
 def _golden(path: Path, draft: Manifest) -> tuple[GoldenAnswer, ...]:
@@ -310,6 +357,9 @@ def _graph(model: TinyModel) -> onnx.ModelProto:
         nodes.append(helper.make_node("Reshape", ["scores", "shape"], [output]))
     elif spec.method == "declare":
         output, shape = "embedding", [spec.rank]
+        nodes.append(helper.make_node("Identity", ["scores"], [output]))
+    elif spec.method == "ova":
+        output, shape = "query", [2 * spec.half_dimension]
         nodes.append(helper.make_node("Identity", ["scores"], [output]))
     else:
         output, shape = "query", [2 * spec.half_dimension]

@@ -1,8 +1,8 @@
 """The artifact: what training leaves on disk and the exporter reads.
 
 A folder of `config.json`, `model.safetensors`, `tokenizer.json` (texts only), `labels.jsonl`, `samples.jsonl`,
-`tables/*.npy`, `metrics.json` and `history.jsonl`. Names inside are short and stable ("mach"); nothing holds a class
-path or a pickle.
+`tables/*.npy`, `calibration.json`, `metrics.json` and `history.jsonl`. Names inside are short and stable ("mach");
+nothing holds a class path or a pickle.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from training.calibration import Calibration
 from training.data.card import Card
 from training.data.dataset import Dataset, Query
 from training.methods import METHODS
@@ -29,6 +30,7 @@ from training.methods.base import Model, Shape
 from training.recipes import RunConfig
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=BaseModel)
 
 SCHEMA_VERSION = 1
 LIBRARIES = ("xmcserve", "torch", "tokenizers", "numpy", "scipy")
@@ -39,6 +41,7 @@ TOKENIZER = "tokenizer.json"
 LABELS = "labels.jsonl"
 SAMPLES = "samples.jsonl"
 TABLES = "tables"
+CALIBRATION = "calibration.json"
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 
@@ -74,6 +77,7 @@ class Artifact:
         label_texts: texts by label row, or None.
         label_counts: training points of each label, int64 (L,).
         samples: held-out queries as a user would send them.
+        calibration: maps from raw scores to probabilities; None in artifacts that were written without.
     """
 
     path: Path
@@ -85,6 +89,7 @@ class Artifact:
     label_texts: list[str] | None
     label_counts: NDArray[np.int64]
     samples: list[Query]
+    calibration: Calibration | None
 
     def restore(self) -> Model:
         """The trained model, in evaluation mode.
@@ -112,6 +117,7 @@ def write_artifact(
     dataset: Dataset,
     weights: Mapping[str, Tensor],
     tables: Mapping[str, NDArray[Any]],
+    calibration: Calibration,
     metrics: Mapping[str, float],
     history: Path,
 ) -> None:
@@ -137,6 +143,7 @@ def write_artifact(
         ),
     )
     _write_lines(folder / SAMPLES, dataset.samples)
+    (folder / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(history, folder / HISTORY)
     (folder / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -162,6 +169,7 @@ def read_artifact(path: Path) -> Artifact:
         label_texts=[text for _, text, _ in labels] if config.card.has_label_texts else None,
         label_counts=np.array([count for _, _, count in labels], dtype=np.int64),
         samples=_read(path / SAMPLES, _read_lines),
+        calibration=_read(path / CALIBRATION, _read_calibration) if (path / CALIBRATION).exists() else None,
     )
     if len(artifact.label_ids) != config.shape.label_count:
         raise ArtifactError(
@@ -190,8 +198,16 @@ def _read_config(file: Path) -> ArtifactConfig:
         raise ArtifactError(f"{file}: expected a JSON object, found something else: {error}") from error
     if found != SCHEMA_VERSION:
         raise ArtifactError(f"{file}: expected schema version {SCHEMA_VERSION}, found {found}")
+    return _validated(ArtifactConfig, file, text)
+
+
+def _read_calibration(file: Path) -> Calibration:
+    return _validated(Calibration, file, file.read_text(encoding="utf-8"))
+
+
+def _validated(model: type[_M], file: Path, text: str) -> _M:
     try:
-        return ArtifactConfig.model_validate_json(text)
+        return model.model_validate_json(text)
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise ArtifactError(f"{file}: {'; '.join(problems)}") from error

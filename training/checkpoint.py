@@ -8,7 +8,7 @@ numbers.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,29 +41,32 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimiser: Optimizer, progress: Progress, renewed: Mapping[str, Tensor]
+    path: Path, model: nn.Module, optimisers: Sequence[Optimizer], progress: Progress, renewed: Mapping[str, Tensor]
 ) -> None:
     """Replace the checkpoint: readers see the old one or the new one, never a part.
 
     Args:
         path: the file.
         model: its weights.
-        optimiser: its moments.
+        optimisers: their moments.
         progress: how far the run has come.
         renewed: see `training.methods.base.Model.renewed`.
     """
     tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
     tensors |= {RENEWED + name: tensor for name, tensor in renewed.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"{OPTIMISER}{index}.{name}": value for name, value in state.items()}
+    for position, optimiser in enumerate(optimisers):
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"{OPTIMISER}{position}.{index}.{name}": value for name, value in state.items()}
     save_tensors(path, tensors, {"progress": json.dumps(asdict(progress))})
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple[Progress, dict[str, Tensor]]:
-    """Continue where `save_checkpoint` stopped: progress, and what was renewed; model and optimiser take theirs."""
+def load_checkpoint(
+    path: Path, model: nn.Module, optimisers: Sequence[Optimizer]
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Continue where `save_checkpoint` stopped: progress, and what was renewed; model and optimisers take theirs."""
     weights: dict[str, Tensor] = {}
     renewed: dict[str, Tensor] = {}
-    moments: dict[int, dict[str, Tensor]] = {}
+    moments: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimisers]
     with safe_open(path, framework="pt") as file:
         progress = Progress(**json.loads(file.metadata()["progress"]))
         for name in file.keys():  # noqa: SIM118 (not a dict)
@@ -72,10 +75,11 @@ def load_checkpoint(path: Path, model: nn.Module, optimiser: Optimizer) -> tuple
             elif name.startswith(RENEWED):
                 renewed[name.removeprefix(RENEWED)] = file.get_tensor(name)
             else:
-                index, key = name.removeprefix(OPTIMISER).split(".", 1)
-                moments.setdefault(int(index), {})[key] = file.get_tensor(name)
+                position, index, key = name.removeprefix(OPTIMISER).split(".", 2)
+                moments[int(position)].setdefault(int(index), {})[key] = file.get_tensor(name)
     model.load_state_dict(weights)
-    optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    for optimiser, state in zip(optimisers, moments, strict=True):
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return progress, renewed
 
 

@@ -48,6 +48,29 @@ GANDALF = """@inproceedings{kharbanda2024gandalf,
   year      = {2024}
 }"""
 
+DISMEC = """@inproceedings{babbar2017dismec,
+  title     = {{DiSMEC}: Distributed Sparse Machines for Extreme Multi-label Classification},
+  author    = {Babbar, Rohit and Sch{\\"o}lkopf, Bernhard},
+  booktitle = {ACM International Conference on Web Search and Data Mining},
+  year      = {2017}
+}"""
+
+ASTRA = """@misc{astra2024,
+  title        = {{ASTRA}: Accurate and Scalable {ANNS}-based Training of Extreme Classifiers},
+  howpublished = {arXiv 2409.20156},
+  year         = {2024}
+}"""
+
+NGAME = """@inproceedings{dahiya2023ngame,
+  title     = {{NGAME}: Negative Mining-aware Mini-batching for Extreme Classification},
+  author    = {Dahiya, Kunal and Gupta, Nilesh and Saini, Deepak and Soni, Akshay and Wang, Yajun and Dave, Kushal and
+               Jiao, Jian and Gururaj, K. and Dey, Prasenjit and Singh, Amit and Hada, Deepesh and Jain, Vidit and
+               Paliwal, Bhawna and Mittal, Anshul and Mehta, Sonu and Ramjee, Ramachandran and Agarwal, Sumeet and
+               Kar, Purushottam and Varma, Manik},
+  booktitle = {ACM International Conference on Web Search and Data Mining},
+  year      = {2023}
+}"""
+
 MINILM = """@inproceedings{wang2020minilm,
   title     = {{MiniLM}: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers},
   author    = {Wang, Wenhui and Wei, Furu and Dong, Li and Bao, Hangbo and Yang, Nan and Zhou, Ming},
@@ -68,6 +91,12 @@ CITATIONS: dict[str, tuple[str, ...]] = {
     "declare": (DECLARE, HALKO),
     "declare-paper": (DECLARE, HALKO),
     "unidec": (UNIDEC, DEXML),
+    "unidec-paper": (UNIDEC, DEXML, NGAME),
+    "depsl": (UNIDEC, DEXML),
+    "ova": (DISMEC, ASTRA),
+    "ova-full": (DISMEC,),
+    "ova-pruned": (DISMEC, DECLARE),
+    "astra": (ASTRA,),
     "mach-frozen": (MACH, MINILM, SBERT),
     "unidec-transformer": (UNIDEC, DEXML, MINILM, SBERT),
     "mach-gandalf": (MACH, GANDALF),

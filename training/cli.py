@@ -87,7 +87,7 @@ def _add_fit(commands: Any) -> None:
     fit = commands.add_parser("fit", help="train a model and write an artifact")
     fit.add_argument("--data", required=True, metavar="DIR", help='data folder, or "sample" for the embedded data set')
     fit.add_argument(
-        "--method", metavar="NAME", help="mach, declare or unidec; the recipe of the same name is the default"
+        "--method", metavar="NAME", help="mach, declare, unidec or ova; the recipe of the same name is the default"
     )
     fit.add_argument("--recipe", metavar="NAME", help="a named configuration; see `xmc-train list`")
     fit.add_argument("--config", type=Path, metavar="FILE.toml", help="options that replace the recipe's")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from training import metrics
 from training.artifact import Artifact
+from training.calibration import RANKS, Calibration, fit_calibration
 from training.data.batches import Bags, Rows
 from training.data.card import Card
 from training.data.dataset import UnsuitableData, read_rows
@@ -22,11 +23,18 @@ SCORES_AT_ONCE = 4_000_000
 RECALL_AT = 100
 
 
-@torch.no_grad()
 def rank(
     model: Model, inputs: csr_array, label_count: int, k: int, removed: csr_array | None = None
 ) -> NDArray[np.int64]:
-    """The best k labels of every row, ties by label row.
+    """The labels alone of `ranking`."""
+    return ranking(model, inputs, label_count, k, removed)[0]
+
+
+@torch.no_grad()
+def ranking(
+    model: Model, inputs: csr_array, label_count: int, k: int, removed: csr_array | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The best k labels of every row, ties by label row, and their raw scores.
 
     Args:
         model: scorer; switched to evaluation mode and left there.
@@ -36,12 +44,14 @@ def rank(
         removed: pairs that must not be predicted (reciprocal pairs of the filter file), CSR (N, L).
 
     Returns:
-        int64 (N, k), best first; padded with -1 where fewer labels may be predicted.
+        Label rows int64 (N, k), best first, and scores float32 (N, k); padded with -1 and NaN where fewer labels may be
+            predicted.
     """
     model.eval()
     device = next(model.parameters()).device
     usable = min(k, label_count)
     ranked_NK = np.full((inputs.shape[0], k), metrics.PADDING, dtype=np.int64)
+    scores_NK = np.full((inputs.shape[0], k), np.nan, dtype=np.float32)
     step = max(1, SCORES_AT_ONCE // model.scores_per_query(label_count))
     for start in range(0, inputs.shape[0], step):
         rows = slice(start, start + step)
@@ -49,12 +59,14 @@ def rank(
         if removed is not None:
             queries, labels = removed[rows].nonzero()
             scores_QL[torch.from_numpy(queries), torch.from_numpy(labels)] = -torch.inf
-        ranked_NK[rows, :usable] = _top(scores_QL, usable).cpu().numpy()
-    return ranked_NK
+        labels_QK, best_QK = _top(scores_QL, usable)
+        ranked_NK[rows, :usable] = labels_QK.cpu().numpy()
+        scores_NK[rows, :usable] = best_QK.cpu().numpy()
+    return ranked_NK, scores_NK
 
 
-def _top(scores_QL: Tensor, k: int) -> Tensor:
-    """Rows of the k highest scores, ties by label row, as `topk` alone does not promise: int64 (Q, k).
+def _top(scores_QL: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rows of the k highest scores, ties by label row, as `topk` alone does not promise, and these scores: (Q, k) both.
 
     Scores that are no number, or minus infinity, are no predictions.
     """
@@ -65,7 +77,22 @@ def _top(scores_QL: Tensor, k: int) -> Tensor:
     kept_QL = above_QL | (tied_QL & (tied_QL.cumsum(dim=1) <= left_Q1))
     labels_QK = kept_QL.nonzero()[:, 1].view(-1, k)
     ordered = scores_QL.gather(1, labels_QK).sort(dim=1, descending=True, stable=True)
-    return labels_QK.gather(1, ordered.indices).masked_fill(ordered.values == -torch.inf, metrics.PADDING)
+    missing_QK = ordered.values == -torch.inf
+    labels_QK = labels_QK.gather(1, ordered.indices).masked_fill(missing_QK, metrics.PADDING)
+    return labels_QK, ordered.values.masked_fill(missing_QK, torch.nan)
+
+
+def calibrated(model: Model, rows: Rows, seed: int) -> Calibration:
+    """The maps from the model's raw scores to probabilities, fitted to rows that it was not trained on.
+
+    Args:
+        model: scorer.
+        rows: the validation split.
+        seed: of the folds.
+    """
+    label_count = rows.targets.shape[1]
+    ranked_NK, scores_NK = ranking(model, rows.inputs, label_count, min(RANKS, label_count))
+    return fit_calibration(scores_NK, metrics.hits(ranked_NK, rows.targets), seed)
 
 
 def evaluate(
@@ -76,8 +103,12 @@ def evaluate(
     card: Card,
     ks: Sequence[int],
     removed: csr_array | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, float]:
-    """All measures of a split at ranks ``ks``, in percent; ``constant_P@1`` is the constant predictor's.
+    """All measures of a split at ranks ``ks``, in percent.
+
+    ``constant_P@1`` is the constant predictor's; ``ECE@k``, measured where there is a calibration, is the calibration
+    error of the answers at ranks 1 to k.
 
     Args:
         model: scorer.
@@ -87,13 +118,30 @@ def evaluate(
         card: propensity constants.
         ks: ranks.
         removed: pairs that must not be predicted, CSR (N, L).
+        calibration: of the model's scores.
     """
     label_count = rows.targets.shape[1]
     propensities = metrics.inverse_propensities(label_counts_L, train_rows, card.propensity_a, card.propensity_b)
-    ranked_NK = rank(model, rows.inputs, label_count, max(ks), removed)
+    ranked_NK, scores_NK = ranking(model, rows.inputs, label_count, max(ks), removed)
     constant = metrics.hits(metrics.constant_ranking(label_counts_L, len(rows), 1), rows.targets).mean()
     measures = metrics.report(ranked_NK, rows.targets, propensities, sorted(set(ks)))
+    if calibration is not None:
+        hits_NK = metrics.hits(ranked_NK, rows.targets)
+        measures |= _calibration_errors(calibration.probabilities(scores_NK), hits_NK, sorted(set(ks)))
     return measures | {"constant_P@1": 100 * float(constant)}
+
+
+def _calibration_errors(
+    probabilities_NK: NDArray[np.float64], hits_NK: NDArray[np.bool_], ks: Sequence[int]
+) -> dict[str, float]:
+    answered_NK = ~np.isnan(probabilities_NK)
+    errors = {}
+    for k in ks:
+        answers = (slice(None), slice(k))
+        of_answers = answered_NK[answers]
+        error = metrics.calibration_error(probabilities_NK[answers][of_answers], hits_NK[answers][of_answers])
+        errors[f"ECE@{k}"] = 100 * error
+    return errors
 
 
 def evaluate_artifact(artifact: Artifact, source: Source, split: str, ks: Sequence[int]) -> dict[str, float]:
@@ -111,9 +159,17 @@ def evaluate_artifact(artifact: Artifact, source: Source, split: str, ks: Sequen
     if len(pairs):
         removed = csr_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=rows.targets.shape)
     measures = evaluate(
-        artifact.restore(), rows, artifact.label_counts, config.counted_rows, config.card, [*ks, RECALL_AT], removed
+        artifact.restore(),
+        rows,
+        artifact.label_counts,
+        config.counted_rows,
+        config.card,
+        [*ks, RECALL_AT],
+        removed,
+        artifact.calibration,
     )
-    unasked = set() if RECALL_AT in ks else {f"{name}@{RECALL_AT}" for name in ("P", "nDCG", "PSP", "RP", "coverage")}
+    names = ("P", "nDCG", "PSP", "RP", "coverage", "ECE")
+    unasked = set() if RECALL_AT in ks else {f"{name}@{RECALL_AT}" for name in names}
     return {name: value for name, value in measures.items() if name not in unasked}
 
 

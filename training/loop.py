@@ -13,26 +13,26 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.optim import AdamW
 from tqdm import tqdm
 
 from training.artifact import new_model, write_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
-from training.data.batches import Batch, cut_into_batches
+from training.data.batches import cut_into_batches
 from training.data.dataset import Dataset
-from training.evaluation import evaluate
+from training.evaluation import calibrated, evaluate
+from training.methods import METHODS
 from training.methods.base import Model, Shape, Tables, settled
-from training.recipes import Precision, RunConfig, TrainingConfig
+from training.recipes import RunConfig, TrainingConfig
+from training.stepping import Stepper
 
 VALIDATION_KS = (1, 3, 5)
-AUTOCAST: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class RunError(Exception):
@@ -126,36 +126,31 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
     work = _open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
-    return _finish(run, dataset, tables, work, out)
+    return _finish(model, run, dataset, tables, work, out)
 
 
 def _train(
     model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Callable[[str], None]
 ) -> None:
     config = run.training
-    groups = model.parameter_groups(config.learning_rate, config.table_rate, config.encoder_rate)
-    optimiser = AdamW(
-        [group | {"peak_lr": group["lr"]} for group in groups], weight_decay=config.weight_decay, fused=True
-    )
-    # Half floats lose small gradients unless the loss is scaled up; bf16 has the range of float32.
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    stepper = Stepper(model, config, device)
     progress = Progress()
     if work.checkpoint.exists():
-        progress, renewed = load_checkpoint(work.checkpoint, model, optimiser)
+        progress, renewed = load_checkpoint(work.checkpoint, model, stepper.optimisers)
         model.take_renewed(renewed)
-        scaler.load_state_dict(progress.scaler)
+        stepper.scaler.load_state_dict(progress.scaler)
         log(f"resuming after epoch {progress.epoch} of {config.epochs}")
     _keep_lines(work.history, progress.epoch)
     epochs = settled(config.epochs)
     for epoch in range(progress.epoch + 1, epochs + 1):
         started = time.perf_counter()
-        loss = _epoch(model, optimiser, scaler, dataset, config, epoch, device)
+        loss = _epoch(model, stepper, dataset, config, epoch, device)
         trained = time.perf_counter()
         measures = evaluate(
             model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
         )
         value = measures[config.selection]
-        progress.epoch, progress.scaler = epoch, scaler.state_dict()
+        progress.epoch, progress.scaler = epoch, stepper.scaler.state_dict()
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
             save_tensors(work.best, dict(model.state_dict()))
@@ -167,7 +162,7 @@ def _train(
         }
         with work.history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | measures) + "\n")
-        save_checkpoint(work.checkpoint, model, optimiser, progress, model.renewed())
+        save_checkpoint(work.checkpoint, model, stepper.optimisers, progress, model.renewed())
         log(
             f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
             f"{trained - started:6.1f} s"
@@ -176,8 +171,7 @@ def _train(
 
 def _epoch(
     model: Model,
-    optimiser: AdamW,
-    scaler: torch.amp.GradScaler,
+    stepper: Stepper,
     dataset: Dataset,
     config: TrainingConfig,
     epoch: int,
@@ -196,38 +190,15 @@ def _epoch(
     starts = range(0, len(order), rows_per_step(config))
     bar = tqdm(starts, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
     for step, start in enumerate(bar, start=(epoch - 1) * steps):
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak_lr"] * multiplier(step)
         rows = order[start : start + rows_per_step(config)]
         batches = cut_into_batches(dataset.train, rows, batch_size, device)
-        total += _step(model, optimiser, scaler, batches, len(rows), config.precision)
+        total += stepper.step(batches, len(rows), multiplier(step))
     mean = total / steps
     if not math.isfinite(mean):
         raise Diverged(
             f"the loss of epoch {epoch} is {mean}: lower training.learning_rate (now {config.learning_rate})"
         )
     return mean
-
-
-def _step(
-    model: Model,
-    optimiser: AdamW,
-    scaler: torch.amp.GradScaler,
-    batches: Iterable[Batch],
-    rows: int,
-    precision: Precision,
-) -> float:
-    """One step by the gradients of all batches, each weighted by its share of the rows: their mean loss."""
-    optimiser.zero_grad(set_to_none=True)
-    total = 0.0
-    for batch in batches:
-        with torch.autocast(batch.bags.ids.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
-            loss = model.loss(batch) * (len(batch) / rows)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        total += loss.item()
-    scaler.step(optimiser)
-    scaler.update()
-    return total
 
 
 def rows_per_step(config: TrainingConfig) -> int:
@@ -289,12 +260,18 @@ def _keep_lines(history: Path, count: int) -> None:
     history.write_text("".join(lines[:count]), encoding="utf-8")
 
 
-def _finish(run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path) -> dict[str, float]:
+def _finish(
+    model: Model, run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path
+) -> dict[str, float]:
     lines = [json.loads(line) for line in work.history.read_text(encoding="utf-8").splitlines()]
     kept: dict[str, float] = max(lines, key=lambda line: line[run.training.selection])
     shutil.rmtree(work.artifact, ignore_errors=True)
     work.artifact.mkdir()
-    write_artifact(work.artifact, run, dataset, load_file(work.best), tables, kept, work.history)
+    weights = load_file(work.best)
+    tables = METHODS[run.method.name].kept_tables(tables, weights)
+    model.load_state_dict(weights)
+    calibration = calibrated(model, dataset.validation, run.training.seed)
+    write_artifact(work.artifact, run, dataset, weights, tables, calibration, kept, work.history)
     work.artifact.rename(out)
     shutil.rmtree(work.path)
     return kept

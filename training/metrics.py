@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 PADDING = -1
+CALIBRATION_BINS = 15
 
 
 def inverse_propensities(label_counts_L: NDArray[np.int64], train_rows: int, a: float, b: float) -> NDArray[np.float64]:
@@ -69,6 +70,22 @@ def hits(ranked_NK: NDArray[np.int64], targets_NL: csr_array) -> NDArray[np.bool
     cells = np.arange(len(ranked_NK))[:, None] * labels + ranked_NK
     result: NDArray[np.bool_] = np.isin(cells, true) & (ranked_NK != PADDING)
     return result
+
+
+def calibration_error(probabilities_M: NDArray[np.float64], hits_M: NDArray[np.bool_]) -> float:
+    """Expected calibration error of M answers: how far probabilities are from hit rates, from 0 to 1.
+
+    Answers are cut by probability into 15 bins of about equal size, equal probabilities together; the error is the mean
+    over bins, weighted by their sizes, of the distance between mean probability and hit rate. Naeini, Cooper and
+    Hauskrecht, AAAI 2015, with bins of equal mass: of equal width, most would be empty where probabilities are small.
+    It is 0 for no answers.
+    """
+    if not hits_M.size:
+        return 0.0
+    edges = np.quantile(probabilities_M, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS)
+    bins_M = np.searchsorted(edges, probabilities_M, side="right")
+    differences = np.bincount(bins_M, probabilities_M) - np.bincount(bins_M, hits_M)
+    return float(np.abs(differences).sum() / hits_M.size)
 
 
 def constant_ranking(label_counts_L: NDArray[np.int64], rows: int, k: int) -> NDArray[np.int64]:

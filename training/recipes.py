@@ -17,11 +17,12 @@ from training.methods import METHODS
 from training.methods.base import Shape, settled
 from training.methods.declare import DeclareConfig
 from training.methods.mach import MachConfig
+from training.methods.ova import OvaConfig
 from training.methods.unidec import UnidecConfig
 from training.tokens import TextConfig
 from training.vocabulary import VocabularyConfig
 
-AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig, Field(discriminator="name")]
+AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig | OvaConfig, Field(discriminator="name")]
 
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -32,7 +33,8 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int | None = Field(default=None, ge=1, description="None: so many that 200,000 rows are seen, from 3 to 40")
+    epochs: int | None = Field(default=None, ge=1, description="None: so many that rows_seen is reached, from 3 to 40")
+    rows_seen: int = Field(default=200_000, ge=1, description="training rows that derived epochs add up to")
     batch_size: int | None = Field(default=None, ge=1, description="None: 128 up to 10,000 training rows, else 256")
     learning_rate: float = Field(default=3e-3, gt=0, allow_inf_nan=False, description="peak rate of AdamW")
     table_rate: float = Field(
@@ -41,11 +43,11 @@ class TrainingConfig(BaseModel):
         allow_inf_nan=False,
         description="the same for embedding tables, as a multiple: most of their rows see few steps",
     )
+    adagrad_rate: float = Field(
+        default=0.1, gt=0, allow_inf_nan=False, description="peak rate of Adagrad, which moves the labels' classifiers"
+    )
     encoder_rate: float = Field(
-        default=1.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="the same for the encoder's other weights: of a transformer all, which were trained before",
+        default=1.0, gt=0, allow_inf_nan=False, description="the same for the encoder's other weights, as a multiple"
     )
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False, description="of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field(default="linear", description="decay after the warm-up")
@@ -67,7 +69,7 @@ class TrainingConfig(BaseModel):
     def resolved(self, shape: Shape) -> TrainingConfig:
         """Epochs and batch size from N."""
         updates = {
-            "epochs": self.epochs or min(40, max(3, round(200_000 / shape.train_rows))),
+            "epochs": self.epochs or min(40, max(3, round(self.rows_seen / shape.train_rows))),
             "batch_size": self.batch_size or (128 if shape.train_rows <= 10_000 else 256),
         }
         return self.model_copy(update=updates)
@@ -135,8 +137,9 @@ def mach_independent() -> RunConfig:
 
 
 def declare() -> RunConfig:
-    """DECLARE on label rows of unit length, regressed by cosine: what its inner-product recovery rewards."""
-    return RunConfig(method=DeclareConfig(loss="cosine", rows="unit", neighbours=50), encoder=BagConfig(dropout=0.2))
+    """DECLARE on label rows of unit length, regressed and searched by cosine; near rows weigh more."""
+    method = DeclareConfig(loss="cosine", rows="unit", similarity="cosine", vote_temperature=0.05, neighbours=100)
+    return RunConfig(method=method, encoder=BagConfig(dropout=0.2), training=TrainingConfig(epochs=8))
 
 
 def declare_paper() -> RunConfig:
@@ -150,25 +153,74 @@ def unidec() -> RunConfig:
     return RunConfig(method=UnidecConfig(), encoder=BagConfig(dropout=0.1), training=training)
 
 
+def unidec_paper() -> RunConfig:
+    """UniDEC with its published hyperparameters, over a bag encoder."""
+    method = UnidecConfig(
+        dimensions=384,
+        classifier_loss="decoupled_softmax+bce",
+        hard_negatives=6,
+        pool_size=3000,
+        fill="positives",
+        clusters=True,
+        classifier_rate=5.0,
+    )
+    # Rates of 1e-4 for the encoder, 2e-4 for the projections, 1e-3 for the label vectors. The bag's table is no
+    # pretrained weight and keeps a rate to learn at.
+    training = TrainingConfig(
+        epochs=150,
+        batch_size=1024,
+        learning_rate=2e-4,
+        encoder_rate=0.5,
+        weight_decay=0.05,
+        warmup=0.02,
+    )
+    return RunConfig(method=method, training=training)
+
+
+def unidec_transformer() -> RunConfig:
+    """UniDEC with its published hyperparameters, over a transformer of MiniLM's size.
+
+    Made for a GPU. The model is downloaded from the Hugging Face hub; `--set encoder.model=FOLDER` takes it from a
+    folder.
+    """
+    paper = unidec_paper()
+    training = paper.training.model_copy(update={"precision": "bf16"})
+    return RunConfig(method=paper.method, encoder=TransformerConfig(), training=training)
+
+
+def depsl() -> RunConfig:
+    """DEPSL: UniDEC's dual encoder alone, without a vector per label."""
+    run = unidec()
+    return run.model_copy(update={"method": run.method.model_copy(update={"encoder_weight": 1.0})})
+
+
+def ova() -> RunConfig:
+    """One-vs-all classifiers: over all labels where they are few, else by ASTRA's negatives."""
+    training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, adagrad_rate=0.1)
+    return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.6), training=training)
+
+
+def ova_full() -> RunConfig:
+    """One-vs-all over all labels, without sampling or compression: the reference of DECLARE and ASTRA."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="all")})
+
+
+def ova_pruned() -> RunConfig:
+    """One-vs-all pruned to the number of weights that DECLARE's output layer has."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="all", weights_kept="declare")})
+
+
+def astra() -> RunConfig:
+    """One-vs-all by mined hard negatives and uniform ones (a patent application exists: US 2025/0371338 A1)."""
+    return ova().model_copy(update={"method": OvaConfig(negatives="astra", hard_negatives=10)})
+
+
 def mach_frozen() -> RunConfig:
     """MACH on the vectors of a pretrained transformer, which is left as it is.
 
     Its model is downloaded from the Hugging Face hub; `--set encoder.model=FOLDER` takes it from a folder.
     """
     return RunConfig(method=MachConfig(), encoder=TransformerConfig(frozen=True, widths=(500,), dropout=0.2))
-
-
-def unidec_transformer() -> RunConfig:
-    """UniDEC on a transformer of MiniLM's size, which is trained with it at the published rates.
-
-    Made for a GPU. Its model is downloaded from the Hugging Face hub; `--set encoder.model=FOLDER` takes it from a
-    folder.
-    """
-    # The paper's rates: 1e-4 for the encoder, 2e-4 for both projections, 1e-3 for the classifier's vectors.
-    training = TrainingConfig(
-        epochs=10, batch_size=512, learning_rate=2e-4, encoder_rate=0.5, table_rate=5.0, precision="bf16"
-    )
-    return RunConfig(method=UnidecConfig(pool_size=3000), encoder=TransformerConfig(), training=training)
 
 
 def mach_gandalf() -> RunConfig:
@@ -192,6 +244,12 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "declare": declare,
     "declare-paper": declare_paper,
     "unidec": unidec,
+    "unidec-paper": unidec_paper,
+    "depsl": depsl,
+    "ova": ova,
+    "ova-full": ova_full,
+    "ova-pruned": ova_pruned,
+    "astra": astra,
     "mach-frozen": mach_frozen,
     "unidec-transformer": unidec_transformer,
     "mach-gandalf": mach_gandalf,

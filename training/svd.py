@@ -38,20 +38,22 @@ def right_factors(matrix_NL: csr_array, rank: int, seed: int) -> NDArray[np.floa
     basis_LW = np.random.default_rng(seed).standard_normal((labels, width))
     transposed_LN = matrix_NL.T.tocsr()
     for _ in range(POWER_ITERATIONS):
-        basis_NW = _orthonormal(matrix_NL @ basis_LW)
-        basis_LW = _orthonormal(transposed_LN @ basis_NW)
-    projected_LW = transposed_LN @ _orthonormal(matrix_NL @ basis_LW)
+        basis_NW = orthonormal(matrix_NL @ basis_LW)
+        basis_LW = orthonormal(transposed_LN @ basis_NW)
+    projected_LW = transposed_LN @ orthonormal(matrix_NL @ basis_LW)
     left_LW = torch.linalg.svd(torch.from_numpy(projected_LW), full_matrices=False).U.numpy()
     factors_LC = left_LW[:, :rank]
-    return np.ascontiguousarray(factors_LC * _signs(factors_LC), dtype=np.float32)
+    return np.ascontiguousarray(factors_LC * positive_peaks(factors_LC), dtype=np.float32)
 
 
-def _orthonormal(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def orthonormal(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An orthonormal basis of the columns' span, of the same shape."""
     # torch's QR, since NumPy's took 4 to 10 times as long on 35,110 x 210.
     basis: NDArray[np.float64] = torch.linalg.qr(torch.from_numpy(columns)).Q.numpy()
     return basis
 
 
-def _signs(factors_LC: NDArray[np.float64]) -> NDArray[np.float64]:
+def positive_peaks(factors_LC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sign of each column that makes its entry of largest magnitude positive, (C,)."""
     peaks = np.abs(factors_LC).argmax(axis=0)
     return np.where(factors_LC[peaks, np.arange(factors_LC.shape[1])] < 0, -1.0, 1.0)

@@ -1,6 +1,6 @@
 """DECLARE: the regressed row of Z as a graph, the votes as CSR arrays, and the smaller of factors and rows.
 
-Letters: Q queries, T ids of a bag, C dimensions of Z = Y V_c, N training rows, L labels.
+Letters: Q queries, T ids of a bag, C dimensions of Z = Y V_c, G distinct training rows, L labels.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from model_export.exporters.base import Exporter, alike
 from model_export.faiss_index import IndexChoice, exact_index, write_index
 from service.bundle import layout
 from service.bundle.manifest import DeclareSection, Recovery
-from training.methods.declare import Declare, vote
+from training.methods.declare import Declare
+from training.voting import last_similarities, vote
 
 # Similarities closer than this, relative to the query's largest, may come out in another order elsewhere.
 SIMILARITY_ROUNDING = 1e-5
 
 
 class DeclareGraph(nn.Module):
-    """Padded bags to predicted rows of Z float32 (Q, C), in the scale of Z itself."""
+    """Padded bags to what is compared with the rows of Z, float32 (Q, C)."""
 
     def __init__(self, model: Declare) -> None:
         super().__init__()
@@ -31,8 +32,7 @@ class DeclareGraph(nn.Module):
 
     def forward(self, ids_QT: Tensor, values_QT: Tensor) -> Tensor:
         """Predicted rows of Z."""
-        predicted_QC: Tensor = self.model.head(self.model.encoder.padded(ids_QT, values_QT))
-        return predicted_QC * self.model.scales_C
+        return self.model.embed(self.model.head(self.model.encoder.padded(ids_QT, values_QT)))
 
 
 class DeclareExporter(Exporter[Declare]):
@@ -45,22 +45,35 @@ class DeclareExporter(Exporter[Declare]):
         return DeclareGraph(self.model)
 
     def write_tables(self, folder: Path, index: IndexChoice) -> DeclareSection:
-        """The votes, and either the factors V_c or an exact index of the rows of Z."""
-        config = self.model.config
-        factors_LC = self.artifact.tables["factors"]
-        votes_NL = self.model.votes_NL.copy()
-        votes_NL.eliminate_zeros()  # a relevance of 0 votes for nothing
-        votes_NL.sort_indices()
-        np.save(folder / layout.DECLARE_VOTES_INDPTR, votes_NL.indptr.astype(np.int64))
-        np.save(folder / layout.DECLARE_VOTES_INDICES, votes_NL.indices.astype(np.int32))
-        np.save(folder / layout.DECLARE_VOTES_DATA, votes_NL.data.astype(np.float32))
-        rows, labels = votes_NL.shape
-        recovery = smaller_recovery(rows, labels)
+        """The votes of the distinct rows, and either the factors V_c or an exact index of the rows of Z."""
+        config, votes_GL = self.model.config, self.model.votes_GL
+        np.save(folder / layout.DECLARE_VOTES_INDPTR, votes_GL.indptr.astype(np.int64))
+        np.save(folder / layout.DECLARE_VOTES_INDICES, votes_GL.indices.astype(np.int32))
+        np.save(folder / layout.DECLARE_VOTES_DATA, votes_GL.data.astype(np.float32))
+        np.save(folder / layout.DECLARE_VOTES_COUNTS, self.model.counts_G.astype(np.int32))
+        recovery = smaller_recovery(*votes_GL.shape) if config.compression == "svd" else "rows"
+        divided = recovery == "factors" and bool((self.model.lengths_G != 1).any())
+        if divided:
+            np.save(folder / layout.DECLARE_LENGTHS, self.model.lengths_G.astype(np.float32))
         if recovery == "factors":
-            np.save(folder / layout.DECLARE_FACTORS, np.ascontiguousarray(factors_LC))
+            np.save(folder / layout.DECLARE_FACTORS, np.ascontiguousarray(self.artifact.tables["factors"]))
         else:
-            write_index(exact_index(votes_NL @ factors_LC), folder / layout.DECLARE_ROWS)
-        return DeclareSection(rank=factors_LC.shape[1], neighbours=config.neighbours, recovery=recovery)
+            write_index(exact_index(self._rows()), folder / layout.DECLARE_ROWS)
+        return DeclareSection(
+            rank=self.model.head.out_features,
+            neighbours=config.neighbours,
+            recovery=recovery,
+            merged=True,
+            divided=divided or None,
+            temperature=config.vote_temperature or None,
+        )
+
+    def _rows(self) -> NDArray[np.float32]:
+        """The rows whose inner products with an embedding are similarities, (G, C)."""
+        tables, votes_GL = self.artifact.tables, self.model.votes_GL
+        rows_GC = tables["rows"] if "rows" in tables else votes_GL @ tables["factors"]
+        divided_GC: NDArray[np.float32] = np.divide(rows_GC, self.model.lengths_G[:, None])
+        return divided_GC
 
     @torch.no_grad()
     def decided(self, scores_QL: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -68,22 +81,16 @@ class DeclareExporter(Exporter[Declare]):
 
         Found by taking the vote twice with all such rows tied, once for the lower rows and once for the higher.
         """
-        votes_NL, neighbours = self.model.votes_NL, self.model.config.neighbours
-        if neighbours >= votes_NL.shape[0]:
-            return super().decided(scores_QL)
-        similarities_QN = self._similarities()
-        margin_Q1 = SIMILARITY_ROUNDING * np.abs(similarities_QN).max(axis=1, keepdims=True)
-        boundary_Q1 = -np.partition(-similarities_QN, neighbours - 1, axis=1)[:, neighbours - 1 : neighbours]
-        near_QN = np.abs(similarities_QN - boundary_Q1) <= margin_Q1
-        tied_QN = np.where(near_QN, boundary_Q1, similarities_QN)
-        lower_QL = vote(tied_QN, votes_NL, neighbours)
-        higher_QL = vote(tied_QN[:, ::-1], votes_NL[::-1], neighbours)
+        votes_GL, counts_G, config = self.model.votes_GL, self.model.counts_G, self.model.config
+        neighbours = config.neighbours
+        similarities_QG = self.model.similarities(self.model.embed(self.model(self.samples)))
+        boundary_Q1 = last_similarities(similarities_QG, counts_G, neighbours)[:, None]
+        margin_Q1 = SIMILARITY_ROUNDING * np.abs(similarities_QG).max(axis=1, keepdims=True)
+        near_QG = np.abs(similarities_QG - boundary_Q1) <= margin_Q1
+        tied_QG = np.where(near_QG, boundary_Q1, similarities_QG)
+        lower_QL = vote(tied_QG, votes_GL, counts_G, neighbours, config.vote_temperature)
+        higher_QL = vote(tied_QG[:, ::-1], votes_GL[::-1], counts_G[::-1], neighbours, config.vote_temperature)
         return alike(lower_QL, higher_QL)
-
-    def _similarities(self) -> NDArray[np.float32]:
-        predicted_QC = self.model(self.samples) * self.model.scales_C
-        similarities_NQ: NDArray[np.float32] = self.model.votes_NL @ (self.model.factors_LC @ predicted_QC.T).numpy()
-        return similarities_NQ.T
 
 
 def smaller_recovery(rows: int, labels: int) -> Recovery:

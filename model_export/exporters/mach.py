@@ -18,7 +18,7 @@ from model_export.exporters.base import Exporter
 from model_export.faiss_index import IndexChoice
 from service.bundle import layout
 from service.bundle.manifest import HashSection, MachSection
-from training import hashing
+from training import hashing, partition
 from training.encoders import Encoder
 from training.methods.mach import Mach, MachConfig
 
@@ -56,6 +56,7 @@ class MachExporter(Exporter[Mach]):
         np.save(folder / layout.MACH_BUCKETS, buckets_RL.astype(layout.bucket_dtype(self.model.buckets)))
         np.save(folder / layout.MACH_INVERTED_LABELS, labels_RL)
         np.save(folder / layout.MACH_INVERTED_OFFSETS, offsets_RB)
+        family, key = origin(config)
         seed = self.artifact.config.run.training.seed
         return MachSection(
             repetitions=self.model.repetitions,
@@ -63,8 +64,17 @@ class MachExporter(Exporter[Mach]):
             aggregation=config.aggregation,
             activation="softmax" if config.loss == "softmax" else "sigmoid",
             # Validated rather than passed: training could hash in a way that bundles do not know.
-            hash=HashSection.model_validate({"family": hashing.FAMILY, "key": hashing.KEY, "seed": seed}),
+            hash=HashSection.model_validate({"family": family, "key": key, "seed": seed}),
         )
+
+
+def origin(config: MachConfig) -> tuple[str, str]:
+    """What put the labels into buckets, and by what key of theirs."""
+    if config.repartition_every:
+        return partition.FAMILY, partition.KEY
+    if config.assignment == "balanced":
+        return hashing.BALANCED_FAMILY, hashing.BALANCED_KEY
+    return hashing.FAMILY, hashing.KEY
 
 
 def inverted_lists(buckets_RL: NDArray[Any], buckets: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

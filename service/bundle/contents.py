@@ -23,7 +23,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def check_contents(manifest: Manifest, arrays: Arrays) -> None:
-    """Check the arrays of the bundle's method against each other.
+    """Check the arrays of the bundle's method and scores against each other.
 
     Args:
         manifest: its method section and label count bound the values.
@@ -32,13 +32,21 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
     Raises:
         BundleError: an array holds values that cannot be right.
     """
+    if manifest.propensity is not None:
+        inverse_L = arrays[layout.INVERSE_PROPENSITIES]
+        holds = bool((np.isfinite(inverse_L) & (inverse_L > 0)).all())
+        _require(holds, layout.INVERSE_PROPENSITIES, "finite numbers above 0", "others")
     match manifest.method:
         case MachSection(buckets=buckets):
             _check_buckets(arrays[layout.MACH_BUCKETS], buckets)
             _check_inverted_lists(arrays)
-        case DeclareSection(recovery=recovery):
+        case DeclareSection() as declare:
             _check_votes(arrays, manifest.label_count)
-            if recovery == "factors":
+            if declare.merged:
+                _check_per_row(arrays, layout.DECLARE_VOTES_COUNTS)
+            if declare.divided:
+                _check_per_row(arrays, layout.DECLARE_LENGTHS)
+            if declare.recovery == "factors":
                 _require(
                     bool(np.isfinite(arrays[layout.DECLARE_FACTORS]).all()),
                     layout.DECLARE_FACTORS,
@@ -111,6 +119,12 @@ def _check_votes(arrays: Arrays, label_count: int) -> None:
     _require(_ascends_in_rows(indptr, indices), name, "ascending, distinct labels in each row", "others")
     positive = bool((np.isfinite(data) & (data > 0)).all())
     _require(positive, layout.DECLARE_VOTES_DATA, "finite votes above 0", "others")
+
+
+def _check_per_row(arrays: Arrays, name: str) -> None:
+    values, rows = arrays[name], arrays[layout.DECLARE_VOTES_INDPTR].size - 1
+    _require(values.size == rows, name, f"a number for each of {rows} rows", f"{values.size} numbers")
+    _require(bool((np.isfinite(values) & (values > 0)).all()), name, "finite numbers above 0", "others")
 
 
 def _ascends_in_rows(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> bool:

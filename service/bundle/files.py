@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.manifest import FeaturesInput, FileEntry, MethodSection, TextInput
+from service.bundle.manifest import (
+    CalibrationSection,
+    FeaturesInput,
+    FileEntry,
+    MethodSection,
+    PropensitySection,
+    TextInput,
+)
 
 VERSION_LENGTH = 12
 
@@ -40,20 +47,28 @@ def sha256_of(path: Path) -> str:
 
 
 def content_version(
-    input_section: TextInput | FeaturesInput, method: MethodSection, files: Mapping[str, FileEntry]
+    input_section: TextInput | FeaturesInput,
+    method: MethodSection,
+    files: Mapping[str, FileEntry],
+    calibration: CalibrationSection | None = None,
+    propensity: PropensitySection | None = None,
 ) -> str:
-    """Digest of everything that decides an answer: the input and method sections and every file.
+    """Digest of everything that decides an answer: the sections on input, method and scores, and every file.
 
-    Name, measurements and golden answers are left out: the same model exported twice has the same version.
+    Name, measurements and golden answers are left out: the same model exported twice has the same version. Sections
+    that a bundle does not have leave no trace, so that older bundles keep their version.
 
     Returns:
         The first 12 hexadecimal digits of a SHA-256 over canonical JSON.
     """
     content = {
         "input": input_section.model_dump(mode="json"),
-        "method": method.model_dump(mode="json"),
+        # Without the fields that say nothing: a new optional one leaves the versions of old bundles as they are.
+        "method": method.model_dump(mode="json", exclude_none=True),
         "files": {name: entry.model_dump(mode="json") for name, entry in files.items()},
     }
+    optional = {"calibration": calibration, "propensity": propensity}
+    content |= {name: section.model_dump(mode="json") for name, section in optional.items() if section is not None}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_LENGTH]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.bundle.manifest import DeclareSection, MachSection, Manifest, UnidecSection
+from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, UnidecSection
 
 MANIFEST = "manifest.json"
 
@@ -26,10 +26,14 @@ MACH_INVERTED_OFFSETS = "inverted.offsets.npy"
 DECLARE_VOTES_INDPTR = "votes.indptr.npy"
 DECLARE_VOTES_INDICES = "votes.indices.npy"
 DECLARE_VOTES_DATA = "votes.data.npy"
+DECLARE_VOTES_COUNTS = "votes.counts.npy"
+DECLARE_LENGTHS = "votes.lengths.npy"
 DECLARE_FACTORS = "factors.npy"
 DECLARE_ROWS = "rows.faiss"
 
-UNIDEC_INDEX = "labels.faiss"
+LABEL_INDEX = "labels.faiss"
+
+INVERSE_PROPENSITIES = "inverse_propensities.npy"
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,8 @@ def expected_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
             table |= _mach_files(mach, manifest.label_count)
         case DeclareSection() as declare:
             table |= _declare_files(declare, manifest.label_count)
-        case UnidecSection():
-            table |= {UNIDEC_INDEX: None}
+        case UnidecSection() | OvaSection():
+            table |= {LABEL_INDEX: None}
     return table
 
 
@@ -76,6 +80,8 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
         table[TOKENIZER] = None
     if manifest.has_label_texts:
         table |= {LABEL_TEXTS: None, LABEL_TEXT_OFFSETS: offsets}
+    if manifest.propensity is not None:
+        table[INVERSE_PROPENSITIES] = ArraySpec(("float32",), (manifest.label_count,))
     return table
 
 
@@ -98,4 +104,8 @@ def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, Array
         table[DECLARE_FACTORS] = ArraySpec(("float32",), (label_count, declare.rank))
     else:
         table[DECLARE_ROWS] = None
+    if declare.merged:
+        table[DECLARE_VOTES_COUNTS] = ArraySpec(("int32",), (None,))
+    if declare.divided:
+        table[DECLARE_LENGTHS] = ArraySpec(("float32",), (None,))
     return table

@@ -6,13 +6,19 @@ values are refused: a manifest that an older or newer program wrote is never hal
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 SCHEMA_VERSION = 1
 
+# Beyond it the order of any answer is that of the propensities alone.
+GREATEST_PROPENSITY_WEIGHT = 10.0
+
 Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -49,10 +55,14 @@ class FeaturesInput(_Strict):
 
 
 class HashSection(_Strict):
-    """The hash that put the labels into buckets; repetition r used ``seed + r``."""
+    """What put the labels into buckets, for the record: the table itself is in the bundle.
 
-    family: Literal["murmur3_x86_32"] = "murmur3_x86_32"
-    key: Literal["label row, uint32 little-endian"] = "label row, uint32 little-endian"
+    ``murmur3_x86_32``: the hash of the key, with seed + r in repetition r. ``permutation``: a seeded random order of
+    the labels for each repetition, cut into buckets of equal size. ``learned``: one of them, then moved in training.
+    """
+
+    family: Literal["murmur3_x86_32", "permutation", "learned"] = "murmur3_x86_32"
+    key: Literal["label row, uint32 little-endian", "label row"] = "label row, uint32 little-endian"
     seed: Annotated[int, Field(ge=0)]
 
 
@@ -68,19 +78,40 @@ class MachSection(_Strict):
 
 
 class DeclareSection(_Strict):
-    """DECLARE: nearest training rows in a space of ``rank`` dimensions vote with their labels."""
+    """DECLARE: nearest training rows in a space of ``rank`` dimensions vote with their labels.
+
+    Fields that are null in bundles older than they are must stay optional.
+
+    Attributes:
+        name: tag.
+        rank: width of the embedding.
+        neighbours: training rows that vote.
+        recovery: what similarities are computed from: label factors and votes, or an index of rows.
+        merged: training rows with the same labels are stored once, with their number in a file; null: none are.
+        divided: similarities from factors are divided by the numbers in a file, one for each row; null: they are not.
+        temperature: a vote weighs exp(similarity / temperature), as a share of all; null: its similarity.
+    """
 
     name: Literal["declare"] = "declare"
     rank: Count
     neighbours: Count
     recovery: Recovery
+    merged: Literal[True] | None = None
+    divided: Literal[True] | None = None
+    temperature: Annotated[float, Field(gt=0.0)] | None = None
+
+    @model_validator(mode="after")
+    def _rows_are_divided_already(self) -> Self:
+        if self.divided and self.recovery == "rows":
+            raise ValueError("divided: expected null with recovery rows, whose index holds divided rows, found true")
+        return self
 
 
 class IndexSection(_Strict):
     """A vector index and its recall at 10 against exact search, as measured at export."""
 
     type: IndexType
-    recall: Annotated[float, Field(ge=0.0, le=1.0)]
+    recall: Share
 
 
 class UnidecSection(_Strict):
@@ -91,8 +122,82 @@ class UnidecSection(_Strict):
     index: IndexSection
 
 
+class OvaSection(_Strict):
+    """One-vs-all: label classifiers, biases as last dimension, searched by inner product with queries that end in 1."""
+
+    name: Literal["ova"] = "ova"
+    dimension: Count
+    index: IndexSection
+
+
+# The methods whose labels are found by a vector index.
+SearchSection = UnidecSection | OvaSection
+
 Input = Annotated[TextInput | FeaturesInput, Field(discriminator="kind")]
-MethodSection = Annotated[MachSection | DeclareSection | UnidecSection, Field(discriminator="name")]
+MethodSection = Annotated[MachSection | DeclareSection | UnidecSection | OvaSection, Field(discriminator="name")]
+
+
+class PlattMap(_Strict):
+    """Probability 1 / (1 + exp(-(slope * score + intercept)))."""
+
+    kind: Literal["platt"] = "platt"
+    slope: Annotated[float, Field(ge=0.0)]
+    intercept: float
+
+
+class IsotonicMap(_Strict):
+    """Straight lines through the knots (scores[i], probabilities[i]), level beyond the first and the last."""
+
+    kind: Literal["isotonic"] = "isotonic"
+    scores: Annotated[tuple[float, ...], Field(min_length=1, description="Strictly rising.")]
+    probabilities: Annotated[tuple[Share, ...], Field(min_length=1, description="Never falling.")]
+
+    @model_validator(mode="after")
+    def _knots_rise(self) -> Self:
+        if len(self.scores) != len(self.probabilities):
+            raise ValueError(
+                f"expected as many probabilities as scores, found {len(self.probabilities)} and {len(self.scores)}"
+            )
+        if not _strictly_rising(self.scores):
+            raise ValueError("scores: expected strictly rising numbers, found others")
+        if any(low > high for low, high in pairwise(self.probabilities)):
+            raise ValueError("probabilities: expected numbers that never fall, found others")
+        return self
+
+
+class RankMap(_Strict):
+    """The map of the answers from ``first_rank``, counted from 1, to the rank before the next map's."""
+
+    first_rank: Count
+    map: Annotated[PlattMap | IsotonicMap, Field(discriminator="kind")]
+
+
+class CalibrationSection(_Strict):
+    """Maps from raw scores to the probability that the label is relevant, as fitted to held-out rows in training.
+
+    Each rank has its map, the last map also serves all ranks beyond; a rank's probability is held down to that of the
+    rank before.
+    """
+
+    ranks: Annotated[tuple[RankMap, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ranks_rise_from_1(self) -> Self:
+        firsts = [rank.first_rank for rank in self.ranks]
+        if firsts[0] != 1 or not _strictly_rising(firsts):
+            raise ValueError(f"ranks: expected first ranks that rise from 1, found {firsts}")
+        return self
+
+
+class PropensitySection(_Strict):
+    """Re-ranking in favour of labels that annotators miss: by probability times inverse propensity to the ``weight``.
+
+    The score of a label stays the probability that it is relevant, so scores do not fall from one answer to the next.
+    The ``candidates`` labels with the best raw scores change places among themselves; labels beyond them follow.
+    """
+
+    weight: Annotated[float, Field(gt=0.0, le=GREATEST_PROPENSITY_WEIGHT)]
+    candidates: Count
 
 
 class FileEntry(_Strict):
@@ -110,7 +215,7 @@ class Parity(_Strict):
     queries: Count
     k: Count
     max_score_difference: Annotated[float, Field(ge=0.0)]
-    equal_top_k: Annotated[float, Field(ge=0.0, le=1.0)]
+    equal_top_k: Share
 
 
 class FeatureQuery(_Strict):
@@ -147,6 +252,8 @@ class Manifest(_Strict):
         has_label_texts: whether labels have texts beside their ids.
         precision: of the encoder's weights.
         method: the method's section.
+        calibration: makes probabilities of scores; null where the method's raw scores are served.
+        propensity: another order of the answers; null for the order of scores.
         files: every file but the manifest itself, by name.
         parity: measured at export; null only in a draft that has not been verified yet.
         golden: queries with known answers; empty only in a draft.
@@ -161,6 +268,8 @@ class Manifest(_Strict):
     has_label_texts: bool
     precision: Precision
     method: MethodSection
+    calibration: CalibrationSection | None = None
+    propensity: PropensitySection | None = None
     files: dict[str, FileEntry]
     parity: Parity | None = None
     golden: tuple[GoldenAnswer, ...] = ()
@@ -172,3 +281,13 @@ class Manifest(_Strict):
             if isinstance(answer.query, str) != wants_text:
                 raise ValueError(f"golden[{position}].query: expected {self.input.kind}, found the other kind")
         return self
+
+    @model_validator(mode="after")
+    def _propensities_need_probabilities(self) -> Self:
+        if self.propensity is not None and self.calibration is None:
+            raise ValueError("propensity: expected a calibration beside it, found raw scores")
+        return self
+
+
+def _strictly_rising(numbers: Sequence[float]) -> bool:
+    return all(low < high for low, high in pairwise(numbers))

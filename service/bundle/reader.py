@@ -119,7 +119,9 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def _check_version(manifest: Manifest) -> None:
-    expected = content_version(manifest.input, manifest.method, manifest.files)
+    expected = content_version(
+        manifest.input, manifest.method, manifest.files, manifest.calibration, manifest.propensity
+    )
     if manifest.version != expected:
         raise BundleError(f"{layout.MANIFEST}: expected version {expected} by its contents, found {manifest.version}")
 

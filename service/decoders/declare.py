@@ -1,9 +1,11 @@
 """DECLARE: the training rows nearest to the query's embedding vote for their labels.
 
 With Z = Y V_c, the similarities of all rows are Z z = Y (V_c z): label factors and the votes decide them, and Z itself
-is needed only where it is smaller (recovery "rows", a FAISS index over Z).
+is needed only where it is smaller (recovery "rows", a FAISS index over Z). Training rows with the same labels are
+stored once, with their number.
 
-Letters: Q queries, C dimensions of the embedding, N training rows, L labels, V votes of a batch, K answers.
+Letters: Q queries, C dimensions of the embedding, G distinct training rows, N nearest of them, L labels, V votes of a
+batch, K answers.
 """
 
 from __future__ import annotations
@@ -30,44 +32,69 @@ Search = Callable[[Floats, int], TopK]
 
 
 class DeclareDecoder:
-    """Neighbour search and vote; scores are sums of similarity times vote, labels without votes score 0."""
+    """Neighbour search and vote; scores are sums of weight times vote, labels without votes score 0."""
 
-    def __init__(self, section: DeclareSection, votes_NL: csr_array, search: Search) -> None:
+    def __init__(
+        self, section: DeclareSection, votes_GL: csr_array, search: Search, counts_G: NDArray[np.int32] | None = None
+    ) -> None:
         self.required_outputs = {OUTPUT: (section.rank,)}
         self._neighbours = section.neighbours
-        self._votes_NL = votes_NL
+        self._temperature = section.temperature
+        self._votes_GL = votes_GL
         self._search = search
+        self._counts_G = counts_G
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int) -> DeclareDecoder:
         """See ``Decoder``."""
         section = bundle.manifest.method
         assert isinstance(section, DeclareSection)
-        votes_NL = _votes(bundle)
+        votes_GL, counts_G = _votes(bundle), bundle.arrays.get(layout.DECLARE_VOTES_COUNTS)
         if section.recovery == "factors":
-            return cls(section, votes_NL, factor_search(votes_NL, bundle.arrays[layout.DECLARE_FACTORS]))
+            factors_LC, lengths_G = bundle.arrays[layout.DECLARE_FACTORS], bundle.arrays.get(layout.DECLARE_LENGTHS)
+            return cls(section, votes_GL, factor_search(votes_GL, factors_LC, lengths_G), counts_G)
         index = Index.open(
             bundle.file(layout.DECLARE_ROWS),
             kind="flat",
             dimension=section.rank,
-            size=votes_NL.shape[0],
+            size=votes_GL.shape[0],
             threads=threads,
         )
-        return cls(section, votes_NL, index.search)
+        return cls(section, votes_GL, index.search, counts_G)
 
     def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
         """See ``Decoder``."""
         nearest = self._search(outputs[OUTPUT], self._neighbours)
-        # A row on the far side would take votes away; it has none instead.
-        weights_QN = np.maximum(nearest.scores_QK, np.float32(0))
-        return self._vote(nearest.ids_QK, weights_QN, min(k, self._votes_NL.shape[1]))
+        return self._vote(nearest.ids_QK, self._weights(nearest), min(k, self._votes_GL.shape[1]))
+
+    def _weights(self, nearest: TopK) -> Floats:
+        """What each of the nearest rows' votes weigh, (Q, N); a row on the far side would take votes away: it has none.
+
+        Rows count as often as they occur in the training data, until all neighbours are counted.
+        """
+        similarities_QN = nearest.scores_QK
+        if self._temperature is None:
+            weights_QN = np.maximum(similarities_QN, np.float32(0))
+        else:
+            decay_QN = np.exp((similarities_QN - similarities_QN[:, :1]) / np.float32(self._temperature))
+            weights_QN = np.where(similarities_QN > 0, decay_QN, np.float32(0))
+        if self._counts_G is not None:
+            counts_QN = self._counts_G[nearest.ids_QK]
+            before_QN = np.cumsum(counts_QN, axis=1) - counts_QN
+            weights_QN = weights_QN * np.clip(self._neighbours - before_QN, 0, counts_QN).astype(np.float32)
+        if self._temperature is None:
+            return weights_QN
+        totals_Q1: Floats = weights_QN.sum(axis=1, keepdims=True)
+        totals_Q1[totals_Q1 == 0] = 1
+        shares_QN: Floats = np.divide(weights_QN, totals_Q1)
+        return shares_QN
 
     def _vote(self, rows_QN: NDArray[np.int64], weights_QN: Floats, k: int) -> TopK:
-        Q, L = len(rows_QN), self._votes_NL.shape[1]
-        counts, positions = _ranges(self._votes_NL, rows_QN.ravel())
+        Q, L = len(rows_QN), self._votes_GL.shape[1]
+        counts, positions = _ranges(self._votes_GL, rows_QN.ravel())
         queries_V = np.repeat(np.repeat(np.arange(Q), rows_QN.shape[1]), counts)
-        keys_V = queries_V * L + self._votes_NL.indices[positions]
-        votes_V = self._votes_NL.data[positions] * np.repeat(weights_QN.ravel(), counts)
+        keys_V = queries_V * L + self._votes_GL.indices[positions]
+        votes_V = self._votes_GL.data[positions] * np.repeat(weights_QN.ravel(), counts)
         # The first k labels get a vote of 0: they are the answers where fewer than k labels have votes.
         blank_keys = (np.arange(Q)[:, None] * L + np.arange(k)).ravel()
         keys, scores = _sum_by_key(
@@ -77,14 +104,20 @@ class DeclareDecoder:
         return select_from(queries, labels, scores, Q, k)
 
 
-def factor_search(votes_NL: csr_array, factors_LC: Floats) -> Search:
-    """Exact search of the rows Y V_c without holding them."""
-    N, L = votes_NL.shape
+def factor_search(votes_GL: csr_array, factors_LC: Floats, lengths_G: Floats | None = None) -> Search:
+    """Exact search of the rows Y V_c, divided by their lengths where there are any, without holding them."""
+    G, L = votes_GL.shape
+
+    def similarities(embeddings_QC: Floats) -> Floats:
+        similarities_GQ: Floats = votes_GL @ (factors_LC @ embeddings_QC.T)
+        if lengths_G is not None:
+            similarities_GQ /= lengths_G[:, None]
+        return similarities_GQ.T
 
     def search(embeddings_QC: Floats, count: int) -> TopK:
         parts = [
-            select((votes_NL @ (factors_LC @ embeddings_QC[low:high].T)).T, count)
-            for low, high in ranges(len(embeddings_QC), DENSE_SCORES // (N + L))
+            select(similarities(embeddings_QC[low:high]), count)
+            for low, high in ranges(len(embeddings_QC), DENSE_SCORES // (G + L))
         ]
         return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
 
@@ -97,10 +130,10 @@ def _votes(bundle: Bundle) -> csr_array:
     return csr_array(parts, shape=(indptr.size - 1, bundle.manifest.label_count))
 
 
-def _ranges(votes_NL: csr_array, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ranges(votes_GL: csr_array, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Number of votes of each row, and where all of them lie, row after row."""
-    starts = votes_NL.indptr[rows].astype(np.int64)
-    counts = votes_NL.indptr[rows + 1] - starts
+    starts = votes_GL.indptr[rows].astype(np.int64)
+    counts = votes_GL.indptr[rows + 1] - starts
     ends = np.cumsum(counts)
     return counts, np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())
 

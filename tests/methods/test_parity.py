@@ -33,6 +33,7 @@ from tests.reference import assert_best
 from training.artifact import read_artifact
 from training.data.batches import Bags
 from training.methods.declare import Declare
+from training.methods.ova import Ova
 from training.methods.unidec import Unidec
 
 # Largest difference of an output, as a share of the largest output.
@@ -72,10 +73,10 @@ def as_csr(bags: list[Bag], width: int) -> csr_array:
 def trained_output(exporter: Exporter[Any], bags: Bags) -> NDArray[np.float32]:
     """What the graph should give, by the path that training takes: an embedding bag without padding."""
     model = exporter.model
-    if isinstance(model, Unidec):
+    if isinstance(model, Unidec | Ova):
         return model.query_vectors(model.encoder(bags)).numpy()
     output = model(bags)
-    return (output * model.scales_C if isinstance(model, Declare) else output).numpy()
+    return (model.embed(output) if isinstance(model, Declare) else output).numpy()
 
 
 @cache
@@ -134,7 +135,7 @@ def test_the_engine_answers_what_was_trained(workshop: Workshop, kind: str) -> N
     bags = engine.prepare([query_of(sample) for sample in artifact.samples])
     decided = [bag for bag, is_decided in zip(bags, reference.decided_Q, strict=True) if is_decided]
     for k in (1, 7):
-        assert_best(engine.run(decided, k).top, reference.scores_QL[reference.decided_Q], k)
+        assert_best(engine.run(decided, k, raw=True).top, reference.scores_QL[reference.decided_Q], k)
 
 
 @pytest.mark.parametrize("loss", ["bce", "softmax"])
@@ -149,7 +150,7 @@ def test_mach_merges_scores_in_every_way_as_training_does(
     section = exporter.write_tables(tmp_path, "auto")
     assert isinstance(section, MachSection)
     manifest = open_bundle(path).manifest
-    version = content_version(manifest.input, section, manifest.files)
+    version = content_version(manifest.input, section, manifest.files, manifest.calibration)
     changed = load_bundle(path, manifest.model_copy(update={"method": section, "version": version}))
     comparison = compare(Engine.open(changed, device="cpu"), exporter)
     assert comparison.equal_scores

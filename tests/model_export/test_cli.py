@@ -35,6 +35,7 @@ def test_build_writes_and_says_what(workshop: Workshop, tmp_path: Path, capsys: 
     assert "  method     unidec, int8, text in" in printed
     assert f"  labels     {manifest.label_count:,}" in printed
     assert any(line.startswith("  index      ivf, recall@10 ") for line in printed)
+    assert any(line.startswith("  serves     calibrated scores (from rank 1 ") for line in printed)
     assert "  golden     8 queries answered" in printed
     assert "  compared   64 samples with the trained model" in printed
     assert any(line.startswith("  scores     differ by ") for line in printed)
@@ -42,6 +43,28 @@ def test_build_writes_and_says_what(workshop: Workshop, tmp_path: Path, capsys: 
     assert (manifest.name, manifest.precision) == ("labels-8", "int8")
     assert manifest.method.name == "unidec"
     assert manifest.method.index.type == "ivf"
+
+
+def test_build_says_what_its_scores_are(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build = ["build", str(workshop.artifact("mach-features")), "--out", str(tmp_path / "bundle")]
+    assert main([*build, "--scores", "raw"]) == 0
+    assert "  serves     raw scores\n" in capsys.readouterr().out
+    assert main([*build, "--scores", "calibrated", "--propensity-weight", "0.5"]) == 0
+    assert "), ordered by inverse propensity to the 0.5\n" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.propensity is not None
+    assert manifest.propensity.weight == 0.5
+
+
+def test_scores_that_cannot_be_weighted_are_wrong_use(
+    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact, out = workshop.artifact("mach-features"), tmp_path / "bundle"
+    code, sentence = refused(capsys, "build", artifact, "--out", out, "--scores", "raw", "--propensity-weight", "1")
+    assert (code, sentence) == (
+        2,
+        "xmc-export: --propensity-weight 1: expected calibrated scores to weight, found raw ones\n",
+    )
 
 
 def test_a_missing_artifact_is_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +165,16 @@ def test_diff_says_why_a_bundle_cannot_be_asked(workshop: Workshop, capsys: pyte
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["build", "a"], ["build", "a", "--out", "b", "--precision", "fp8"], ["verify"], ["diff", "a"]]
+    "arguments",
+    [
+        [],
+        ["build", "a"],
+        ["build", "a", "--out", "b", "--precision", "fp8"],
+        ["build", "a", "--out", "b", "--scores", "cosine"],
+        ["build", "a", "--out", "b", "--propensity-weight", "much"],
+        ["verify"],
+        ["diff", "a"],
+    ],
 )
 def test_wrong_arguments_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -56,6 +56,21 @@ def test_the_seed_of_the_hash_is_the_runs(workshop: Workshop, tmp_path: Path) ->
     assert MachExporter(artifact).write_tables(tmp_path, "auto").hash.seed == 77
 
 
+@pytest.mark.parametrize(
+    ("option", "family", "key"),
+    [
+        ('"assignment": "balanced"', "permutation", "label row"),
+        ('"assignment": "hashed"', "murmur3_x86_32", "label row, uint32 little-endian"),
+    ],
+)
+def test_the_section_says_what_put_labels_into_buckets(
+    workshop: Workshop, tmp_path: Path, option: str, family: str, key: str
+) -> None:
+    artifact = changed(workshop.artifact("mach-features"), tmp_path / "artifact", '"assignment": "hashed"', option)
+    section = MachExporter(artifact).write_tables(tmp_path, "auto")
+    assert (section.hash.family, section.hash.key) == (family, key)
+
+
 @pytest.mark.parametrize(("loss", "activation"), [("bce", "sigmoid"), ("softmax", "softmax")])
 @pytest.mark.parametrize("aggregation", ["sum_logits", "mean_prob", "unbiased", "min", "median"])
 def test_the_section_says_how_scores_are_merged(
@@ -120,6 +135,7 @@ def test_neighbours_that_only_rounding_chooses_decide_no_comparison(workshop: Wo
     def blur(tables: dict[str, NDArray[Any]]) -> None:
         tables["factors"][:] = tables["factors"][0]
         tables["votes.data"][:] = 1
+        tables["lengths"][:] = 1
 
     artifact = with_tables(workshop.artifact("declare-features"), tmp_path / "artifact", blur)
     exporter = DeclareExporter(artifact)
@@ -135,6 +151,7 @@ def test_equal_rows_may_vote_for_each_other(workshop: Workshop, tmp_path: Path) 
         tables["votes.indptr"] = np.arange(101)
         tables["votes.indices"] = np.zeros(100, dtype=np.int32)
         tables["votes.data"] = np.ones(100, dtype=np.float32)
+        tables["votes.counts"], tables["lengths"] = np.ones(100, dtype=np.int32), np.ones(100, dtype=np.float32)
 
     artifact = with_tables(workshop.artifact("declare-features"), tmp_path / "artifact", repeat)
     assert DeclareExporter(artifact).reference().decided_Q.all()
@@ -146,6 +163,7 @@ def test_fewer_rows_than_neighbours_all_vote(workshop: Workshop, tmp_path: Path)
         tables["votes.indptr"] = tables["votes.indptr"][: rows + 1]
         tables["votes.indices"] = tables["votes.indices"][: tables["votes.indptr"][-1]]
         tables["votes.data"] = tables["votes.data"][: tables["votes.indptr"][-1]]
+        tables["votes.counts"], tables["lengths"] = tables["votes.counts"][:rows], tables["lengths"][:rows]
 
     artifact = with_tables(workshop.artifact("declare-features"), tmp_path / "artifact", shorten)
     assert DeclareExporter(artifact).reference().decided_Q.all()
@@ -175,7 +193,29 @@ def test_label_vectors_are_found_by_themselves(workshop: Workshop) -> None:
     """The index holds the model's label vectors by row: each one's best match is itself, with a score of 1."""
     exporter = UnidecExporter(read_artifact(workshop.artifact("unidec")))
     vectors_LD = exporter.model.label_vectors().detach().numpy()[:50]
-    index = faiss.read_index(str(workshop.bundle("unidec") / layout.UNIDEC_INDEX))
+    index = faiss.read_index(str(workshop.bundle("unidec") / layout.LABEL_INDEX))
     scores, rows = index.search(vectors_LD, 1)
     assert rows[:, 0].tolist() == list(range(50))
     np.testing.assert_allclose(scores, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["declare", "declare-features"])
+def test_a_bundle_holds_distinct_rows_with_their_numbers(workshop: Workshop, kind: str) -> None:
+    artifact, bundle = read_artifact(workshop.artifact(kind)), open_bundle(workshop.bundle(kind))
+    indptr, counts = bundle.arrays[layout.DECLARE_VOTES_INDPTR], bundle.arrays[layout.DECLARE_VOTES_COUNTS]
+    assert counts.sum() == artifact.config.shape.train_rows
+    assert len(counts) == len(indptr) - 1 < artifact.config.shape.train_rows
+
+
+def test_lengths_are_written_where_similarities_are_divided(workshop: Workshop, tmp_path: Path) -> None:
+    def set_lengths(tables: dict[str, NDArray[Any]], value: float) -> None:
+        tables["lengths"][:] = value
+
+    for value, divided in ((1.0, None), (0.5, True)):
+        source, target = workshop.artifact("declare-features"), tmp_path / f"artifact-{value}"
+        artifact = with_tables(source, target, lambda tables, value=value: set_lengths(tables, value))  # type: ignore[misc]
+        folder = tmp_path / str(value)
+        folder.mkdir()
+        section = DeclareExporter(artifact).write_tables(folder, "auto")
+        assert (section.recovery, section.divided) == ("factors", divided)
+        assert (folder / layout.DECLARE_LENGTHS).exists() == bool(divided)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from torch import Tensor
 
@@ -174,15 +173,3 @@ def test_an_artifact_without_samples_cannot_be_verified(workshop: Workshop, tmp_
     with pytest.raises(ExportError, match="expected sample queries to verify the bundle with, found none"):
         build(read_artifact(tmp_path / "artifact"), tmp_path / "bundle", Options())
     assert [file.name for file in tmp_path.iterdir()] == ["artifact"]
-
-
-def test_relevances_of_zero_do_not_vote(workshop: Workshop, tmp_path: Path) -> None:
-    """The reader refuses votes of 0, and training data may hold such relevances."""
-    shutil.copytree(workshop.artifact("declare-features"), tmp_path / "artifact")
-    votes = tmp_path / "artifact" / "tables" / "votes.data.npy"
-    data = np.load(votes)
-    data[::7] = 0
-    np.save(votes, data)
-    build(read_artifact(tmp_path / "artifact"), tmp_path / "bundle", Options())
-    kept = open_bundle(tmp_path / "bundle").arrays[layout.DECLARE_VOTES_DATA]
-    assert kept.size == np.count_nonzero(data)

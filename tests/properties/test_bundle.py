@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from service.bundle import Manifest, content_version, encode_strings
 from service.bundle.labels import StringTable
 from service.bundle.manifest import (
+    CalibrationSection,
     DeclareSection,
     FeatureQuery,
     FeaturesInput,
@@ -20,8 +21,13 @@ from service.bundle.manifest import (
     GoldenAnswer,
     HashSection,
     IndexSection,
+    IsotonicMap,
     MachSection,
+    OvaSection,
     Parity,
+    PlattMap,
+    PropensitySection,
+    RankMap,
     TextInput,
     UnidecSection,
 )
@@ -36,6 +42,7 @@ METHODS = st.one_of(
     st.builds(MachSection, repetitions=COUNTS, buckets=st.integers(2, 10**6), hash=HASHES),
     st.builds(DeclareSection, rank=COUNTS, neighbours=COUNTS),
     st.builds(UnidecSection, dimension=COUNTS, index=st.builds(IndexSection, recall=SHARES)),
+    st.builds(OvaSection, dimension=COUNTS, index=st.builds(IndexSection, recall=SHARES)),
 )
 FILES = st.dictionaries(
     TEXTS,
@@ -53,22 +60,47 @@ FEATURE_QUERIES = st.builds(
 
 
 @st.composite
+def isotonic_maps(draw: st.DrawFn) -> IsotonicMap:
+    """Any knots that rise."""
+    scores = sorted(draw(st.sets(FINITE, min_size=1, max_size=5)))
+    shares = sorted(draw(st.lists(SHARES, min_size=len(scores), max_size=len(scores))))
+    return IsotonicMap(scores=tuple(scores), probabilities=tuple(shares))
+
+
+@st.composite
+def calibrations(draw: st.DrawFn) -> CalibrationSection:
+    """Maps of both kinds, from rank 1 on."""
+    platt_maps = st.builds(PlattMap, slope=st.floats(0, 1e9), intercept=FINITE)
+    firsts = [1, *sorted(draw(st.sets(st.integers(2, 200), max_size=3)))]
+    maps = (draw(platt_maps | isotonic_maps()) for _ in firsts)
+    ranks = (RankMap(first_rank=first, map=each) for first, each in zip(firsts, maps, strict=True))
+    return CalibrationSection(ranks=tuple(ranks))
+
+
+PROPENSITIES = st.builds(PropensitySection, weight=st.floats(0, 10, exclude_min=True), candidates=COUNTS)
+
+
+@st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     """Any manifest whose golden queries are of its input's kind and whose version fits."""
     text = draw(st.booleans())
     queries = draw(st.builds(TextInput, max_tokens=COUNTS) if text else st.builds(FeaturesInput, dimension=COUNTS))
     method, files = draw(METHODS), draw(FILES)
+    calibration = draw(st.none() | calibrations())
+    propensity = None if calibration is None else draw(st.none() | PROPENSITIES)
     labels = st.lists(st.fixed_dictionaries({"id": TEXTS, "score": FINITE}), min_size=1, max_size=3).map(tuple)
     answers = st.builds(GoldenAnswer, query=TEXTS if text else FEATURE_QUERIES, labels=labels)
     return Manifest(
         name=draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)),
-        version=content_version(queries, method, files),
+        version=content_version(queries, method, files, calibration, propensity),
         created_with=draw(st.dictionaries(TEXTS, TEXTS, max_size=3)),
         input=queries,
         label_count=draw(COUNTS),
         has_label_texts=draw(st.booleans()),
         precision=draw(st.sampled_from(["fp32", "fp16", "int8"])),
         method=method,
+        calibration=calibration,
+        propensity=propensity,
         files=files,
         parity=draw(st.none() | st.builds(Parity, max_score_difference=st.floats(0, 1e9), equal_top_k=SHARES)),
         golden=draw(st.lists(answers, max_size=3).map(tuple)),
@@ -79,13 +111,18 @@ def manifests(draw: st.DrawFn) -> Manifest:
 def test_a_manifest_comes_back_from_json_with_the_same_version(manifest: Manifest) -> None:
     back = Manifest.model_validate_json(manifest.model_dump_json())
     assert back == manifest
-    assert content_version(back.input, back.method, back.files) == manifest.version
+    assert content_version(back.input, back.method, back.files, back.calibration, back.propensity) == manifest.version
 
 
 @given(manifests(), st.data())
 def test_an_unknown_key_anywhere_is_refused(manifest: Manifest, data: st.DataObject) -> None:
     content = json.loads(manifest.model_dump_json())
     places = [content, content["input"], content["method"], *content["files"].values(), *content["golden"]]
+    if content["calibration"] is not None:
+        places += [content["calibration"], *content["calibration"]["ranks"]]
+        places += [rank["map"] for rank in content["calibration"]["ranks"]]
+    if content["propensity"] is not None:
+        places.append(content["propensity"])
     data.draw(st.sampled_from(places))["unheard_of"] = 1
     with pytest.raises(ValidationError, match="unheard_of"):
         Manifest.model_validate_json(json.dumps(content))

@@ -1,4 +1,7 @@
-"""The bucket table: Murmur3 of the label row, unsigned, seeded by repetition; pinned, because artifacts live long."""
+"""Bucket tables. Hashed: Murmur3 of the label row, unsigned, seeded by repetition; pinned, because artifacts live long.
+
+Balanced: a random order of the labels for each repetition, in chunks of equal size.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.hashing import bucket_table
+from training.hashing import balanced_table, bucket_table
 
 
 @given(
@@ -61,7 +64,32 @@ def test_buckets_are_filled_evenly() -> None:
     assert 25 < chi_square < 120
 
 
+@given(
+    labels=st.integers(1, 60),
+    repetitions=st.integers(1, 5),
+    buckets=st.integers(1, 70),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_balanced_buckets_differ_by_one_label_at_most(labels: int, repetitions: int, buckets: int, seed: int) -> None:
+    table_RL = balanced_table(labels, repetitions, buckets, seed)
+    assert (table_RL.dtype, table_RL.shape) == (np.int32, (repetitions, labels))
+    for buckets_L in table_RL:
+        counts = np.bincount(buckets_L, minlength=buckets)
+        assert (len(counts), counts.sum()) == (buckets, labels)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_balanced_repetitions_and_seeds_differ_as_random_ones() -> None:
+    table_RL = balanced_table(2000, 4, 64, 0)
+    np.testing.assert_array_equal(table_RL, balanced_table(2000, 4, 64, 0))
+    np.testing.assert_array_equal(table_RL[:2], balanced_table(2000, 2, 64, 0))
+    others = [*table_RL[1:], balanced_table(2000, 1, 64, 1)[0]]
+    assert all(np.mean(table_RL[0] == other) < 3 / 64 for other in others)
+
+
 @pytest.mark.parametrize("counts", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1)])
 def test_counts_must_be_positive(counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"must be positive, not .*0|-1"):
         bucket_table(*counts, seed=0)
+    with pytest.raises(ValueError, match=r"must be positive, not .*0|-1"):
+        balanced_table(*counts, seed=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -57,11 +58,28 @@ def naive_decoupled_softmax(logits: Matrix, targets: Matrix) -> float:
     return sum(rows) / len(rows) if rows else 0.0
 
 
+def naive_supervised_contrastive(logits: Matrix, targets: Matrix) -> float:
+    """Per row: the mean of -log(e^p / sum of e^a over all a) over positives p, weighted by their targets."""
+    rows = []
+    for scores_P, targets_P in zip(logits.tolist(), targets.tolist(), strict=True):
+        if any(targets_P):
+            terms = [t * (log_sum_exp(scores_P) - s) for s, t in zip(scores_P, targets_P, strict=True)]
+            rows.append(sum(terms) / sum(targets_P))
+    return sum(rows) / len(rows) if rows else 0.0
+
+
+NAIVE: dict[str, Callable[[Matrix, Matrix], float]] = {
+    "decoupled_softmax": naive_decoupled_softmax,
+    "supcon": naive_supervised_contrastive,
+    "bce": lambda logits, targets: naive_binary_cross_entropy(logits, np.minimum(targets, 1)),
+}
+
+
 @pytest.mark.parametrize(
     ("loss", "naive"),
     [
         (losses.binary_cross_entropy, naive_binary_cross_entropy),
-        (losses.decoupled_softmax, naive_decoupled_softmax),
+        *((losses.POOL_LOSSES[name], naive) for name, naive in NAIVE.items()),
     ],
 )
 @given(example=scores_and_targets())
@@ -74,6 +92,20 @@ def test_equals_its_reference(
     assert exact == pytest.approx(expected, rel=1e-9, abs=1e-9)
     single = loss(torch.from_numpy(logits).float(), torch.from_numpy(targets).float()).item()
     assert single == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("name", get_args(losses.PoolLoss))
+@given(example=scores_and_targets())
+def test_the_loss_of_a_pool_is_the_sum_of_what_it_names(
+    name: losses.PoolLoss, symmetric: bool, example: tuple[Matrix, Matrix]
+) -> None:
+    logits, targets = example[0], 2 * example[1]  # relevances beyond 1, too
+    expected = sum(NAIVE[part](logits, targets) for part in name.split("+"))
+    if symmetric:
+        expected = (expected + sum(NAIVE[part](logits.T, targets.T) for part in name.split("+"))) / 2
+    found = losses.pool_loss(name, torch.from_numpy(logits), torch.from_numpy(targets), symmetric=symmetric)
+    assert found.item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @given(
@@ -112,14 +144,27 @@ def test_decoupled_softmax_by_hand() -> None:
     assert losses.decoupled_softmax(logits, targets).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_positive_is_not_pushed_down_by_another_positive() -> None:
+def test_supervised_contrastive_by_hand() -> None:
+    # The pool sums to 1 + 2 + 1: positives 0 (target 1) and ln 2 (target 1/2) lose ln 4 and ln 2, weighted 2 : 1.
+    logits = torch.tensor([[0.0, math.log(2), 0.0]], dtype=torch.float64)
+    targets = torch.tensor([[1.0, 0.5, 0.0]], dtype=torch.float64)
+    expected = (2 * math.log(4) + math.log(2)) / 3
+    assert losses.supervised_contrastive(logits, targets).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_positive_is_pushed_down_by_another_positive_in_the_contrastive_loss_only() -> None:
     logits = torch.tensor([[1.0, 5.0, -1.0]], requires_grad=True)
     losses.decoupled_softmax(logits, torch.tensor([[1.0, 1.0, 0.0]])).backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert (logits.grad[0, :2] < 0).all()
     assert logits.grad[0, 2] > 0
+    logits.grad = None
+    losses.supervised_contrastive(logits, torch.tensor([[1.0, 1.0, 0.0]])).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert logits.grad[0, 0] < 0 < logits.grad[0, 1]
 
 
+@pytest.mark.parametrize("name", NAIVE)
 @pytest.mark.parametrize("size", [30.0, 1e4, -1e4])
 @pytest.mark.parametrize(
     "targets",
@@ -131,25 +176,27 @@ def test_a_positive_is_not_pushed_down_by_another_positive() -> None:
         pytest.param([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]], id="nothing beside something only"),
     ],
 )
-def test_extreme_rows_give_finite_losses_and_gradients(size: float, targets: list[list[float]]) -> None:
+def test_extreme_rows_give_finite_losses_and_gradients(name: str, size: float, targets: list[list[float]]) -> None:
     logits = (size * torch.tensor([[1.0, -1.0, 0.5], [-1.0, 1.0, 0.25]])).requires_grad_()
-    loss = losses.decoupled_softmax(logits, torch.tensor(targets))
+    loss = losses.POOL_LOSSES[name](logits, torch.tensor(targets))
     loss.backward()  # type: ignore[no-untyped-call]
     assert logits.grad is not None
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
-    assert loss.item() == pytest.approx(naive_decoupled_softmax(logits.detach().double().numpy(), np.array(targets)))
+    assert loss.item() == pytest.approx(NAIVE[name](logits.detach().double().numpy(), np.array(targets)))
     for row, row_targets in enumerate(targets):
-        if all(row_targets) or not any(row_targets):
+        without_positive, without_negative = not any(row_targets), all(row_targets)
+        if (name != "bce" and without_positive) or (name == "decoupled_softmax" and without_negative):
             assert not logits.grad[row].any()
 
 
+@pytest.mark.parametrize("name", NAIVE)
 @settings(max_examples=25)
 @given(example=scores_and_targets())
-def test_gradient_of_the_decoupled_softmax_is_that_of_its_values(example: tuple[Matrix, Matrix]) -> None:
+def test_gradients_are_those_of_the_values(name: str, example: tuple[Matrix, Matrix]) -> None:
     logits = torch.from_numpy(example[0]).clamp(-3, 3).requires_grad_()
     targets = torch.from_numpy(example[1])
-    assert torch.autograd.gradcheck(lambda values: losses.decoupled_softmax(values, targets), logits)
+    assert torch.autograd.gradcheck(lambda values: losses.POOL_LOSSES[name](values, targets), logits)
 
 
 @pytest.mark.parametrize("loss", [losses.binary_cross_entropy, losses.squared_error, losses.cosine_distance])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from tests.training.synthetic import matrix
 from training.data.batches import Positives
-from training.negatives.in_batch import Pool, draw_pool, pool_targets
+from training.negatives.in_batch import Fill, Pool, _draw_positives, draw_pool, pool_targets
 
 Labels = list[dict[int, float]]
 
@@ -28,18 +30,37 @@ def batches(draw: st.DrawFn) -> tuple[Labels, int]:
 
 
 def drawn(
-    queries: Labels, labels: int, *, beta: int = 3, size: int = 100, seed: int = 0, counts: Tensor | None = None
+    queries: Labels,
+    labels: int,
+    *,
+    beta: int = 3,
+    size: int = 100,
+    seed: int = 0,
+    counts: Tensor | None = None,
+    hard: Tensor | None = None,
+    fill: Fill = "uniform",
 ) -> Pool:
     torch.manual_seed(seed)
     positives = Positives.from_csr(matrix(queries, labels))
     counts_L = torch.zeros(1, dtype=torch.int64).expand(labels) if counts is None else counts
-    return draw_pool(positives, len(queries), beta, size, counts_L)
+    return draw_pool(positives, len(queries), beta, size, counts_L, hard, fill)
 
 
-@given(batch=batches(), beta=st.integers(1, 4), size=st.integers(1, 15), seed=st.integers(0, 1000))
-def test_targets_are_rebuilt_from_the_whole_pool(batch: tuple[Labels, int], beta: int, size: int, seed: int) -> None:
+@given(
+    batch=batches(),
+    beta=st.integers(1, 4),
+    size=st.integers(1, 15),
+    seed=st.integers(0, 1000),
+    fill=st.sampled_from(["uniform", "positives"]),
+    data=st.data(),
+)
+def test_targets_are_rebuilt_from_the_whole_pool(
+    batch: tuple[Labels, int], beta: int, size: int, seed: int, fill: Fill, data: st.DataObject
+) -> None:
     queries, labels = batch
-    pool = drawn(queries, labels, beta=beta, size=size, seed=seed)
+    # A label that is mined for one query may be true of another.
+    hard = torch.tensor(data.draw(st.lists(st.integers(0, labels - 1), max_size=8)), dtype=torch.int64)
+    pool = drawn(queries, labels, beta=beta, size=size, seed=seed, hard=hard, fill=fill)
     rows = pool.labels_P.tolist()
     assert 1 <= len(rows) <= size
     assert rows == sorted(set(rows))
@@ -106,7 +127,43 @@ def test_labels_beyond_the_size_give_way_to_more_frequent_ones() -> None:
     assert drawn(queries, 6, beta=1, size=1, counts=counts).labels_P.tolist() == [1]
 
 
+@given(
+    hard=st.lists(st.integers(0, 30), max_size=20), size=st.integers(1, 12), seed=st.integers(0, 100), data=st.data()
+)
+def test_hard_negatives_come_after_drawn_positives_by_how_often_they_were_drawn(
+    hard: list[int], size: int, seed: int, data: st.DataObject
+) -> None:
+    """All labels of a query are drawn where there is but one each."""
+    true = sorted(data.draw(st.sets(st.integers(0, 30), min_size=1, max_size=6)))
+    pool = drawn([{label: 1.0} for label in true], MANY_LABELS, size=size, seed=seed, hard=torch.tensor(hard).long())
+    kept = true[:size]  # equally frequent: the lower rows stay
+    further = [label for label in dict.fromkeys(sorted(hard)) if label not in kept]
+    expected = kept + sorted(further, key=lambda label: (-hard.count(label), label))[: size - len(kept)]
+    # What is left of the size is filled with labels at random, none of them among the first 31 but by a rare chance.
+    assert [label for label in pool.labels_P.tolist() if label <= 30] == sorted(expected)
+    assert len(pool.labels_P) == size
+
+
+@given(batch=batches(), beta=st.integers(1, 2), size=st.integers(1, 12), seed=st.integers(0, 100))
+def test_a_pool_is_filled_up_with_true_labels_by_how_many_queries_have_them(
+    batch: tuple[Labels, int], beta: int, size: int, seed: int
+) -> None:
+    queries, labels = batch
+    torch.manual_seed(seed)
+    sampled = set(_draw_positives(Positives.from_csr(matrix(queries, labels)), len(queries), beta).tolist())
+    rows = drawn(queries, labels, beta=beta, size=size, seed=seed, fill="positives").labels_P.tolist()
+    often = Counter(label for query in queries for label in query)
+    others = sorted(set(often) - sampled, key=lambda label: (-often[label], label))
+    if not often:
+        assert len(rows) == 1  # a pool is never empty
+    elif len(sampled) > size:
+        assert set(rows) <= sampled
+    else:
+        assert rows == sorted(sampled | set(others[: size - len(sampled)]))
+
+
 def test_no_query_has_a_label() -> None:
+    assert drawn([{}, {}], 5, size=4, fill="positives").targets_QP.tolist() == [[0.0], [0.0]]
     pool = drawn([{}, {}], 5, size=4)
     assert 1 <= len(pool.labels_P) <= 4
     assert pool.targets_QP.shape == (2, len(pool.labels_P))

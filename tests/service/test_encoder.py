@@ -19,6 +19,7 @@ OUTPUTS = {
     "mach": {"bucket_logits": (4, 16)},
     "declare": {"embedding": (6,)},
     "unidec": {"query": (8,)},
+    "ova": {"query": (8,)},
 }
 
 

@@ -127,9 +127,25 @@ def tiny(recipe: str, **training: object) -> RunConfig:
     sizes = {
         "mach": {"repetitions": 4, "buckets": 8},
         "declare": {"rank": 4, "neighbours": 5},
-        "unidec": {"dimensions": 8},
+        # One label of each row leaves room in the pool; clusters and mined labels from early on.
+        "unidec": {
+            "dimensions": 8,
+            "positives_per_query": 1,
+            "pool_size": 8,
+            "clusters": True,
+            "hard_negatives": 2,
+            "start_epoch": 2,
+            "refresh": 2,
+        },
+        "ova": {"negatives": "astra", "uniform_negatives": 1, "hard_negatives": 1, "refresh_every": 2},
     }
-    usual = {"epochs": 2, "batch_size": 16, "learning_rate": 0.01, "validation_fraction": 0.25}
+    # A batch that has every label leaves ASTRA none to draw.
+    usual = {
+        "epochs": 2,
+        "batch_size": 2 if recipe == "ova" else 16,
+        "learning_rate": 0.01,
+        "validation_fraction": 0.25,
+    }
     options = TrainingConfig(**usual | training)  # type: ignore[arg-type]
     return run.model_copy(
         update={

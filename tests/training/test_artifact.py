@@ -21,7 +21,7 @@ from training.loop import fit
 from training.methods.base import Shape
 from training.recipes import RunConfig
 
-METHODS = ("mach", "declare", "unidec")
+METHODS = ("mach", "declare", "unidec", "ova")
 
 
 def train(folder: Path, out: Path, method: str) -> tuple[Dataset, RunConfig]:
@@ -64,6 +64,13 @@ def test_what_was_written_comes_back(texts: Path, tmp_path: Path, method: str) -
         scores = model.score(bags)
         assert scores.shape == (len(dataset.validation), 8)
         assert torch.equal(scores, read_artifact(tmp_path / "out").restore().score(bags))
+
+
+def test_an_artifact_without_a_calibration_is_read(copy: Path) -> None:
+    """As they were written before there were any."""
+    assert read_artifact(copy).calibration is not None
+    (copy / "calibration.json").unlink()
+    assert read_artifact(copy).calibration is None
 
 
 def test_features_have_no_tokenizer_and_no_texts(features: Path, tmp_path: Path) -> None:
@@ -178,6 +185,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "fewer labels": (cut_labels, r"labels\.jsonl: expected 8 labels, found 7"),
     "labels without ids": (no_key, r"labels\.jsonl"),
     "truncated samples": (truncate("samples.jsonl"), r"samples\.jsonl"),
+    "truncated calibration": (truncate("calibration.json"), r"calibration\.json"),
+    "unknown key in the calibration": (
+        edit_json("calibration.json", lambda calibration: calibration.update(new=1)),
+        r"calibration\.json: new",
+    ),
+    "calibration without rank 1": (
+        edit_json("calibration.json", lambda calibration: calibration["ranks"].pop(0)),
+        r"calibration\.json: .*expected first ranks that rise from 1, found \[2,",
+    ),
     "truncated table": (truncate("tables/buckets.npy"), r"buckets"),
     "a table that is a pickle": (overwrite("tables/buckets.npy", b"\x80\x04N."), r"buckets"),
     "table of another shape": (other_table, r"buckets"),

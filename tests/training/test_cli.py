@@ -166,7 +166,7 @@ def test_fit_then_evaluate(texts: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["evaluate", str(tmp_path / "out"), "--data", str(texts), "--json", str(tmp_path / "m.json")]) == DONE
     lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
     measures = json.loads((tmp_path / "m.json").read_text())
-    names = {f"{name}@{k}" for name in ("P", "nDCG", "PSP", "R", "RP", "coverage") for k in (1, 3, 5)}
+    names = {f"{name}@{k}" for name in ("P", "nDCG", "PSP", "R", "RP", "coverage", "ECE") for k in (1, 3, 5)}
     assert set(measures) == names | {"R@100", "constant_P@1"}
     assert all(type(value) is float and 0 <= value <= 100 for value in measures.values())
     assert lines == {name: f"{value:.2f}" for name, value in measures.items()}

@@ -1,4 +1,4 @@
-"""DECLARE: recovery by factors or by rows is the same, the vote against loops, and what its options change."""
+"""DECLARE: recovery by factors or by rows is the same, and what its options change. The vote: see test_voting."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from tests.training.synthetic import batch, feature_dataset, matrix, random_dataset
+from tests.training.synthetic import batch, feature_dataset, random_dataset
+from tests.training.test_voting import naive_vote
 from training.artifact import new_model
-from training.data.batches import Bags, Rows
+from training.compression import CAPTURED, unit_rows
+from training.data.batches import Bags, Batch, Rows
 from training.data.dataset import Dataset
 from training.encoders import BagConfig
 from training.methods.base import Shape
-from training.methods.declare import Declare, DeclareConfig, vote
+from training.methods.declare import Declare, DeclareConfig
+from training.metrics import inverse_propensities
+from training.projection import preserve_neighbours
 from training.recipes import RunConfig
 from training.svd import right_factors
+from training.voting import merge_duplicates, vote
 
 
 def build(dataset: Dataset, *, seed: int = 0, **options: Any) -> Declare:
@@ -46,77 +48,53 @@ def dataset() -> Dataset:
 
 def test_recovery_by_factors_equals_recovery_by_rows(dataset: Dataset) -> None:
     model = build(dataset).double()
-    votes_NL, factors_LC = model.votes_NL.astype(np.float64), model.factors_LC.numpy()
-    rows_NC = votes_NL @ factors_LC
+    votes_GL, factors_LC, counts_G = model.votes_GL.astype(np.float64), model.factors_LC.numpy(), model.counts_G
+    rows_GC = votes_GL @ factors_LC
     predicted_QC = np.random.default_rng(0).standard_normal((6, 4))
-    by_factors_QN = (votes_NL @ (factors_LC @ predicted_QC.T)).T
-    by_rows_QN = predicted_QC @ rows_NC.T
-    np.testing.assert_allclose(by_factors_QN, by_rows_QN, rtol=1e-12, atol=1e-12)
-    left, right = (vote(similarities, votes_NL, 5) for similarities in (by_factors_QN, by_rows_QN))
+    by_factors_QG = (votes_GL @ (factors_LC @ predicted_QC.T)).T
+    by_rows_QG = predicted_QC @ rows_GC.T
+    np.testing.assert_allclose(by_factors_QG, by_rows_QG, rtol=1e-12, atol=1e-12)
+    left, right = (vote(similarities, votes_GL, counts_G, 5) for similarities in (by_factors_QG, by_rows_QG))
     np.testing.assert_allclose(left, right, rtol=1e-6)
 
 
 @pytest.mark.parametrize("scaling", ["none", "column"])
-def test_scores_are_the_votes_of_the_nearest_rows_of_z(dataset: Dataset, scaling: str) -> None:
-    model = build(dataset, scaling=scaling).eval()
+@pytest.mark.parametrize("similarity", ["inner_product", "cosine"])
+@pytest.mark.parametrize("temperature", [0.0, 0.3])
+def test_scores_are_the_votes_of_the_nearest_rows_of_z(
+    dataset: Dataset, scaling: str, similarity: str, temperature: float
+) -> None:
+    model = build(dataset, scaling=scaling, similarity=similarity, vote_temperature=temperature).eval()
     bags = Bags.from_csr(dataset.train.inputs)
-    rows_NC = model.votes_NL @ model.factors_LC.numpy()
+    targets_NL = dataset.train.targets.toarray().astype(np.float64)
+    rows_NC = targets_NL @ model.factors_LC.numpy()
     predicted_QC = (model(bags) * model.scales_C).detach().numpy()
-    expected = naive_vote(predicted_QC @ rows_NC.T, model.votes_NL.toarray(), 5)
+    similarities_QN = predicted_QC @ rows_NC.T
+    if similarity == "cosine":
+        similarities_QN /= np.linalg.norm(predicted_QC, axis=1, keepdims=True) * np.linalg.norm(rows_NC, axis=1)
+    expected = naive_vote(similarities_QN, targets_NL, 5, temperature)
     with torch.no_grad():
-        np.testing.assert_allclose(model.score(bags).numpy(), expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(model.score(bags).numpy(), expected, rtol=2e-3, atol=1e-5)
 
 
-def naive_vote(similarities_QN: NDArray[Any], votes_NL: NDArray[Any], neighbours: int) -> NDArray[np.float64]:
-    scores_QL = np.zeros((len(similarities_QN), votes_NL.shape[1]))
-    for query, similarities in enumerate(similarities_QN.tolist()):
-        nearest = sorted(range(len(similarities)), key=lambda row: (-similarities[row], row))[:neighbours]
-        for row in nearest:
-            scores_QL[query] += max(similarities[row], 0.0) * votes_NL[row]
-    return scores_QL
-
-
-@given(
-    similarities=hnp.arrays(
-        np.float64,
-        hnp.array_shapes(min_dims=2, max_dims=2, max_side=7),
-        elements=st.one_of(st.sampled_from([-1.0, 0.0, 0.5, 0.5, 2.0]), st.floats(-5, 5)),
-    ),
-    neighbours=st.integers(1, 9),
-    data=st.data(),
-)
-def test_the_vote_equals_loops(similarities: NDArray[np.float64], neighbours: int, data: st.DataObject) -> None:
-    """Ties among rows and more neighbours than rows included."""
-    shape = (similarities.shape[1], data.draw(st.integers(1, 5)))
-    votes_NL = data.draw(hnp.arrays(np.float64, shape, elements=st.sampled_from([0.0, 0.0, 0.5, 1.0])))
-    found = vote(similarities, csr_array(votes_NL), neighbours)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, naive_vote(similarities, votes_NL, neighbours), rtol=1e-6, atol=1e-6)
-
-
-def test_the_vote_by_hand() -> None:
-    # Two neighbours of three: row 1 (0.8) for labels 0 and 2, row 2 (0.5) for label 2 at half relevance.
-    votes_NL = matrix([{1: 1.0}, {0: 1.0, 2: 1.0}, {2: 0.5}], 3)
-    found = vote(np.array([[0.4, 0.8, 0.5]]), votes_NL, 2)
-    assert found.tolist() == [pytest.approx([0.8, 0.0, 1.05])]
-
-
-def test_ties_among_many_rows_go_to_the_lower_ones() -> None:
-    similarities = np.random.default_rng(0).choice([0.25, 0.5, 1.0], (1, 500))
-    nearest = vote(similarities, csr_array(np.eye(500, dtype=np.float32)), 250)[0].nonzero()[0]
-    expected = sorted(range(500), key=lambda row: (-similarities[0, row], row))[:250]
-    assert nearest.tolist() == sorted(expected)
-
-
-def test_a_negative_similarity_takes_no_votes_away() -> None:
-    votes_NL = matrix([{0: 1.0}, {0: 1.0, 1: 1.0}], 2)
-    assert vote(np.array([[0.5, -3.0]]), votes_NL, 2).tolist() == [[0.5, 0.0]]
+def test_a_row_that_the_compression_drops_is_near_nothing() -> None:
+    """Labels 0 and 1 are frequent and fill the two columns; what is left of label 2's row is rounding."""
+    inputs = [{column: 1.0} for column in range(9)]
+    data = feature_dataset(inputs, [{0: 1.0}] * 5 + [{1: 1.0}] * 3 + [{2: 1.0}], width=9, labels=3)
+    model = build(data, rank=2, similarity="cosine")
+    np.testing.assert_allclose(model.lengths_G, 1, rtol=1e-5)
+    assert np.abs(model.similarities(torch.eye(2))[:, 2]).max() < CAPTURED
+    np.testing.assert_allclose(np.abs(model.similarities(torch.eye(2))[:, :2]).max(axis=0), 1, rtol=1e-5)
 
 
 def test_tables_are_factors_and_labels_of_the_training_rows(dataset: Dataset) -> None:
     model = build(dataset)
     np.testing.assert_allclose(model.factors_LC.T @ model.factors_LC, np.eye(4), atol=1e-5)
-    np.testing.assert_array_equal(model.votes_NL.toarray(), dataset.train.targets.toarray())
+    assert (model.weights_L == 1).all()
+    _, firsts, counts = np.unique(dataset.train.targets.toarray(), axis=0, return_index=True, return_counts=True)
+    order = np.argsort(firsts)
+    np.testing.assert_array_equal(model.votes_GL.toarray(), dataset.train.targets.toarray()[firsts[order]])
+    np.testing.assert_array_equal(model.counts_G, counts[order])
     rows = batch(dataset)
     expected = dataset.train.targets.toarray() @ model.factors_LC.numpy()
     np.testing.assert_allclose(model.compress(rows.positives, len(rows)).numpy(), expected, rtol=1e-4, atol=1e-6)
@@ -151,12 +129,13 @@ def test_option_rows(dataset: Dataset) -> None:
     unit_NL = np.divide(targets_NL, lengths_N1, where=lengths_N1 > 0, out=np.zeros_like(targets_NL))
     assert not unit_NL[3].any()
     model = build(dataset, rows="unit")
-    np.testing.assert_allclose(model.votes_NL.toarray(), unit_NL, rtol=1e-6)
+    np.testing.assert_allclose(np.unique(model.votes_GL.toarray(), axis=0), np.unique(unit_NL, axis=0), rtol=1e-6)
     np.testing.assert_allclose(model.factors_LC.numpy(), right_factors(csr_array(unit_NL), 4, 0), atol=1e-5)
     rows = batch(dataset)
     compressed = model.compress(rows.positives, len(rows)).numpy()
     np.testing.assert_allclose(compressed, unit_NL @ model.factors_LC.numpy(), rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(build(dataset, rows="given").votes_NL.toarray(), targets_NL)
+    given_GL = build(dataset, rows="given").votes_GL.toarray()
+    np.testing.assert_array_equal(np.unique(given_GL, axis=0), np.unique(targets_NL, axis=0))
 
 
 def test_option_scaling(dataset: Dataset) -> None:
@@ -181,6 +160,84 @@ def test_option_neighbours(dataset: Dataset) -> None:
     with torch.no_grad():
         voted = [(build(dataset, neighbours=count).eval().score(bags) > 0).sum().item() for count in (1, 5, 40)]
     assert voted[0] < voted[1] < voted[2]
+
+
+def propensities(dataset: Dataset) -> NDArray[np.float64]:
+    card = dataset.card
+    return inverse_propensities(dataset.label_counts, dataset.counted_rows, card.propensity_a, card.propensity_b)
+
+
+@pytest.mark.parametrize("rows", ["given", "unit"])
+@pytest.mark.parametrize("similarity", ["inner_product", "cosine"])
+def test_option_tail_weighting(dataset: Dataset, rows: str, similarity: str) -> None:
+    """Columns are weighted before the compression and nowhere else: votes are as they were."""
+    plain = build(dataset, rows=rows)
+    model = build(dataset, rows=rows, similarity=similarity, tail_weighting=1.5)
+    assert (model.votes_GL != plain.votes_GL).nnz == 0
+    weighted_NL = dataset.train.targets.toarray() * propensities(dataset) ** 1.5
+    if rows == "unit":
+        weighted_NL /= np.linalg.norm(weighted_NL, axis=1, keepdims=True)
+    factors_LC = right_factors(csr_array(weighted_NL), 4, 0)
+    rows_NC = weighted_NL @ factors_LC
+    batch_of_all = batch(dataset)
+    np.testing.assert_allclose(model.true_rows(batch_of_all).numpy(), rows_NC, rtol=1e-3, atol=1e-4)
+    embedded_QC = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    lengths_N = np.linalg.norm(rows_NC, axis=1) if similarity == "cosine" else np.ones(len(rows_NC))
+    _, groups_N = merge_duplicates(unit_rows(dataset.train.targets) if rows == "unit" else dataset.train.targets)
+    found = model.similarities(torch.from_numpy(embedded_QC))[:, groups_N]
+    np.testing.assert_allclose(found, embedded_QC @ rows_NC.T / lengths_N, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("rows", ["given", "unit"])
+@pytest.mark.parametrize("similarity", ["inner_product", "cosine"])
+def test_option_compression(dataset: Dataset, rows: str, similarity: str) -> None:
+    """Training rows are regressed to their rows of the projection, and found by them."""
+    targets_NL = unit_rows(dataset.train.targets) if rows == "unit" else dataset.train.targets
+    model = build(dataset, rows=rows, similarity=similarity, compression="neighbours")
+    distinct_GL, groups_N = merge_duplicates(targets_NL)
+    start_GC = distinct_GL @ right_factors(targets_NL, 4, 0)
+    rows_GC = preserve_neighbours(distinct_GL, start_GC, 5, 0)
+    np.testing.assert_allclose(model.true_rows(batch(dataset)).numpy(), rows_GC[groups_N], atol=1e-4)
+    some = Batch.from_rows(dataset.train, np.array([7, 3]))
+    np.testing.assert_allclose(model.true_rows(some).numpy(), rows_GC[groups_N[[7, 3]]], atol=1e-4)
+    embedded_QC = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    lengths_G = np.linalg.norm(rows_GC, axis=1) if similarity == "cosine" else 1.0
+    found = model.similarities(torch.from_numpy(embedded_QC))
+    np.testing.assert_allclose(found, embedded_QC @ rows_GC.T / lengths_G, rtol=1e-3, atol=1e-3)
+
+
+def test_what_the_loss_alone_reads_is_not_kept(dataset: Dataset) -> None:
+    """Scores need neither the labels' weights nor which distinct row a training row is."""
+    model = build(dataset, compression="neighbours", tail_weighting=1.0)
+    tables = Declare.make_tables(model.config, dataset, 0)
+    kept = Declare.kept_tables(tables, {})
+    assert set(tables) - set(kept) == {"weights", "groups"}
+    bags = Bags.from_csr(dataset.train.inputs)
+    with torch.no_grad():
+        before = model.eval().score(bags)
+        model.attach(kept)
+        assert torch.equal(model.score(bags), before)
+
+
+def test_option_similarity(dataset: Dataset) -> None:
+    """Rows and predictions have unit length: the best similarity of a row of Z itself is 1."""
+    model = build(dataset, similarity="cosine")
+    rows_GC = model.votes_GL @ model.factors_LC.numpy()
+    np.testing.assert_allclose(model.lengths_G, np.linalg.norm(rows_GC, axis=1), rtol=1e-5)
+    embedded = model.embed(torch.from_numpy(rows_GC))
+    np.testing.assert_allclose(np.diag(model.similarities(embedded)), 1, rtol=1e-5)
+    assert (build(dataset).lengths_G == 1).all()
+    assert not model.embed(torch.zeros(2, 4)).any()
+
+
+def test_option_vote_temperature(dataset: Dataset) -> None:
+    """Scores are shares of the vote: those of all labels sum to a neighbour's labels, at most 3 here."""
+    bags = Bags.from_csr(dataset.train.inputs)
+    with torch.no_grad():
+        cold, warm = (build(dataset, vote_temperature=t).eval().score(bags) for t in (1e-3, 1e3))
+    assert cold.max() <= 1.0
+    assert warm.max() <= 1.0
+    assert (cold > 0).sum() < (warm > 0).sum()  # the nearest row has nearly all of the vote
 
 
 @pytest.mark.parametrize(

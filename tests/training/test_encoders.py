@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.sparse import check_sparse_tensor_invariants
 
 from tests.training.synthetic import bags, matrix
 from training.encoders import BagConfig, BagEncoder
@@ -22,11 +23,9 @@ counts = st.integers(1, 50).map(float)
 values = st.floats(-100, 100, width=32).filter(lambda value: value == 0 or abs(value) > 1e-3)
 
 
-def encoder(
-    widths: tuple[int, ...] = (6, 6, 4), *, text: bool = True, seed: int = 0, dropout: float = 0.0
-) -> BagEncoder:
+def encoder(widths: tuple[int, ...] = (6, 6, 4), *, text: bool = True, seed: int = 0, **options: float) -> BagEncoder:
     torch.manual_seed(seed)
-    made = BagEncoder(BagConfig(widths=widths, dropout=dropout), WIDTH, text=text)
+    made = BagEncoder(BagConfig(widths=widths, **options), WIDTH, text=text)  # type: ignore[arg-type]
     with torch.no_grad():
         made.bias.normal_()
         made.idf.uniform_(1, 5)
@@ -52,18 +51,28 @@ def reference(model: BagEncoder, rows: Cells) -> NDArray[np.float64]:
             dense_QV[tuple(cell)] = (1 + math.log(dense_QV[tuple(cell)])) * weights["idf"][cell[1]]
     lengths_Q1 = np.linalg.norm(dense_QV, axis=1, keepdims=True)
     dense_QV = np.divide(dense_QV, lengths_Q1, where=lengths_Q1 > 0, out=np.zeros_like(dense_QV))
-    hidden_QD = np.maximum(dense_QV @ weights["bag.weight"] + weights["bias"], 0)
+    embeddings_VD = weights["bag.weight"]
+    if model.columns is not None:
+        embeddings_VD = embeddings_VD[model.columns.numpy()]
+    hidden_QD = np.maximum(dense_QV @ embeddings_VD + weights["bias"], 0)
     for layer in range(len(model.layers)):
         above_QD = np.maximum(hidden_QD @ weights[f"layers.{layer}.weight"].T + weights[f"layers.{layer}.bias"], 0)
         hidden_QD = hidden_QD + above_QD if above_QD.shape == hidden_QD.shape else above_QD
     return hidden_QD
 
 
-@given(data=st.data(), text=st.booleans(), widths=st.sampled_from([(5,), (6, 6), (6, 4), (6, 6, 4), (3, 5, 5)]))
-def test_both_paths_equal_the_reference(data: st.DataObject, text: bool, widths: tuple[int, ...]) -> None:
+@given(
+    data=st.data(),
+    text=st.booleans(),
+    widths=st.sampled_from([(5,), (6, 6), (6, 4), (6, 6, 4), (3, 5, 5)]),
+    hashed_width=st.sampled_from([0, 0, 4]),
+)
+def test_both_paths_equal_the_reference(
+    data: st.DataObject, text: bool, widths: tuple[int, ...], hashed_width: int
+) -> None:
     bag = st.dictionaries(st.integers(0, WIDTH - 1), counts if text else values, max_size=WIDTH)
     rows = data.draw(st.lists(bag, min_size=1, max_size=4))
-    model = encoder(widths, text=text).eval()
+    model = encoder(widths, text=text, hashed_width=hashed_width).eval()
     with torch.no_grad():
         from_bags = model(bags(rows, WIDTH)).numpy()
         from_padded = model.padded(*padded(rows)).numpy()
@@ -141,3 +150,62 @@ def test_output_width_is_that_of_the_last_layer() -> None:
     for widths in ((7,), (7, 3)):
         model = encoder(widths)
         assert model.output_width == widths[-1] == model(bags([{}], WIDTH)).shape[1]
+
+
+def test_updates_by_rows_have_the_gradients_of_the_whole_table() -> None:
+    batch = bags([{0: 1.0, 3: 2.0}, {}, {3: 1.0}], 6)
+    gradients = []
+    for updates in ("dense", "rows"):
+        torch.manual_seed(0)
+        encoder = BagEncoder(BagConfig(widths=(4,), table_updates=updates), 6, text=True)
+        with check_sparse_tensor_invariants(enable=False):
+            encoder(batch).square().sum().backward()  # type: ignore[no-untyped-call]
+        gradient = encoder.bag.weight.grad
+        assert gradient is not None
+        assert gradient.is_sparse == (updates == "rows")
+        gradients.append(gradient)
+    dense, by_rows = gradients
+    torch.testing.assert_close(by_rows.to_dense(), dense)
+    assert by_rows.coalesce().indices().tolist() == [[0, 3]]
+
+
+def test_option_scale() -> None:
+    for scale in (0.1, 2.0):
+        encoder = BagEncoder(BagConfig(widths=(300,), scale=scale), 100, text=True)
+        assert encoder.bag.weight.std().item() == pytest.approx(scale, rel=0.05)
+
+
+def test_colliding_features_add_up() -> None:
+    """Four rows for nine features, two or three each; with no nonlinearity between, a sum is all that is known."""
+    model = encoder((6,), text=False, hashed_width=4).eval()
+    assert model.columns is not None
+    assert sorted(np.bincount(model.columns).tolist()) == [2, 2, 2, 3]
+    assert model.bag.weight.shape == (4, 6)
+    left, right = np.flatnonzero(model.columns == model.columns[0])[:2].tolist()
+    other = int(np.flatnonzero(model.columns != model.columns[0])[0])
+    with torch.no_grad():
+        swapped = [model(bags([{left: one, right: two, other: 1.0}], WIDTH)) for one, two in ((3.0, 4.0), (4.0, 3.0))]
+        parted = model(bags([{left: 3.0, other: 1.0}], WIDTH))
+    assert torch.equal(*swapped)
+    assert not torch.equal(parted, swapped[0])
+
+
+def test_networks_hash_differently_and_seeds_repeat_it() -> None:
+    torch.manual_seed(3)
+    config = BagConfig(widths=(2,), hashed_width=40)
+    one, two = (BagEncoder(config, 1000, text=False).columns for _ in range(2))
+    torch.manual_seed(3)
+    again = BagEncoder(config, 1000, text=False).columns
+    assert one is not None
+    assert two is not None
+    assert again is not None
+    assert torch.equal(one, again)
+    assert (one == two).float().mean() < 0.1
+
+
+@pytest.mark.parametrize("hashed_width", [0, WIDTH, WIDTH + 1])
+def test_inputs_that_are_not_wider_are_not_hashed(hashed_width: int) -> None:
+    model = encoder(hashed_width=hashed_width)
+    assert model.columns is None
+    assert "columns" not in model.state_dict()
+    assert model.bag.weight.shape[0] == WIDTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from tests.training.synthetic import LABELS, load, matrix, tiny, write_features, write_texts
 from training import evaluation, metrics
 from training.artifact import Artifact, read_artifact
+from training.calibration import Calibration, PlattMap, RankMap
 from training.data.batches import Bags, Rows
 from training.data.card import Card
 from training.data.dataset import UnsuitableData, read_rows
@@ -41,12 +43,18 @@ class Scores(nn.Module):
         return label_count
 
 
+def ranking(
+    scores_NL: Sequence[Sequence[float]] | NDArray[np.float64], k: int, removed: csr_array | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    rows, labels = np.shape(scores_NL)
+    inputs = matrix([{row: 1.0} for row in range(rows)], rows)
+    return evaluation.ranking(Scores(scores_NL), inputs, labels, k, removed)  # type: ignore[arg-type]
+
+
 def rank(
     scores_NL: Sequence[Sequence[float]] | NDArray[np.float64], k: int, removed: csr_array | None = None
 ) -> NDArray[np.int64]:
-    rows, labels = np.shape(scores_NL)
-    inputs = matrix([{row: 1.0} for row in range(rows)], rows)
-    return evaluation.rank(Scores(scores_NL), inputs, labels, k, removed)  # type: ignore[arg-type]
+    return ranking(scores_NL, k, removed)[0]
 
 
 @given(
@@ -59,7 +67,12 @@ def rank(
 )
 def test_ranks_by_score_and_ties_by_row(scores_NL: NDArray[np.float64], k: int) -> None:
     expected = np.argsort(-scores_NL, axis=1, kind="stable")[:, :k]
-    np.testing.assert_array_equal(rank(scores_NL, k)[:, : scores_NL.shape[1]], expected)
+    labels = scores_NL.shape[1]
+    ranked, scores = ranking(scores_NL, k)
+    np.testing.assert_array_equal(ranked[:, :labels], expected)
+    np.testing.assert_array_equal(scores[:, :labels], np.take_along_axis(scores_NL, expected, axis=1))
+    assert (ranked[:, labels:] == metrics.PADDING).all()
+    assert np.isnan(scores[:, labels:]).all()
 
 
 def test_rows_are_scored_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,19 +96,23 @@ def test_filtered_pairs_are_removed_before_the_top_k() -> None:
 
 def test_a_filtered_pair_never_counts_as_predicted() -> None:
     """Not even where fewer labels than ranks are left, as the last of them."""
-    ranked = rank([[0.9, 0.5, 0.1]], 3, matrix([{0: 1.0}], 3))
+    ranked, scores = ranking([[0.9, 0.5, 0.1]], 3, matrix([{0: 1.0}], 3))
     assert ranked.tolist() == [[1, 2, metrics.PADDING]]
+    assert scores[0].tolist() == pytest.approx([0.5, 0.1, np.nan], nan_ok=True)
 
 
 def evaluate(
-    scores_NL: Sequence[Sequence[float]], truth: Sequence[dict[int, float]], ks: Sequence[int]
+    scores_NL: Sequence[Sequence[float]],
+    truth: Sequence[dict[int, float]],
+    ks: Sequence[int],
+    calibration: Calibration | None = None,
 ) -> dict[str, float]:
     """Measures of given scores, for labels of which the first is the most frequent."""
     labels = len(scores_NL[0])
     rows = Rows(matrix([{row: 1.0} for row in range(len(truth))], len(truth)), matrix(truth, labels))
     card = Card("given", "features", labels, len(truth), has_label_texts=False, propensity_a=0.5, propensity_b=3)
     counts = np.array([13, 6, 1, *[0] * (labels - 3)])
-    return evaluation.evaluate(Scores(scores_NL), rows, counts, 100, card, ks)  # type: ignore[arg-type]
+    return evaluation.evaluate(Scores(scores_NL), rows, counts, 100, card, ks, calibration=calibration)  # type: ignore[arg-type]
 
 
 def test_measures_by_hand() -> None:
@@ -105,6 +122,19 @@ def test_measures_by_hand() -> None:
     assert found["PSP@1"] == pytest.approx(100 * 3.403446791 / (3.403446791 + 4.605170186))
     assert found["constant_P@1"] == 0
     assert evaluate([[0.1, 0.9, 0.5]] * 4, [{0: 1.0}, {0: 1.0, 1: 1.0}, {}, {2: 1.0}], [1])["constant_P@1"] == 50
+
+
+def test_calibration_errors_are_of_the_ranks_up_to_k() -> None:
+    """Rank 1 says 0.75 and is right in one row of two; rank 2 says 0.25 and never is; there is no rank 4."""
+    maps = [PlattMap(slope=0, intercept=np.log(odds)) for odds in (3, 1 / 3)]
+    calibration = Calibration(ranks=tuple(RankMap(first_rank=rank, map=each) for rank, each in enumerate(maps, 1)))
+    scores, truth = [[0.9, 0.5, 0.1], [0.9, 0.5, 0.1]], [{0: 1.0}, {2: 1.0}]
+    found = evaluate(scores, truth, [1, 2, 5], calibration)
+    assert found["ECE@1"] == pytest.approx(25)
+    assert found["ECE@2"] == pytest.approx(25)
+    # Ranks 2 and 3 together: four answers of 0.25, one of them right.
+    assert found["ECE@5"] == pytest.approx(100 * (2 * 0.25 + 0) / 6)
+    assert not [name for name in evaluate(scores, truth, [1, 2, 5]) if name.startswith("ECE")]
 
 
 def test_propensity_constants_come_from_the_card() -> None:
@@ -146,11 +176,26 @@ def test_an_artifact_is_measured_on_a_split(artifact: Artifact, texts: Path) -> 
     found = evaluation.evaluate_artifact(artifact, open_source(texts), "tst", [1, 3])
     assert {"P@1", "P@3", "nDCG@3", "PSP@1", "R@3", "RP@3", "coverage@1", "R@100", "constant_P@1"} <= set(found)
     assert found["R@100"] == 100  # eight labels: all are found within a hundred
-    assert not {"P@100", "P@8", "nDCG@100"} & set(found)
+    assert not {"P@100", "P@8", "nDCG@100", "ECE@100"} & set(found)
     # The same by hand: counts, propensities and rows as the artifact and the folder have them.
     points = list(open_source(texts).points("tst"))
     top = int(np.argsort(-artifact.label_counts, kind="stable")[0])
     assert found["constant_P@1"] == 100 * np.mean([top in point.labels for point in points])
+
+
+def test_an_artifacts_calibration_is_measured(artifact: Artifact, texts: Path) -> None:
+    """By hand from the rows themselves; an artifact without a calibration is measured all the same."""
+    source = open_source(texts)
+    found = evaluation.evaluate_artifact(artifact, source, "tst", [1, 3])
+    assert artifact.calibration is not None
+    test = read_rows(source, "tst", artifact.tokenizer, artifact.config.run.texts)
+    ranked, scores = evaluation.ranking(artifact.restore(), test.inputs, LABELS, 3)
+    probabilities, hits = artifact.calibration.probabilities(scores), metrics.hits(ranked, test.targets)
+    for k in (1, 3):
+        expected = 100 * metrics.calibration_error(probabilities[:, :k].ravel(), hits[:, :k].ravel())
+        assert found[f"ECE@{k}"] == pytest.approx(expected)
+    without = evaluation.evaluate_artifact(replace(artifact, calibration=None), source, "tst", [1, 3])
+    assert without == {name: value for name, value in found.items() if not name.startswith("ECE")}
 
 
 def test_propensities_count_points_and_labels_of_the_same_rows(artifact: Artifact, texts: Path) -> None:

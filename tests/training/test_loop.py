@@ -16,13 +16,13 @@ from training.artifact import new_model, read_artifact
 from training.data.batches import Batch
 from training.data.dataset import Dataset, UnsuitableData
 from training.encoders import BagConfig
-from training.evaluation import evaluate
+from training.evaluation import calibrated, evaluate
 from training.loop import Diverged, RunError, fit, rate_curve, steps_per_epoch
 from training.methods.base import Shape
 from training.methods.mach import Mach
 from training.recipes import RunConfig, TrainingConfig
 
-METHODS = ("mach", "declare", "unidec")
+METHODS = ("mach", "declare", "unidec", "ova")
 
 
 def history(out: Path) -> list[dict[str, Any]]:
@@ -108,6 +108,15 @@ def test_the_best_epoch_is_kept_not_the_last(noisy: tuple[Dataset, RunConfig, Pa
     assert {name: lines[best - 1][name] for name in ("P@1", "nDCG@5", "R@3")} == {
         name: pytest.approx(measures[name]) for name in ("P@1", "nDCG@5", "R@3")
     }
+
+
+def test_the_calibration_is_that_of_the_kept_weights_and_the_validation_rows(
+    noisy: tuple[Dataset, RunConfig, Path],
+) -> None:
+    dataset, run, out = noisy
+    artifact = read_artifact(out)
+    assert artifact.calibration == calibrated(artifact.restore(), dataset.validation, run.training.seed)
+    assert artifact.calibration != calibrated(artifact.restore(), dataset.train, run.training.seed)
 
 
 def test_option_selection(noisy: tuple[Dataset, RunConfig, Path], tmp_path: Path) -> None:
@@ -226,15 +235,16 @@ def test_steps_per_epoch_count_the_last_partial_batch() -> None:
     assert [steps_per_epoch(rows, TrainingConfig(batch_size=4, accumulate=3)) for rows in (1, 12, 13)] == [1, 1, 2]
 
 
-def test_rates_of_tables_and_other_weights(texts: Path, tmp_path: Path) -> None:
+def test_rates_of_tables_encoders_and_other_weights(texts: Path, tmp_path: Path) -> None:
     """The first step of AdamW moves every weight that has a gradient by the rate of its group."""
-    run = tiny("declare", epochs=1, batch_size=1000, warmup=0, learning_rate=1e-3, table_rate=7, encoder_rate=3)
+    rates = {"learning_rate": 1e-3, "table_rate": 7, "encoder_rate": 0.5}
+    run = tiny("declare", epochs=1, batch_size=1000, warmup=0, weight_decay=0, **rates)
     dataset, resolved = load(texts, run)
     fit(resolved, dataset, tmp_path / "one", resume=False, log=print)
     after = load_file(tmp_path / "one" / "model.safetensors")
     torch.manual_seed(resolved.training.seed)
     before = new_model(resolved, Shape.of(dataset)).state_dict()
-    for name, step in (("encoder.bag.weight", 7e-3), ("encoder.bias", 3e-3), ("head.weight", 1e-3)):
+    for name, step in (("encoder.bag.weight", 7e-3), ("encoder.bias", 5e-4), ("head.weight", 1e-3)):
         assert (after[name] - before[name]).abs().max().item() == pytest.approx(step, rel=1e-2)
 
 

@@ -47,5 +47,26 @@ def test_ranks_must_be_there(ks: list[int]) -> None:
         metrics.report(np.array([[0, 1]]), matrix([{0: 1.0}], 2), np.ones(2), ks)
 
 
+def test_calibration_error_by_hand() -> None:
+    """Fifteen probabilities of two answers each: bins of equal mass hold one probability each."""
+    probabilities = np.repeat(np.arange(15) / 15, 2)
+    hits = np.zeros(30, dtype=bool)
+    hits[[1, 28, 29]] = True  # of the least likely one in two, of the likeliest both
+    expected = (abs(0 - 1) + sum(2 * place / 15 for place in range(1, 14)) + abs(2 * 14 / 15 - 2)) / 30
+    assert metrics.calibration_error(probabilities, hits) == pytest.approx(expected)
+    assert metrics.calibration_error(np.empty(0), np.empty(0, dtype=bool)) == 0
+
+
+def test_calibration_error_knows_nothing_of_the_order() -> None:
+    """Also where probabilities are equal: they are never in two bins."""
+    rng = np.random.default_rng(0)
+    probabilities = rng.choice([0.1, 0.2, 0.25, 0.9], 200, p=[0.7, 0.1, 0.1, 0.1])
+    hits = rng.random(200) < 0.4
+    by_value = [abs((hits[probabilities == value] - value).sum()) for value in np.unique(probabilities)]
+    order = rng.permutation(200)
+    assert metrics.calibration_error(probabilities, hits) == pytest.approx(sum(by_value) / 200)
+    assert metrics.calibration_error(probabilities[order], hits[order]) == pytest.approx(sum(by_value) / 200)
+
+
 def test_constant_ranking_breaks_ties_by_row() -> None:
     assert metrics.constant_ranking(np.array([2, 5, 5, 9]), 2, 3).tolist() == [[3, 1, 2], [3, 1, 2]]

@@ -23,23 +23,62 @@ from training.data.batches import Bags
 from training.encoders import BagConfig, TransformerConfig
 from training.loop import fit
 from training.methods import METHODS
+from training.methods.base import Shape
 from training.recipes import RECIPES, RunConfig, TrainingConfig
 from training.vocabulary import VocabularyConfig
 
 # Per section, every option with a value other than that of the tiny runs.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "mach": {"repetitions": 3, "buckets": 5, "networks": "independent", "aggregation": "min", "loss": "softmax"},
-    "declare": {"rank": 3, "neighbours": 2, "loss": "squared", "rows": "given", "scaling": "column"},
+    "mach": {
+        "repetitions": 3,
+        "buckets": 5,
+        "assignment": "balanced",
+        "repartition_every": 1,
+        "repartition_candidates": 5,
+        "networks": "independent",
+        "aggregation": "min",
+        "loss": "softmax",
+    },
+    "declare": {
+        "rank": 3,
+        "neighbours": 2,
+        "loss": "squared",
+        "rows": "given",
+        "scaling": "column",
+        "compression": "neighbours",
+        "tail_weighting": 1.5,
+        "similarity": "inner_product",
+        "vote_temperature": 0.5,
+    },
     "unidec": {
         "dimensions": 6,
         "dropout": 0.5,
-        "positives_per_query": 1,
-        "pool_size": 3,
-        "logit_scale": 5.0,
+        "label_projection": "own",
         "encoder_weight": 0.9,
+        "encoder_loss": "supcon",
+        "classifier_loss": "decoupled_softmax+bce",
         "symmetric": False,
+        "symmetric_classifier": True,
+        "logit_scale": 5.0,
+        "positives_per_query": 3,
+        "hard_negatives": 1,
+        "pool_size": 3,
+        "fill": "positives",
+        "clusters": False,
+        "start_epoch": 1,
+        "refresh": 1,
+        "classifier_rate": 9.0,
+        "inference": "encoder",
     },
-    "encoder": {"widths": [6], "dropout": 0.5},
+    "ova": {
+        "negatives": "all",
+        "uniform_negatives": 5,
+        "hard_negatives": 2,
+        "hard_from": 1,
+        "refresh_every": 1,
+        "weights_kept": 20,
+    },
+    "encoder": {"widths": [6], "dropout": 0.5, "table_updates": "rows", "scale": 0.5, "hashed_width": 10},
     "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2, "max_label_tokens": 1},
     "transformer": {
         "model": "the folder of `other_model`",
@@ -53,9 +92,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "training": {
         "epochs": 3,
+        "rows_seen": 5000,
         "batch_size": 7,
         "learning_rate": 0.02,
         "table_rate": 3.0,
+        "adagrad_rate": 0.2,
         "encoder_rate": 3.0,
         "weight_decay": 0.5,
         "schedule": "constant",
@@ -67,6 +108,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "precision": "bf16",
     },
 }
+# Options that say nothing by themselves, and what both runs have set beside them.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {("mach", "repartition_candidates"): {"repartition_every": 1}}
 SECTIONS: dict[str, type[BaseModel]] = {
     **{name: method.Config for name, method in METHODS.items()},
     "encoder": BagConfig,
@@ -76,6 +119,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 # Which union member it is; and what a transformer's folder says of it, which a run writes down.
 TAGS = {"name", "kind", "architecture"}
+# Selection changes nothing where all measures agree (see test_loop), and rows_seen nothing where epochs are given.
+ELSEWHERE = {("training", "selection"), ("training", "rows_seen")}
 CASES = [(section, option) for section, options in OPTIONS.items() for option in options]
 
 
@@ -107,9 +152,19 @@ def outcome(folder: Path, out: Path, run: RunConfig) -> str:
     return digest.hexdigest()
 
 
+@pytest.mark.parametrize(("rows_seen", "epochs"), [(1, 3), (9_000, 9), (9_600, 10), (10**6, 40)])
+def test_option_rows_seen(rows_seen: int, epochs: int) -> None:
+    shape = Shape(input_width=10, label_count=5, train_rows=1000, text=True, single_label=False)
+    assert TrainingConfig(rows_seen=rows_seen).resolved(shape).epochs == epochs
+    assert TrainingConfig(rows_seen=rows_seen, epochs=7).resolved(shape).epochs == 7
+
+
 def recipe_of(section: str, option: str) -> str:
+    """A method that the option concerns."""
     if option == "max_label_tokens":
         return "unidec"
+    if option == "adagrad_rate":
+        return "ova"
     return section if section in METHODS else "mach"
 
 
@@ -129,14 +184,18 @@ def test_without_a_change_the_outcome_is_the_same(
 
 
 @pytest.mark.parametrize(
-    ("section", "option"), [case for case in CASES if case != ("training", "selection") and case[0] != "transformer"]
+    ("section", "option"), [case for case in CASES if case not in ELSEWHERE and case[0] != "transformer"]
 )
 def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str) -> None:
-    """`training.selection` changes nothing where all measures agree: see test_loop."""
     folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
     name = recipe_of(section, option)
-    expected = usual[name] if folder is texts else outcome(folder, tmp_path / "auto", with_bce(tiny(name)))
-    assert outcome(folder, tmp_path / "out", changed(tiny(name), section, option)) != expected
+    run, expected = tiny(name), usual[name]
+    if folder is not texts:
+        expected = outcome(folder, tmp_path / "auto", with_bce(run))
+    if (section, option) in BESIDE:
+        run = run.model_copy(update={"method": run.method.model_copy(update=BESIDE[section, option])})
+        expected = outcome(folder, tmp_path / "beside", run)
+    assert outcome(folder, tmp_path / "out", changed(run, section, option)) != expected
 
 
 @pytest.fixture(scope="module")
@@ -197,10 +256,14 @@ def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> 
         ("method", "buckets", 1),
         ("method", "networks", "other"),
         ("method", "aggregation", "max"),
+        ("method", "assignment", "random"),
+        ("method", "repartition_every", -1),
+        ("method", "repartition_candidates", 0),
         ("method", "loss", "hinge"),
         ("encoder", "widths", []),
         ("encoder", "dropout", 1.0),
         ("encoder", "kind", "other"),
+        ("encoder", "hashed_width", -1),
         ("vocabulary", "words", -1),
         ("vocabulary", "min_count", 0),
         ("vocabulary", "subwords", 0),
@@ -209,6 +272,7 @@ def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> 
         ("training", "batch_size", 0),
         ("training", "learning_rate", 0.0),
         ("training", "table_rate", 0.0),
+        ("training", "encoder_rate", 0.0),
         ("training", "weight_decay", -0.1),
         ("training", "schedule", "step"),
         ("training", "warmup", 1.0),
@@ -221,7 +285,6 @@ def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> 
         ("training", "learning_rate", float("nan")),
         ("training", "learning_rate", float("inf")),
         ("vocabulary", "max_label_tokens", 0),
-        ("training", "encoder_rate", 0.0),
         ("training", "accumulate", 0),
         ("training", "precision", "fp8"),
     ],

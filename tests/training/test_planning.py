@@ -28,7 +28,7 @@ def test_figures_are_those_of_the_run(texts: Path, tmp_path: Path, recipe: str) 
     rows, held = len(dataset.train), len(dataset.validation)
     expected = f"{rows:,} training rows, {held:,} validation rows, 8 labels, {dataset.input_width:,} tokens"
     assert expected in line(lines, "data")
-    assert f"2 epochs of {-(-rows // 16)}" in line(lines, "steps")
+    assert f"2 epochs of {-(-rows // (run.training.batch_size or 1))}" in line(lines, "steps")
     assert run.method.model_dump_json() in line(lines, "method")
     fit(run, dataset, tmp_path / "out", resume=False, log=lambda _: None)  # the figures are of a run that works
 

@@ -15,9 +15,8 @@ from tests.training.test_loop import history
 from tests.training.test_resume import assert_same_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.loop import RunError, check_device, fit
+from training.methods import METHODS
 from training.recipes import RunConfig, TrainingConfig
-
-METHODS = ("mach", "declare", "unidec")
 
 
 def without_dropout(run: RunConfig) -> RunConfig:
@@ -80,8 +79,8 @@ def test_the_scale_of_the_loss_is_kept(tmp_path: Path) -> None:
     model = torch.nn.Linear(2, 1)
     optimiser = torch.optim.AdamW(model.parameters())
     progress = Progress(epoch=2, best=0.5, best_epoch=1, scaler={"scale": 1024.0, "_growth_tracker": 7})
-    save_checkpoint(tmp_path / "checkpoint", model, optimiser, progress, {})
-    assert load_checkpoint(tmp_path / "checkpoint", model, optimiser)[0] == progress
+    save_checkpoint(tmp_path / "checkpoint", model, [optimiser], progress, {})
+    assert load_checkpoint(tmp_path / "checkpoint", model, [optimiser])[0] == progress
     with safe_open(tmp_path / "checkpoint", framework="pt") as file:
         assert json.loads(file.metadata()["progress"])["scaler"]["scale"] == 1024.0
 

@@ -64,10 +64,13 @@ def assert_same_artifact(left: Path, right: Path) -> None:
             assert (left / file).read_bytes() == (right / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("method", ["mach", "declare", "unidec"])
-@pytest.mark.parametrize("epoch", [1, EPOCHS])
+@pytest.mark.parametrize("method", ["mach", "declare", "unidec", "ova"])
+@pytest.mark.parametrize("epoch", [1, 2, EPOCHS])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(texts: Path, tmp_path: Path, method: str, epoch: int) -> None:
-    """Dropout on, and drawn pools: all randomness of an epoch must come back."""
+    """Dropout on, and drawn pools: all randomness of an epoch must come back.
+
+    UniDEC's third epoch reads the clusters and mined labels that were found before the second.
+    """
     run = tiny(method, epochs=EPOCHS)
     assert run.encoder.dropout > 0
     dataset, resolved = load(texts, run)

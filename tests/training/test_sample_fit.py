@@ -14,6 +14,7 @@ from training.methods import METHODS
 SMALL = {
     "mach": ("method.repetitions=4", "encoder.widths=[32]", "training.epochs=2"),
     "declare": ("method.rank=32", "encoder.widths=[32]", "training.epochs=1"),
+    "ova": ("method.uniform_negatives=500", "encoder.widths=[32]", "training.epochs=1"),
     "unidec": ("method.dimensions=16", "method.pool_size=500", "encoder.widths=[32]", "training.epochs=1"),
 }
 

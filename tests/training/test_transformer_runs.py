@@ -19,12 +19,12 @@ from training.data.batches import Bags
 from training.encoders import TransformerConfig, TransformerEncoder
 from training.encoders.pretrained import load_weights, new_transformer
 from training.loop import fit
+from training.methods import METHODS
 from training.methods.mach import MachConfig
 from training.planning import plan
 from training.recipes import RECIPES, RunConfig
 from training.vocabulary import VocabularyConfig
 
-METHODS = ("mach", "declare", "unidec")
 INNER = ".transformer."
 
 

@@ -61,6 +61,11 @@ class Bags:
     def __len__(self) -> int:
         return self.offsets.numel() - 1
 
+    def __add__(self, others: Bags) -> Bags:
+        """These bags, then the others."""
+        offsets = torch.cat([self.offsets, others.offsets[1:] + self.ids.numel()])
+        return Bags(torch.cat([self.ids, others.ids]), offsets, torch.cat([self.values, others.values]))
+
     def rows(self) -> Tensor:
         """The query each id belongs to: int64 (nnz,)."""
         lengths = self.offsets.diff()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from training.methods.base import Model
 from training.methods.declare import Declare
 from training.methods.mach import Mach
+from training.methods.ova import Ova
 from training.methods.unidec import Unidec
 
 METHODS: dict[str, type[Model]] = {
     "mach": Mach,
     "declare": Declare,
     "unidec": Unidec,
+    "ova": Ova,
 }

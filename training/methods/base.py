@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset
-from training.encoders import Encoder, EncoderConfig
+from training.encoders import BagEncoder, Encoder, EncoderConfig
 
 _T = TypeVar("_T")
 
@@ -107,6 +107,16 @@ class Model(nn.Module, ABC):
             UnsuitableData: the data lacks what the method needs.
         """
 
+    @classmethod
+    def kept_tables(cls, tables: Tables, weights: Mapping[str, Tensor]) -> Tables:
+        """The tables that belong to the weights of the kept epoch; by default those that the run began with.
+
+        Args:
+            tables: as made by `make_tables`.
+            weights: the model's state at the end of that epoch.
+        """
+        return tables
+
     @abstractmethod
     def attach(self, tables: Tables) -> None:
         """Take the tables over, as made by `make_tables`."""
@@ -160,26 +170,34 @@ class Model(nn.Module, ABC):
         """Floats that `score` holds for one query: a score for each label, unless the method needs more."""
         return label_count
 
-    def parameter_groups(
-        self, learning_rate: float, table_rate: float, encoder_rate: float = 1.0
-    ) -> list[dict[str, Any]]:
-        """Groups for the optimiser, of weights that are trained.
+    def classifiers(self) -> list[nn.Parameter]:
+        """Matrices with a row for each label, which Adagrad moves by rows; by default none."""
+        return []
+
+    def row_groups(self, learning_rate: float, table_rate: float, adagrad_rate: float) -> list[dict[str, Any]]:
+        """Groups for Adagrad: embedding tables that are updated by rows, and classifiers."""
+        tables = [module.bag.weight for module in self.modules() if isinstance(module, BagEncoder) and module.by_rows]
+        groups = [(tables, learning_rate * table_rate), (self.classifiers(), adagrad_rate)]
+        return [{"params": matrices, "lr": rate} for matrices, rate in groups if matrices]
+
+    def parameter_groups(self, learning_rate: float, table_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
+        """Groups for AdamW, of weights that are not frozen.
 
         Args:
-            learning_rate: of all weights that the other two are not for.
-            table_rate: of embedding tables, as a multiple.
-            encoder_rate: of the encoder's own weights (see `Encoder.own_weights`), as a multiple.
+            learning_rate: peak rate of what stands above the encoders.
+            table_rate: that of embedding tables, as a multiple.
+            encoder_rate: that of the encoders' own weights (see `Encoder.own_weights`), as a multiple.
         """
-        rates = {id(weight): 1.0 for weight in self.parameters() if weight.requires_grad}
-        tables = (module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag))
-        encoders = (weight for encoder in self.own_encoders() for weight in encoder.own_weights())
-        for weights, rate in ((tables, table_rate), (encoders, encoder_rate)):  # the tables of transformers are theirs
-            rates |= {id(weight): rate for weight in weights if weight.requires_grad}
-        groups: dict[float, list[nn.Parameter]] = {}
-        for weight in self.parameters():
-            if weight.requires_grad:
-                groups.setdefault(rates[id(weight)], []).append(weight)
-        return [{"params": weights, "lr": learning_rate * rate} for rate, weights in groups.items()]
+        known = {id(weight) for group in self.row_groups(1, 1, 1) for weight in group["params"]}
+        known |= {id(weight) for weight in self.parameters() if not weight.requires_grad}
+        encoders = [weight for encoder in self.own_encoders() for weight in encoder.own_weights()]
+        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+        groups = []
+        for weights, rate in ((encoders, encoder_rate), (tables, table_rate), (list(self.parameters()), 1.0)):
+            new = [weight for weight in weights if id(weight) not in known]
+            known |= {id(weight) for weight in new}
+            groups.append({"params": new, "lr": learning_rate * rate})
+        return [group for group in groups if group["params"]]
 
     @abstractmethod
     def activations_per_row(self) -> int:

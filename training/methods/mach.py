@@ -11,20 +11,23 @@ Departure from the paper: by default the R classifiers share one encoder (R time
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from training import hashing, losses
+from training import hashing, losses, partition
 from training.data.batches import Bags, Batch, Positives
 from training.data.dataset import Dataset, UnsuitableData
 from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
+
+TABLE = "table_RL"
 
 Aggregation = Literal["sum_logits", "mean_prob", "unbiased", "min", "median"]
 
@@ -35,6 +38,15 @@ class MachConfig(MethodConfig):
     name: Literal["mach"] = "mach"
     repetitions: int | None = Field(default=None, ge=1, description="R; None: 32 up to 4,096 labels, else 16")
     buckets: int | None = Field(default=None, ge=2, description="B; None: the power of two nearest to 6 sqrt(L)")
+    assignment: Literal["hashed", "balanced"] = Field(
+        default="hashed", description="of labels to buckets; balanced: equally many labels in each bucket"
+    )
+    repartition_every: int = Field(
+        default=0, ge=0, description="epochs after which labels move to the buckets that the model finds; 0: never"
+    )
+    repartition_candidates: int = Field(
+        default=2, ge=1, description="K, best buckets of a label, of which the least loaded takes it"
+    )
     networks: Literal["shared", "independent"] = Field(
         default="shared", description="one encoder for all repetitions, or one each"
     )
@@ -99,8 +111,14 @@ class Mach(Model):
             UnsuitableData: the loss is a softmax, and a row has not exactly one label.
         """
         cls.check_data(config, dataset)
-        repetitions, buckets = settled(config.repetitions), settled(config.buckets)
-        return {"buckets": hashing.bucket_table(dataset.label_count, repetitions, buckets, seed)}
+        table = hashing.bucket_table if config.assignment == "hashed" else hashing.balanced_table
+        return {"buckets": table(dataset.label_count, settled(config.repetitions), settled(config.buckets), seed)}
+
+    @classmethod
+    def kept_tables(cls, tables: Tables, weights: Mapping[str, Tensor]) -> Tables:
+        """The bucket table that the weights were trained with, where the labels were moved."""
+        moved_RL = weights.get(TABLE)
+        return tables if moved_RL is None else {"buckets": moved_RL.numpy().astype(np.int32)}
 
     def attach(self, tables: Tables) -> None:
         """Take the bucket table.
@@ -111,7 +129,9 @@ class Mach(Model):
         expected, found = (self.repetitions, self.label_count), tables["buckets"].shape
         if found != expected:
             raise ValueError(f"buckets: expected a table of shape {expected}, found {found}")
-        self.register_buffer("table_RL", self.tensor(tables["buckets"].astype(np.int64)), persistent=False)
+        # A table that changes belongs to the weights: to those of the best epoch, and to those of a checkpoint.
+        moves = self.config.repartition_every > 0
+        self.register_buffer(TABLE, self.tensor(tables["buckets"].astype(np.int64)), persistent=moves)
 
     def initialise(self, dataset: Dataset) -> None:
         """Biases start at the log-odds of their bucket: Adam would need thousands of steps to get there from 0."""
@@ -126,6 +146,29 @@ class Mach(Model):
         with torch.no_grad():
             for head, odds in zip(self.heads, odds_RB.chunk(len(self.heads)), strict=True):
                 head.get_parameter("bias").copy_(odds.flatten())
+
+    def begin_epoch(self, epoch: int, dataset: Dataset) -> None:
+        """Re-partition the labels, where it is time.
+
+        A bucket's weights and their moments stay as they are: its new labels are ones that it scores high already.
+        """
+        every = self.config.repartition_every
+        if not every or epoch == 1 or (epoch - 1) % every:
+            return
+        self.eval()  # no dropout; the loop goes back to training
+        counts_L = np.bincount(dataset.train.targets.indices, minlength=self.label_count)
+        shape = (self.repetitions // len(self.heads), self.buckets)
+        count = min(self.config.repartition_candidates, self.buckets)
+        moved: list[NDArray[np.int64]] = []
+        for encoder, head in zip(self.encoders, self.heads, strict=True):
+            for best_LK in partition.best_buckets(self.encoding(encoder), head, dataset.train, shape, count):
+                current_L = self.table_RL[len(moved)].cpu().numpy()
+                moved.append(partition.least_loaded(best_LK, counts_L, current_L, self.buckets))
+        self.table_RL.copy_(torch.from_numpy(np.stack(moved)))
+
+    def encoding(self, encoder: nn.Module) -> partition.Encode:
+        """A network's hidden vectors of rows, on the model's device."""
+        return lambda inputs_QV: encoder(Bags.from_csr(inputs_QV, self.table_RL.device))
 
     def forward(self, bags: Bags) -> Tensor:
         """Bucket logits float32 (Q, R, B)."""

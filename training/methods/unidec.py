@@ -2,16 +2,20 @@
 
 UniDEC, WWW 2025 (DEPSL is its encoder alone). Queries and label texts share one encoder with two heads: the encoder
 head is matched with the same head's view of the label text, the classifier head with a free vector per label. Either is
-trained by a decoupled softmax over the labels picked for the batch; at inference both, normalised, are concatenated on
-the query's and on the label's side.
+trained by a loss over the labels picked for the batch; from some epoch on batches are clusters of similar queries, and
+labels that are mistaken for true ones are picked, too. At inference both heads, normalised, are concatenated on the
+query's and on the label's side; or one of them answers alone.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
-from pydantic import Field
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,10 +24,17 @@ from training import losses
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset, UnsuitableData
 from training.encoders import EncoderConfig, new_encoder
-from training.methods.base import MethodConfig, Model, Shape, Tables
-from training.negatives.in_batch import draw_pool
+from training.losses import PoolLoss
+from training.methods.base import MethodConfig, Model, Shape, Tables, settled
+from training.negatives.clusters import cluster_order, cut
+from training.negatives.hard import draw_hard, mine
+from training.negatives.in_batch import Fill, Pool, draw_pool
 
-LABELS_AT_ONCE = 8192
+ROWS_AT_ONCE = 8192
+# Batches are cut from similar clusters that stand side by side, so that this need not be the batch size.
+CLUSTER_ROWS = 16
+
+Inference = Literal["both", "encoder", "classifier"]
 
 
 class UnidecConfig(MethodConfig):
@@ -32,17 +43,61 @@ class UnidecConfig(MethodConfig):
     name: Literal["unidec"] = "unidec"
     dimensions: int = Field(default=128, ge=1, description="width of each of the two heads")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="of both projections")
-    positives_per_query: int = Field(default=3, ge=1, description="beta: true labels drawn into the pool per query")
-    pool_size: int = Field(default=8000, ge=1, description="labels a batch is trained against")
-    logit_scale: float = Field(default=18.0, gt=0, description="multiplier of the scores of both heads")
+    label_projection: Literal["shared", "own"] = Field(
+        default="shared",
+        description="what label texts pass above the encoder: the queries' projection, or one of their own, which a "
+        "relation with a direction needs",
+    )
     encoder_weight: float = Field(
         default=0.5, ge=0, le=1, description="lambda: share of the encoder head's loss, the rest is the classifier's"
     )
+    encoder_loss: PoolLoss = Field(default="decoupled_softmax", description="of the encoder head")
+    classifier_loss: PoolLoss = Field(default="decoupled_softmax", description="of the classifier head")
     symmetric: bool = Field(default=True, description="add the label-to-query direction to the encoder head's loss")
+    symmetric_classifier: bool = Field(default=False, description="the same for the classifier head's loss")
+    logit_scale: float = Field(default=18.0, gt=0, description="multiplier of the scores of both heads")
+    positives_per_query: int = Field(default=3, ge=1, description="beta: true labels drawn into the pool per query")
+    hard_negatives: int = Field(default=0, ge=0, description="eta: mined labels drawn into the pool per query")
+    pool_size: int = Field(default=8000, ge=1, description="labels a batch is trained against")
+    fill: Fill = Field(
+        default="uniform", description="what else fills the pool: labels at random, or the batch's other true labels"
+    )
+    clusters: bool = Field(default=False, description="whether batches are clusters of similar queries")
+    start_epoch: int = Field(default=5, ge=1, description="epoch from which there are clusters and hard negatives")
+    refresh: int = Field(default=5, ge=1, description="tau: epochs after which they are found anew")
+    classifier_rate: float = Field(
+        default=3.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="peak rate of the label vectors, as a multiple of training.learning_rate",
+    )
+    inference: Inference | None = Field(
+        default=None, description="heads that answer; None: those that are trained, which encoder_weight 0 or 1 limits"
+    )
+
+    @model_validator(mode="after")
+    def _answers_by_trained_heads(self) -> Self:
+        if self.inference not in (None, self.trained) and self.trained != "both":
+            raise ValueError(
+                f"inference {self.inference}: with an encoder_weight of {self.encoder_weight:g} "
+                f"the {self.trained} head alone is trained"
+            )
+        return self
+
+    @property
+    def trained(self) -> Inference:
+        """The heads that there are: a weight of 0 or 1 leaves one out."""
+        if self.encoder_weight in (0, 1):
+            return "encoder" if self.encoder_weight else "classifier"
+        return "both"
+
+    def resolved(self, shape: Shape) -> UnidecConfig:
+        """Inference by the heads that are trained."""
+        return self.model_copy(update={"inference": self.inference or self.trained})
 
 
 class Unidec(Model):
-    """UniDEC; ``encoder`` must be resolved."""
+    """UniDEC; ``config`` and ``encoder`` must be resolved."""
 
     Config = UnidecConfig
     label_counts_L: Tensor
@@ -50,14 +105,21 @@ class Unidec(Model):
     def __init__(self, config: UnidecConfig, encoder: EncoderConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
-        self.input_width = shape.input_width
+        self.label_count, self.input_width = shape.label_count, shape.input_width
         self.encoder = new_encoder(encoder, shape)
-        self.encoder_head = nn.Linear(self.encoder.output_width, config.dimensions)
-        self.classifier_head = nn.Linear(self.encoder.output_width, config.dimensions)
-        self.classifier = nn.Embedding(shape.label_count, config.dimensions)
         self.dropout = nn.Dropout(config.dropout)
-        nn.init.xavier_uniform_(self.classifier.weight)
+        width = self.encoder.output_width
+        if config.trained != "classifier":
+            self.encoder_head = nn.Linear(width, config.dimensions)
+        if config.trained != "classifier" and config.label_projection == "own":
+            self.label_head = nn.Linear(width, config.dimensions)
+        if config.trained != "encoder":
+            self.classifier_head = nn.Linear(width, config.dimensions)
+            self.classifier = nn.Embedding(shape.label_count, config.dimensions)
+            nn.init.xavier_uniform_(self.classifier.weight)
         self._label_vectors_LD: Tensor | None = None
+        self._order_N: NDArray[np.int64] | None = None
+        self._mined_NH: Tensor | None = None
 
     @classmethod
     def encoder_config(cls, config: UnidecConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
@@ -66,17 +128,17 @@ class Unidec(Model):
 
     @classmethod
     def check_data(cls, config: UnidecConfig, dataset: Dataset) -> None:
-        """Ask for label texts."""
-        _label_bags(dataset)
+        """Ask for label texts, unless the classifier is trained alone."""
+        _label_bags(config, dataset)
 
     @classmethod
     def make_tables(cls, config: UnidecConfig, dataset: Dataset, seed: int) -> Tables:
         """Label texts as bags and label frequencies.
 
         Raises:
-            UnsuitableData: the labels have no texts.
+            UnsuitableData: the labels have no texts, and the encoder head needs them.
         """
-        bags = _label_bags(dataset)
+        bags = _label_bags(config, dataset)
         return {
             "labels.indptr": bags.indptr,
             "labels.indices": bags.indices,
@@ -87,12 +149,50 @@ class Unidec(Model):
     def attach(self, tables: Tables) -> None:
         """Take label bags and frequencies."""
         csr = (tables["labels.data"], tables["labels.indices"], tables["labels.indptr"])
-        self.label_bags = csr_array(csr, shape=(self.classifier.num_embeddings, self.input_width))
+        self.label_bags = csr_array(csr, shape=(self.label_count, self.input_width))
         self.register_buffer("label_counts_L", self.tensor(tables["labels.counts"]), persistent=False)
 
+    @torch.no_grad()
+    def begin_epoch(self, epoch: int, dataset: Dataset) -> None:
+        """Find clusters and hard negatives, by the encoder head where there is one, in the epochs that want it."""
+        config = self.config
+        since = epoch - config.start_epoch
+        if since < 0 or since % config.refresh or not (config.clusters or config.hard_negatives):
+            return
+        self.eval()
+        heads: Inference = "classifier" if config.trained == "classifier" else "encoder"
+        queries_ND = self._vectors_of(dataset.train.inputs, heads)
+        if config.clusters:
+            seed = int(torch.randint(2**31, ()))
+            self._order_N = cluster_order(queries_ND, CLUSTER_ROWS, np.random.default_rng(seed))
+        if config.hard_negatives:
+            labels_LD = self.label_vectors(heads).cpu().numpy()
+            count = config.hard_negatives * config.refresh
+            self._mined_NH = torch.from_numpy(mine(queries_ND, labels_LD, dataset.train.targets, count))
+
+    def renewed(self) -> dict[str, Tensor]:
+        """The order of rows and the mined labels, if there are any."""
+        order = {} if self._order_N is None else {"order": torch.from_numpy(self._order_N)}
+        return order if self._mined_NH is None else order | {"mined": self._mined_NH}
+
+    def take_renewed(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Model`."""
+        self._order_N = tensors["order"].numpy() if "order" in tensors else None
+        self._mined_NH = tensors.get("mined")
+
+    def order(self, rows: int, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Clusters as batches, once there are any."""
+        return super().order(rows, batch_size, rng) if self._order_N is None else cut(self._order_N, batch_size, rng)
+
     def encode(self, hidden_QD: Tensor) -> Tensor:
-        """The encoder head: projection, tanh, dropout, unit length."""
+        """The encoder head of queries: projection, tanh, dropout, unit length."""
         return F.normalize(self.dropout(torch.tanh(self.encoder_head(hidden_QD))), dim=1)
+
+    def encode_labels(self, hidden_LD: Tensor) -> Tensor:
+        """The encoder head of label texts."""
+        if self.config.label_projection == "shared":
+            return self.encode(hidden_LD)
+        return F.normalize(self.dropout(torch.tanh(self.label_head(hidden_LD))), dim=1)
 
     def classify(self, hidden_QD: Tensor) -> Tensor:
         """The classifier head: projection and dropout; its length is free in training."""
@@ -100,68 +200,117 @@ class Unidec(Model):
         return projected_QD
 
     def loss(self, batch: Batch) -> Tensor:
-        """Decoupled softmax of both heads over the batch's pool."""
+        """The losses of both heads over the batch's pool, weighted."""
         config = self.config
-        pool = draw_pool(batch.positives, len(batch), config.positives_per_query, config.pool_size, self.label_counts_L)
-        hidden_QD = self.encoder(batch.bags)
-        encoder_QP = config.logit_scale * self.encode(hidden_QD) @ self.encode(self._label_hidden(pool.labels_P)).T
-        encoder_loss = losses.decoupled_softmax(encoder_QP, pool.targets_QP)
-        if config.symmetric:
-            encoder_loss = (encoder_loss + losses.decoupled_softmax(encoder_QP.T, pool.targets_QP.T)) / 2
-        classifier_PD = self.dropout(self.classifier(pool.labels_P))
-        classifier_QP = config.logit_scale * self.classify(hidden_QD) @ classifier_PD.T
-        classifier_loss = losses.decoupled_softmax(classifier_QP, pool.targets_QP)
-        return config.encoder_weight * encoder_loss + (1 - config.encoder_weight) * classifier_loss
+        pool = self._pool(batch)
+        total = torch.zeros((), device=pool.labels_P.device)
+        if config.trained == "classifier":
+            hidden_QD = self.encoder(batch.bags)
+        else:
+            # In one pass: the gradient of an embedding table is as large as the table.
+            hidden = self.encoder(batch.bags + self._label_bags(pool.labels_P))
+            hidden_QD, hidden_PD = hidden.split([len(batch), len(pool.labels_P)])
+            logits_QP = config.logit_scale * self.encode(hidden_QD) @ self.encode_labels(hidden_PD).T
+            loss = losses.pool_loss(config.encoder_loss, logits_QP, pool.targets_QP, symmetric=config.symmetric)
+            total = total + config.encoder_weight * loss
+        if config.trained != "encoder":
+            classifier_PD = self.dropout(self.classifier(pool.labels_P))
+            logits_QP = config.logit_scale * self.classify(hidden_QD) @ classifier_PD.T
+            symmetric = config.symmetric_classifier
+            loss = losses.pool_loss(config.classifier_loss, logits_QP, pool.targets_QP, symmetric=symmetric)
+            total = total + (1 - config.encoder_weight) * loss
+        return total
 
-    def query_vectors(self, hidden_QD: Tensor) -> Tensor:
-        """Queries in the concatenated space, float32 (Q, 2D).
+    def _pool(self, batch: Batch) -> Pool:
+        config = self.config
+        hard = None
+        if self._mined_NH is not None:
+            mined_QH = self._mined_NH[torch.from_numpy(batch.rows)].to(self.label_counts_L.device)
+            hard = draw_hard(mined_QH, config.hard_negatives)
+        per_query, size = config.positives_per_query, config.pool_size
+        return draw_pool(batch.positives, len(batch), per_query, size, self.label_counts_L, hard, config.fill)
 
-        An inner product there is the mean of the two heads' cosines.
+    def query_vectors(self, hidden_QD: Tensor, heads: Inference | None = None) -> Tensor:
+        """Queries in the space that is searched, unit vectors float32 (Q, D), of both heads (Q, 2D).
+
+        An inner product there is the heads' cosine, of both heads the mean of their cosines.
+
+        Args:
+            hidden_QD: what the encoder gives.
+            heads: None for those that answer.
         """
-        return torch.cat([self.encode(hidden_QD), F.normalize(self.classify(hidden_QD), dim=1)], dim=1) / 2**0.5
+        heads = heads or settled(self.config.inference)
+        parts = [] if heads == "classifier" else [self.encode(hidden_QD)]
+        parts += [] if heads == "encoder" else [F.normalize(self.classify(hidden_QD), dim=1)]
+        joined_QD: Tensor = torch.cat(parts, dim=1) / len(parts) ** 0.5
+        return joined_QD
 
-    def label_vectors(self) -> Tensor:
-        """Labels in the concatenated space, float32 (L, 2D)."""
-        starts = range(0, self.classifier.num_embeddings, LABELS_AT_ONCE)
-        rows = torch.arange(self.classifier.num_embeddings, device=self.classifier.weight.device)
-        encoded_LD = torch.cat(
-            [self.encode(self._label_hidden(rows[start : start + LABELS_AT_ONCE])) for start in starts]
-        )
-        return torch.cat([encoded_LD, F.normalize(self.classifier.weight, dim=1)], dim=1) / 2**0.5
+    def label_vectors(self, heads: Inference | None = None) -> Tensor:
+        """Labels in the same space, float32 (L, D) or (L, 2D)."""
+        heads = heads or settled(self.config.inference)
+        parts = []
+        if heads != "classifier":
+            rows_L = torch.arange(self.label_count, device=self.label_counts_L.device)
+            blocks = torch.split(rows_L, ROWS_AT_ONCE)
+            parts.append(torch.cat([self.encode_labels(self.encoder(self._label_bags(rows))) for rows in blocks]))
+        if heads != "encoder":
+            parts.append(F.normalize(self.classifier.weight, dim=1))
+        joined_LD: Tensor = torch.cat(parts, dim=1) / len(parts) ** 0.5
+        return joined_LD
 
     def score(self, bags: Bags) -> Tensor:
-        """Inner products in the concatenated space."""
+        """Inner products in the space that is searched."""
         if self._label_vectors_LD is None:
             self._label_vectors_LD = self.label_vectors()
-        return self.query_vectors(self.encoder(bags)) @ self._label_vectors_LD.T
+        scores_QL: Tensor = self.query_vectors(self.encoder(bags)) @ self._label_vectors_LD.T
+        return scores_QL
 
     def train(self, mode: bool = True) -> Self:
         """Switch modes; label vectors kept for scoring are dropped, since weights may change."""
         self._label_vectors_LD = None
         return super().train(mode)
 
-    def _label_hidden(self, labels_P: Tensor) -> Tensor:
-        rows = self.label_bags[labels_P.cpu().numpy()]
-        hidden_PD: Tensor = self.encoder(Bags.from_csr(rows, labels_P.device))
-        return hidden_PD
+    def parameter_groups(self, learning_rate: float, table_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
+        """The classifier's label vectors have a rate of their own."""
+        groups = super().parameter_groups(learning_rate, table_rate, encoder_rate)
+        if self.config.trained == "encoder":
+            return groups
+        labels = self.classifier.weight
+        for group in groups:
+            group["params"] = [weight for weight in group["params"] if weight is not labels]
+        return [*groups, {"params": [labels], "lr": learning_rate * self.config.classifier_rate}]
 
     def encoded_rows(self, dataset: Dataset) -> list[csr_array]:
         """Label texts too: every step encodes those of its pool, every measurement all."""
-        return [*super().encoded_rows(dataset), _label_bags(dataset)]
+        return [*super().encoded_rows(dataset), _label_bags(self.config, dataset)]
 
     def label_texts_per_step(self) -> int:
-        """The pool's."""
-        return min(self.config.pool_size, self.classifier.num_embeddings)
+        """The pool's, unless the classifier is all there is."""
+        return 0 if self.config.trained == "classifier" else min(self.config.pool_size, self.label_count)
 
     def activations_per_row(self) -> int:
-        """Scores of both heads against the pool, with targets and gradients."""
-        return 6 * self.config.pool_size
+        """Scores of the heads against the pool, with targets and gradients."""
+        return (6 if self.config.trained == "both" else 4) * self.config.pool_size
+
+    def _vectors_of(self, inputs: csr_array, heads: Inference) -> NDArray[np.float32]:
+        """Query vectors of all rows of a matrix."""
+        vectors_ND = np.empty((inputs.shape[0], self.config.dimensions), dtype=np.float32)
+        for start in range(0, len(vectors_ND), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            bags = Bags.from_csr(inputs[rows], self.label_counts_L.device)
+            vectors_ND[rows] = self.query_vectors(self.encoder(bags), heads).cpu().numpy()
+        return vectors_ND
+
+    def _label_bags(self, labels_P: Tensor) -> Bags:
+        return Bags.from_csr(self.label_bags[labels_P.cpu().numpy()], labels_P.device)
 
 
-def _label_bags(dataset: Dataset) -> csr_array:
-    if dataset.label_bags is None:
-        raise UnsuitableData(
-            f"{dataset.card.name}: unidec encodes label texts, and this data set has none; "
-            "mach and declare work without them"
-        )
-    return dataset.label_bags
+def _label_bags(config: UnidecConfig, dataset: Dataset) -> csr_array:
+    if dataset.label_bags is not None:
+        return dataset.label_bags
+    if config.trained == "classifier":
+        return csr_array(([], ([], [])), shape=(dataset.label_count, dataset.input_width))
+    raise UnsuitableData(
+        f"{dataset.card.name}: unidec encodes label texts, and this data set has none; "
+        "mach, declare and unidec's classifier alone (method.encoder_weight 0) work without them"
+    )

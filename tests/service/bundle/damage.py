@@ -25,7 +25,9 @@ def change_manifest(path: Path, change: Callable[[dict[str, Any]], object]) -> N
 def sign(path: Path) -> None:
     """Give the manifest the version of its own, possibly wrong, entries."""
     manifest = Manifest.model_validate_json((path / layout.MANIFEST).read_bytes())
-    version = content_version(manifest.input, manifest.method, manifest.files)
+    version = content_version(
+        manifest.input, manifest.method, manifest.files, manifest.calibration, manifest.propensity
+    )
     change_manifest(path, lambda content: content.update(version=version))
 
 

@@ -129,6 +129,42 @@ def test_contents_that_contradict_themselves(
         open_bundle(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put(7, 0), "expected finite numbers above 0, found others"),
+        (put(7, -1), "expected finite numbers above 0, found others"),
+        (put(7, np.nan), "expected finite numbers above 0, found others"),
+        (lambda a: a[:-1], r"expected shape \(40\), found \(39,\)"),
+        (lambda a: a.astype(np.float64), "expected dtype float32, found float64"),
+    ],
+)
+def test_inverse_propensities_must_make_sense(copy: Copy, change: ArrayChange, sentence: str) -> None:
+    path = copy(propensity_weight=1.0)
+    change_array(path, layout.INVERSE_PROPENSITIES, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: inverse_propensities.npy: {sentence}"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("name", [layout.DECLARE_VOTES_COUNTS, layout.DECLARE_LENGTHS])
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a: a[:-1], "expected a number for each of 50 rows, found 49 numbers"),
+        (put(3, 0), "expected finite numbers above 0, found others"),
+        (put(3, -1), "expected finite numbers above 0, found others"),
+    ],
+)
+def test_numbers_of_rows_that_cannot_be_right(copy: Copy, name: str, change: ArrayChange, sentence: str) -> None:
+    path = copy(method="declare", merged=True, divided=True)
+    open_bundle(path)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
 def test_label_texts_must_be_utf8(copy: Copy) -> None:
     path = copy()
     file = path / layout.LABEL_TEXTS

@@ -143,6 +143,53 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
 ]
 
 
+def knots(path: Path, **change: object) -> None:
+    """Change the second rank's map."""
+    change_manifest(path, lambda content: content["calibration"]["ranks"][1]["map"].update(change))
+
+
+CALIBRATION_DAMAGES: list[tuple[Callable[[Path], object], str]] = [
+    (
+        lambda path: knots(path, scores=[3, 2, 1, 0]),
+        r"manifest\.json: calibration\.ranks\.1\.map\.isotonic: .*expected strictly rising numbers",
+    ),
+    (
+        lambda path: knots(path, probabilities=[0.1, 0.2, 0.3, 1.5]),
+        r"manifest\.json: calibration\.ranks\.1\.map\.isotonic\.probabilities\.3: .* less than or equal to 1",
+    ),
+    (lambda path: knots(path, kind="spline"), r"manifest\.json: calibration\.ranks\.1\.map: .*'platt', 'isotonic'"),
+    (
+        lambda path: change_manifest(path, lambda content: content["calibration"]["ranks"].pop(0)),
+        r"manifest\.json: calibration: .*expected first ranks that rise from 1, found \[2, 5\]",
+    ),
+    (
+        lambda path: knots(path, scores=[-9, 0, 1, 2]),
+        r"manifest\.json: expected version [0-9a-f]{12} by its contents, found [0-9a-f]{12}",
+    ),
+    (
+        lambda path: change_manifest(path, lambda content: content["propensity"].update(weight=0.5)),
+        r"manifest\.json: expected version [0-9a-f]{12} by its contents, found [0-9a-f]{12}",
+    ),
+    (
+        lambda path: (path / layout.INVERSE_PROPENSITIES).unlink(),
+        r"expected file 'inverse_propensities\.npy', found none",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"), CALIBRATION_DAMAGES, ids=[sentence for _, sentence in CALIBRATION_DAMAGES]
+)
+def test_each_damage_to_what_makes_scores_is_one_sentence(
+    copy: Copy, damage: Callable[[Path], object], sentence: str
+) -> None:
+    path = copy(propensity_weight=1.0)
+    damage(path)
+    with pytest.raises(BundleError, match=sentence) as caught:
+        open_bundle(path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("damage", "sentence"), DAMAGES, ids=[sentence for _, sentence in DAMAGES])
 def test_each_damage_is_one_sentence(copy: Copy, damage: Callable[[Path], object], sentence: str) -> None:
     path = copy()

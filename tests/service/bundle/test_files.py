@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ from service.bundle import content_version, encode_strings, file_entry
 from service.bundle.files import map_array, map_bytes
 from service.bundle.labels import StringTable
 from service.bundle.layout import bucket_dtype
-from service.bundle.manifest import DeclareSection, FeaturesInput, FileEntry, TextInput
+from service.bundle.manifest import DeclareSection, FeaturesInput, FileEntry, PropensitySection, TextInput
+from tests.bundles import CALIBRATION
 
+PINNED = "3c19f1a07b17"
+PROPENSITY = PropensitySection(weight=1.0, candidates=5)
 SECTION = DeclareSection(rank=3, neighbours=2, recovery="rows")
 
 
@@ -44,8 +48,34 @@ def test_the_version_covers_what_decides_an_answer_and_nothing_else() -> None:
         content_version(TextInput(max_tokens=8), SECTION.model_copy(update={"rank": 4}), files),
         content_version(TextInput(max_tokens=8), SECTION, {"a": files["a"]}),
         content_version(TextInput(max_tokens=8), SECTION, {"a": files["b"], "b": files["a"]}),
+        content_version(TextInput(max_tokens=8), SECTION, files, CALIBRATION),
+        content_version(TextInput(max_tokens=8), SECTION, files, CALIBRATION, PROPENSITY),
+        content_version(
+            TextInput(max_tokens=8), SECTION, files, CALIBRATION, PROPENSITY.model_copy(update={"weight": 2.0})
+        ),
     }
-    assert len(others - {version}) == 5
+    assert len(others - {version}) == 8
+
+
+def test_a_bundle_without_sections_on_scores_keeps_the_version_it_was_written_with() -> None:
+    """By the digest of a manifest that knew of none."""
+    files = {"a": FileEntry(size=1, sha256="0" * 64)}
+    written = {
+        "input": {"kind": "text", "max_tokens": 8},
+        "method": {"name": "declare", "neighbours": 2, "rank": 3, "recovery": "rows"},
+        "files": {"a": {"dtype": None, "sha256": "0" * 64, "shape": None, "size": 1}},
+    }
+    canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
+    expected = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    assert content_version(TextInput(max_tokens=8), SECTION, files) == expected
+
+
+def test_fields_that_say_nothing_leave_the_version_alone() -> None:
+    """A bundle older than an optional field has the version that it was given, which is pinned here."""
+    files = {"a": FileEntry(size=1, sha256="0" * 64)}
+    assert content_version(TextInput(max_tokens=8), SECTION, files) == PINNED
+    for changes in ({"merged": True}, {"temperature": 0.5}):
+        assert content_version(TextInput(max_tokens=8), SECTION.model_copy(update=changes), files) != PINNED
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,15 @@ import pytest
 from pydantic import ValidationError
 
 from service.bundle import Manifest
-from service.bundle.manifest import FeatureQuery, FeaturesInput, MachSection
+from service.bundle.manifest import (
+    CalibrationSection,
+    DeclareSection,
+    FeatureQuery,
+    FeaturesInput,
+    IsotonicMap,
+    MachSection,
+    PlattMap,
+)
 from service.bundle.reader import read_manifest
 from service.bundle.schema import manifest_schema
 from tests.bundles import Spec, write_bundle
@@ -61,3 +69,76 @@ def test_a_section_takes_sensible_values_only(change: dict[str, Any]) -> None:
     assert MachSection.model_validate(section).hash.family == "murmur3_x86_32"
     with pytest.raises(ValidationError):
         MachSection.model_validate(section | change)
+
+
+def test_an_older_manifest_serves_raw_scores_in_their_order(tmp_path: Path) -> None:
+    """Manifests that were written before there were calibrations have no such keys."""
+    write_bundle(tmp_path / "bundle")
+    content = read_manifest(tmp_path / "bundle").model_dump()
+    assert content.pop("calibration") is content.pop("propensity") is None
+    manifest = Manifest.model_validate(content)
+    assert manifest.calibration is manifest.propensity is None
+
+
+KNOTS = {"scores": (0.0, 1.0), "probabilities": (0.2, 0.2)}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"scores": (0.0,)}, "expected as many probabilities as scores, found 2 and 1"),
+        ({"scores": (1.0, 1.0)}, "scores: expected strictly rising numbers"),
+        ({"scores": (2.0, 1.0)}, "scores: expected strictly rising numbers"),
+        ({"probabilities": (0.3, 0.2)}, "probabilities: expected numbers that never fall"),
+        ({"probabilities": (0.3, 1.2)}, "less than or equal to 1"),
+        ({"probabilities": (-0.3, 0.2)}, "greater than or equal to 0"),
+        ({"scores": (), "probabilities": ()}, "at least 1 item"),
+        ({"scores": (0.0, float("inf"))}, "finite number"),
+    ],
+)
+def test_knots_must_rise(change: dict[str, Any], sentence: str) -> None:
+    assert IsotonicMap.model_validate(KNOTS).scores == (0, 1)
+    with pytest.raises(ValidationError, match=sentence):
+        IsotonicMap.model_validate(KNOTS | change)
+
+
+@pytest.mark.parametrize("slope", [-0.1, float("nan"), float("inf")])
+def test_a_curve_must_rise(slope: float) -> None:
+    with pytest.raises(ValidationError, match="slope"):
+        PlattMap(slope=slope, intercept=0.0)
+
+
+@pytest.mark.parametrize("firsts", [[2], [1, 1], [1, 3, 2], [0, 1], []])
+def test_maps_must_begin_at_rank_1_and_rise(firsts: list[int]) -> None:
+    ranks = [{"first_rank": first, "map": {"kind": "platt", "slope": 1.0, "intercept": 0.0}} for first in firsts]
+    with pytest.raises(ValidationError, match=r"expected first ranks that rise from 1|greater than|at least 1 item"):
+        CalibrationSection.model_validate({"ranks": tuple(ranks)})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"calibration": None}, "propensity: expected a calibration beside it, found raw scores"),
+        ({"propensity": {"weight": 0.0, "candidates": 5}}, "propensity.weight"),
+        ({"propensity": {"weight": 11.0, "candidates": 5}}, "propensity.weight"),
+        ({"propensity": {"weight": 1.0, "candidates": 0}}, "propensity.candidates"),
+    ],
+)
+def test_re_ranking_needs_probabilities_and_sensible_numbers(
+    tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    write_bundle(tmp_path / "bundle", Spec(propensity_weight=1.0))
+    content = read_manifest(tmp_path / "bundle").model_dump()
+    with pytest.raises(ValidationError, match=sentence):
+        Manifest.model_validate(content | change)
+
+
+def test_an_index_holds_divided_rows_already() -> None:
+    with pytest.raises(ValidationError, match="divided: expected null with recovery rows"):
+        DeclareSection(rank=3, neighbours=2, recovery="rows", divided=True)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("inf")])
+def test_a_temperature_is_above_zero(temperature: float) -> None:
+    with pytest.raises(ValidationError, match="temperature"):
+        DeclareSection(rank=3, neighbours=2, recovery="rows", temperature=temperature)

@@ -16,19 +16,39 @@ from tests.bundles import Spec, TinyModel, resign, write_bundle
 from tests.reference import assert_best, best_labels
 
 
-def decoder(votes_NL: NDArray[np.float32], factors_LC: NDArray[np.float32], neighbours: int) -> DeclareDecoder:
-    section = DeclareSection(rank=factors_LC.shape[1], neighbours=neighbours, recovery="factors")
-    votes = csr_array(votes_NL)
-    return DeclareDecoder(section, votes, factor_search(votes, factors_LC))
+def decoder(
+    votes_GL: NDArray[np.float32],
+    factors_LC: NDArray[np.float32],
+    neighbours: int,
+    *,
+    counts_G: NDArray[np.int32] | None = None,
+    lengths_G: NDArray[np.float32] | None = None,
+    temperature: float | None = None,
+) -> DeclareDecoder:
+    section = DeclareSection(
+        rank=factors_LC.shape[1], neighbours=neighbours, recovery="factors", temperature=temperature
+    )
+    votes = csr_array(votes_GL)
+    return DeclareDecoder(section, votes, factor_search(votes, factors_LC, lengths_G), counts_G)
 
 
 def reference(
-    embeddings_QC: NDArray[np.float64], votes_NL: NDArray[np.float64], factors_LC: NDArray[np.float64], neighbours: int
+    embeddings_QC: NDArray[np.float64],
+    votes_NL: NDArray[np.float64],
+    factors_LC: NDArray[np.float64],
+    neighbours: int,
+    *,
+    lengths_N: NDArray[np.float64] | float = 1.0,
+    temperature: float | None = None,
 ) -> NDArray[np.float64]:
-    """Scores of all labels by the definition: rows of Z by inner product, negative similarities do not vote."""
-    similarities_QN = embeddings_QC @ (votes_NL @ factors_LC).T
+    """Scores of all labels by the definition, over all rows; similarities that are not positive do not vote."""
+    similarities_QN = embeddings_QC @ (votes_NL @ factors_LC).T / lengths_N
     nearest_QN = best_labels(similarities_QN, neighbours)
-    weights_QN = np.maximum(np.take_along_axis(similarities_QN, nearest_QN, axis=1), 0)
+    near_QN = np.take_along_axis(similarities_QN, nearest_QN, axis=1)
+    weights_QN = np.maximum(near_QN, 0)
+    if temperature is not None:
+        weights_QN = np.where(near_QN > 0, np.exp((near_QN - near_QN[:, :1]) / temperature), 0)
+        weights_QN /= np.maximum(weights_QN.sum(axis=1, keepdims=True), 1e-300)
     return np.einsum("qn,qnl->ql", weights_QN, votes_NL[nearest_QN])
 
 
@@ -47,16 +67,52 @@ def test_a_worked_example() -> None:
     assert top.scores_QK.tolist() == [[9.0, 4.0, 1.0, 0.0, 0.0], [4.0, 0.0, 0.0, 0.0, 0.0]]
 
 
+@pytest.mark.parametrize("temperature", [None, 0.5])
 @pytest.mark.parametrize("neighbours", [1, 7, 50, 1000])
 @pytest.mark.parametrize("k", [1, 5, 40, 100])
-def test_votes_agree_with_the_definition(k: int, neighbours: int) -> None:
+def test_votes_agree_with_the_definition(k: int, neighbours: int, temperature: float | None) -> None:
     rng = np.random.default_rng(k + neighbours)
     votes_NL = (rng.random((50, 40)) * (rng.random((50, 40)) < 0.1)).astype(np.float32)
     factors_LC = rng.standard_normal((40, 6)).astype(np.float32)
     embeddings_QC = rng.standard_normal((9, 6)).astype(np.float32)
-    top = decoder(votes_NL, factors_LC, neighbours).decode({"embedding": embeddings_QC}, k)
-    expected = reference(embeddings_QC.astype(float), votes_NL.astype(float), factors_LC.astype(float), neighbours)
-    assert_best(top, expected, k)
+    lengths_N = rng.uniform(0.5, 2, 50).astype(np.float32)
+    made = decoder(votes_NL, factors_LC, neighbours, lengths_G=lengths_N, temperature=temperature)
+    expected = reference(
+        embeddings_QC.astype(float),
+        votes_NL.astype(float),
+        factors_LC.astype(float),
+        neighbours,
+        lengths_N=lengths_N.astype(float),
+        temperature=temperature,
+    )
+    assert_best(made.decode({"embedding": embeddings_QC}, k), expected, k)
+
+
+def test_a_row_that_stands_for_many_may_vote_in_part() -> None:
+    """Three neighbours: both rows of the nearest kind, and one of the three of the next."""
+    votes_GL = np.eye(3, dtype=np.float32)
+    factors_LC = np.array([[0.5], [1.0], [0.25]], dtype=np.float32)
+    merged = decoder(votes_GL, factors_LC, 3, counts_G=np.array([3, 2, 4], dtype=np.int32))
+    top = merged.decode({"embedding": np.ones((1, 1), np.float32)}, 3)
+    assert (top.ids_QK.tolist(), top.scores_QK.tolist()) == ([[1, 0, 2]], [[2.0, 0.5, 0.0]])
+
+
+def test_lengths_divide_similarities() -> None:
+    votes_GL = np.eye(3, dtype=np.float32)
+    factors_LC = np.array([[0.5], [1.0], [0.25]], dtype=np.float32)
+    divided = decoder(votes_GL, factors_LC, 2, lengths_G=np.array([0.25, 1.0, 0.5], dtype=np.float32))
+    top = divided.decode({"embedding": np.ones((1, 1), np.float32)}, 3)
+    assert (top.ids_QK.tolist(), top.scores_QK.tolist()) == ([[0, 1, 2]], [[2.0, 1.0, 0.0]])
+
+
+def test_a_temperature_makes_scores_shares_of_the_vote() -> None:
+    votes_GL = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=np.float32)
+    factors_LC = np.array([[0.5], [1.0], [-0.5]], dtype=np.float32)
+    cooled = decoder(votes_GL, factors_LC, 3, temperature=0.5, counts_G=np.array([1, 2, 1], dtype=np.int32))
+    top = cooled.decode({"embedding": np.array([[1.0], [-1.0], [0.0]], np.float32)}, 3)
+    share = 2 / (2 + np.exp(-1))  # the nearest row twice, the next with a weight of 1 / e
+    np.testing.assert_allclose(top.scores_QK, [[share, 1 - share, 0], [1, 0, 0], [0, 0, 0]], rtol=1e-6)
+    assert top.ids_QK.tolist() == [[1, 0, 2], [2, 0, 1], [0, 1, 2]]
 
 
 def test_a_query_without_neighbours_gets_the_first_labels() -> None:

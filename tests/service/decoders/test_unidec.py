@@ -34,7 +34,7 @@ def test_approximate_indexes_give_every_label_when_asked_for_all(tmp_path: Path,
 def test_an_index_of_another_size_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", Spec(method="unidec"))
     write_bundle(tmp_path / "other", Spec(method="unidec", label_count=41))
-    (tmp_path / "other" / layout.UNIDEC_INDEX).rename(tmp_path / "bundle" / layout.UNIDEC_INDEX)
+    (tmp_path / "other" / layout.LABEL_INDEX).rename(tmp_path / "bundle" / layout.LABEL_INDEX)
     resign(tmp_path / "bundle")
     with pytest.raises(BundleError, match=r"labels\.faiss: expected .* 8, 40\), found .* 8, 41\)"):
         UnidecDecoder.from_bundle(open_bundle(tmp_path / "bundle"), threads=1)

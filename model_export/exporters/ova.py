@@ -1,0 +1,19 @@
+"""One-vs-all: the hidden vector with a 1 behind it, and every label's classifier with its bias behind it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_export.exporters.search import SearchExporter
+from model_export.faiss_index import IndexChoice
+from service.bundle.manifest import OvaSection
+from training.methods.ova import Ova
+
+
+class OvaExporter(SearchExporter[Ova]):
+    """See `Exporter`."""
+
+    def write_tables(self, folder: Path, index: IndexChoice) -> OvaSection:
+        """The index of all classifiers."""
+        dimension, section = self.write_index(folder, index)
+        return OvaSection(dimension=dimension, index=section)

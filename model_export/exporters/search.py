@@ -1,0 +1,54 @@
+"""What UniDEC and one-vs-all share: the query's vector as a graph, those of the labels as a FAISS index.
+
+Letters: Q queries, T ids of a bag, D dimensions of a vector, L labels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from model_export.exporters.base import Exporter
+from model_export.faiss_index import IndexChoice, build_index, chosen_type, write_index
+from service.bundle import layout
+from service.bundle.manifest import IndexSection
+from training.methods.ova import Ova
+from training.methods.unidec import Unidec
+
+SearchModel = TypeVar("SearchModel", Unidec, Ova)
+
+
+class QueryGraph(nn.Module):
+    """Padded bags to query vectors float32 (Q, D)."""
+
+    def __init__(self, model: Unidec | Ova) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids_QT: Tensor, values_QT: Tensor) -> Tensor:
+        """Query vectors."""
+        return self.model.query_vectors(self.model.encoder.padded(ids_QT, values_QT))
+
+
+class SearchExporter(Exporter[SearchModel]):
+    """See `Exporter`."""
+
+    output = "query"
+    has_index = True
+
+    def graph(self) -> nn.Module:
+        """See `Exporter`."""
+        return QueryGraph(self.model)
+
+    @torch.no_grad()
+    def write_index(self, folder: Path, index: IndexChoice) -> tuple[int, IndexSection]:
+        """Write the index of all label vectors: their width D, and the index with its recall as measured on samples."""
+        labels_LD = self.model.label_vectors().numpy()
+        queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
+        kind = chosen_type(index, len(labels_LD))
+        built, recall = build_index(labels_LD, queries_QD, kind)
+        write_index(built, folder / layout.LABEL_INDEX)
+        return labels_LD.shape[1], IndexSection(type=kind, recall=recall)
