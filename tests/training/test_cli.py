@@ -136,7 +136,7 @@ def test_another_kind_of_encoder_begins_with_its_own_options(
     changes = ["encoder.kind=bag", "encoder.widths=[7]"]
     arguments = ["fit", "--data", str(texts), "--recipe", "mach-frozen", "--out", str(tmp_path / "out"), "--dry-run"]
     assert main([*arguments, "--set", *(changes[::-1] if backwards else changes)]) == DONE
-    assert '{"kind":"bag","widths":[7],"dropout":0.0}' in capsys.readouterr().out
+    assert '{"kind":"bag","widths":[7],"dropout":0.0' in capsys.readouterr().out
 
 
 def test_a_transformer_beside_a_vocabulary_is_refused(

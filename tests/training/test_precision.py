@@ -50,8 +50,10 @@ def test_half_precision_learns_as_full_does(texts: Path, tmp_path: Path, method:
         run = without_dropout(tiny(method, epochs=4, precision=precision))
         assert all(weight.dtype == torch.float32 for weight in weights(texts, tmp_path / precision, run).values())
         losses[precision] = [line["loss"] for line in history(tmp_path / precision)]
+    # Later epochs may go other ways: other labels are mined.
+    assert losses["bf16"][0] == pytest.approx(losses["fp32"][0], rel=0.05)
     assert losses["bf16"] != losses["fp32"]
-    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+    assert losses["bf16"][-1] < losses["bf16"][0]
 
 
 def test_a_transformer_runs_in_half_precision(texts: Path, tmp_path: Path) -> None:

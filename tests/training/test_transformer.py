@@ -26,6 +26,7 @@ from training.encoders import EncoderError, TransformerConfig, TransformerEncode
 from training.encoders.features import FeatureTable
 from training.encoders.pretrained import load_weights, longest_input, model_folder, new_transformer, read_architecture
 from training.methods.base import Shape
+from training.methods.unidec import UnidecConfig
 from training.tokens import token_sequences
 
 VOCABULARY = 30522
@@ -192,7 +193,7 @@ def test_the_embeddings_belong_to_the_encoders_rate(texts: Path) -> None:
     rates = {id(weight): group["lr"] for group in model.parameter_groups(1.0, 5.0, 0.5) for weight in group["params"]}
     named = {name: rates[id(weight)] for name, weight in model.named_parameters()}
     assert {rate for name, rate in named.items() if ".transformer." in name} == {0.5}
-    assert named["classifier.weight"] == 5.0
+    assert named["classifier.weight"] == UnidecConfig().classifier_rate
     assert named["encoder_head.weight"] == 1.0
 
 
