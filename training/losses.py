@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 def binary_cross_entropy(logits_QB: Tensor, targets_QB: Tensor) -> Tensor:
     """Sigmoid cross-entropy, summed over columns and averaged over rows; targets in [0, 1]."""
-    logits_QB = logits_QB.float()
+    logits_QB = _at_least_single(logits_QB)
     return F.binary_cross_entropy_with_logits(logits_QB, targets_QB, reduction="sum") / logits_QB.shape[0]
 
 
@@ -35,7 +35,7 @@ def decoupled_softmax(logits_QP: Tensor, targets_QP: Tensor) -> Tensor:
         logits_QP: scaled scores.
         targets_QP: relevances; 0 marks a negative.
     """
-    logits_QP = logits_QP.float()  # autocast may have made half floats of them, which differences need not survive
+    logits_QP = _at_least_single(logits_QP)
     positive_QP = targets_QP > 0
     has_negative_Q = ~positive_QP.all(dim=1)
     # A row without negatives would turn into -inf - (-inf) in the backward pass: it keeps its logits and is zeroed
@@ -56,3 +56,8 @@ def squared_error(predicted_QC: Tensor, target_QC: Tensor) -> Tensor:
 def cosine_distance(predicted_QC: Tensor, target_QC: Tensor) -> Tensor:
     """One minus the cosine, averaged over rows: direction alone decides which rows inner-product recovery finds."""
     return (1 - F.cosine_similarity(predicted_QC, target_QC, dim=1)).mean()
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    """Autocast may have made half floats of scores, whose sums and differences need more digits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
