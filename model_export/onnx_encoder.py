@@ -20,7 +20,6 @@ from onnx import ModelProto
 from torch import nn
 
 from model_export.errors import ExportError
-from training.encoders import Encoder
 
 INPUTS = ("ids", "values")
 # The newest that this torch translates to.
@@ -38,9 +37,6 @@ def trace(graph: nn.Module, output: str) -> ModelProto:
         graph: takes padded ids int64 and values float32, (Q, T) each; gives one tensor with Q rows.
         output: name of that tensor.
     """
-    for module in graph.modules():
-        if isinstance(module, Encoder):
-            module.simplify()
     # Neither size is 0 or 1, which the tracer would take for constants.
     example = (torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3))
     with _quiet():

@@ -67,6 +67,8 @@ class Exporter(ABC, Generic[TrainedModel]):
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.model = cast(TrainedModel, artifact.restore())
+        for encoder in self.model.own_encoders():
+            encoder.simplify()
 
     @abstractmethod
     def graph(self) -> nn.Module:

@@ -40,7 +40,7 @@ def trained(artifact: Artifact) -> list[dict[str, float]]:
 def test_http_answers_are_the_trained_models_in_any_company(artifact: Path, tmp_path: Path) -> None:
     opened = read_artifact(artifact)
     expected = trained(opened)
-    build(opened, tmp_path / "bundle", Options())
+    build(opened, tmp_path / "bundle", Options(scores="raw"))
     with serving(tmp_path / "bundle") as service:
         together = predictions(service.client, QUERIES)
         alone = [predictions(service.client, [query])[0] for query in QUERIES]
