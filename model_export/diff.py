@@ -59,7 +59,12 @@ def _fields(a: Manifest, b: Manifest) -> Iterator[str]:
     left, right = (dict(_flat(manifest.model_dump(mode="json", exclude={"files", "golden"}))) for manifest in (a, b))
     for name in sorted(left.keys() | right.keys()):
         if left.get(name) != right.get(name):
-            yield f"{name}: {left.get(name, 'none')} -> {right.get(name, 'none')}"
+            yield f"{name}: {_shown(left.get(name, 'none'))} -> {_shown(right.get(name, 'none'))}"
+
+
+def _shown(value: object) -> str:
+    """A field's value; of many numbers as many digits as can be read."""
+    return ", ".join(f"{number:.6g}" for number in value) if isinstance(value, list) else str(value)
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -1,4 +1,7 @@
-"""`xmc-train`: prepare | fit | evaluate | list | cite. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
+"""`xmc-train`: prepare | fit | join | evaluate | list | cite.
+
+Exit codes: 0 done, 1 failed, 2 wrong use or bad input.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_prepare(commands)
     _add_fit(commands)
+    _add_join(commands)
     _add_evaluate(commands)
     listing = commands.add_parser("list", help="print the methods and recipes")
     listing.set_defaults(command=_list)
@@ -101,8 +105,20 @@ def _add_fit(commands: Any) -> None:
     )
     fit.add_argument("--out", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
     fit.add_argument("--resume", action="store_true", help="continue an interrupted run, if there is one")
+    fit.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="parts at a time, where networks are independent"
+    )
+    fit.add_argument("--part", metavar="I/N", help="train one of the N parts alone; `join` makes a model of all")
     fit.add_argument("--dry-run", action="store_true", help="print sizes, memory and steps; train nothing")
     fit.set_defaults(command=_fit)
+
+
+def _add_join(commands: Any) -> None:
+    join = commands.add_parser("join", help="make one artifact of parts that were trained alone")
+    join.add_argument("parts", nargs="+", type=Path, metavar="PART", help="artifacts written by `fit --part`")
+    join.add_argument("--data", required=True, metavar="DIR", help="what they were trained on")
+    join.add_argument("--out", type=Path, required=True, metavar="ARTIFACT", help="folder to write")
+    join.set_defaults(command=_join)
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -143,30 +159,73 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> None:
-    from training.data.dataset import load_dataset
-    from training.loop import check_device, check_target, fit
+    from training.loop import check_device, check_target
     from training.methods import METHODS
-    from training.methods.base import Shape
+    from training.parts import fit, part_count
     from training.planning import plan
-    from training.recipes import augmented
 
     run = _run_config(arguments)
     check_device(run.training)
+    if arguments.processes < 1:
+        raise _WrongUse(f"--processes: expected at least 1, found {arguments.processes}")
     if not arguments.dry_run:
         check_target(arguments.out, resume=arguments.resume)
-    source = _open(arguments.data)
-    fraction, seed = run.training.validation_fraction, run.training.seed
-    dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed)
-    run = run.resolved(Shape.of(dataset))
-    # After the sizes are derived: extra points are no reason for fewer epochs over the others.
-    dataset = augmented(run, dataset)
+    run, dataset = _prepared(run, arguments.data)
+    if arguments.part is not None:
+        run = _part(run, arguments.part)
+    if part_count(run) == 1 and arguments.processes > 1:
+        raise _WrongUse("--processes: this run has no parts to train side by side; method.networks=independent has")
     METHODS[run.method.name].check_data(run.method, dataset)
     for line in plan(run, dataset):
         print(line, flush=True)
     if arguments.dry_run:
         return
-    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=lambda line: print(line, flush=True))
-    print(f"kept epoch {kept['epoch']} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+
+    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=log, processes=arguments.processes)
+    what = f"kept epoch {kept['epoch']}" if "epoch" in kept else f"joined {part_count(run)} parts"
+    print(f"{what} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
+
+
+def _join(arguments: argparse.Namespace) -> None:
+    from training.artifact import read_artifact
+    from training.loop import check_target
+    from training.parts import join, whole_of
+
+    check_target(arguments.out, resume=False)
+    _, dataset = _prepared(whole_of(read_artifact(arguments.parts[0]).config.run), arguments.data)
+    kept = join(arguments.parts, dataset, arguments.out)
+    print(f"joined {len(arguments.parts)} parts (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
+
+
+def _prepared(run: Any, data: str) -> tuple[Any, Any]:
+    """The run with nothing left to derive, and the data set that it is fitted to."""
+    from training.data.dataset import load_dataset
+    from training.methods.base import Shape
+    from training.recipes import augmented
+
+    fraction, seed = run.training.validation_fraction, run.training.seed
+    dataset = load_dataset(_open(data), run.texts, validation_fraction=fraction, seed=seed)
+    run = run.resolved(Shape.of(dataset))
+    # After the sizes are derived: extra points are no reason for fewer epochs over the others.
+    return run, augmented(run, dataset)
+
+
+def _part(run: Any, text: str) -> Any:
+    """The run's part that ``I/N`` names."""
+    from training.parts import part_count, part_of
+
+    index, slash, count = text.partition("/")
+    expected = part_count(run)
+    if not (slash and index.isdecimal() and count == str(expected) and 1 <= int(index) <= expected):
+        raise _WrongUse(
+            f"--part: expected I/{expected} with I from 1, as this run has {expected} parts, found {text!r}"
+        )
+    if expected == 1:
+        raise _WrongUse("--part: this run has no parts; method.networks=independent has")
+    return part_of(run, int(index) - 1)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

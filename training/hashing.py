@@ -44,7 +44,7 @@ def bucket_table(label_count: int, repetitions: int, buckets: int, seed: int) ->
 def balanced_table(label_count: int, repetitions: int, buckets: int, seed: int) -> NDArray[np.int32]:
     """Cut a random order of the labels into buckets of equal size, anew for each repetition.
 
-    Repetition r draws its order from the seeds ``(seed, r)``; the first L / B labels of it are bucket 0, and so on.
+    Repetition r draws its order from ``seed + r``; the first L / B labels of it are bucket 0, and so on.
 
     Returns:
         int32 of shape (R, L), values in [0, B); two buckets of a repetition differ by at most one label.
@@ -56,7 +56,7 @@ def balanced_table(label_count: int, repetitions: int, buckets: int, seed: int) 
     chunks_L = (np.arange(label_count) * buckets // label_count).astype(np.int32)
     table_RL = np.empty((repetitions, label_count), dtype=np.int32)
     for repetition in range(repetitions):
-        table_RL[repetition, np.random.default_rng((seed, repetition)).permutation(label_count)] = chunks_L
+        table_RL[repetition, np.random.default_rng(seed + repetition).permutation(label_count)] = chunks_L
     return table_RL
 
 

@@ -124,7 +124,7 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     model.attach(tables)
     model.initialise(dataset)
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
-    work = _open_work(out, run, dataset)
+    work = open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
     return _finish(model, run, dataset, tables, work, out)
 
@@ -229,7 +229,12 @@ def _work_folder(out: Path) -> WorkFolder:
     return WorkFolder(out.with_name(out.name + ".part"))
 
 
-def _open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
+def open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
+    """Begin a run's work folder, or open the one that is there.
+
+    Raises:
+        RunError: it was begun with another configuration or other data.
+    """
     work = _work_folder(out)
     started = {"run": run.model_dump(mode="json"), "data": _digest(dataset)}
     if work.config.exists():

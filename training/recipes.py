@@ -79,6 +79,20 @@ def _vocabulary_of(run: dict[str, Any]) -> VocabularyConfig | None:
     return None if isinstance(run.get("encoder"), TransformerConfig) else VocabularyConfig()
 
 
+class Part(BaseModel):
+    """Which of a run's jobs this is: see `training.parts`.
+
+    Attributes:
+        repetition: counted from 0.
+        of: repetitions of the whole run.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    repetition: int = Field(ge=0)
+    of: int = Field(ge=1)
+
+
 class RunConfig(BaseModel):
     """Everything that decides a run, beside the data."""
 
@@ -89,6 +103,7 @@ class RunConfig(BaseModel):
     vocabulary: VocabularyConfig | None = Field(default_factory=_vocabulary_of)
     training: TrainingConfig = TrainingConfig()
     augmentation: GandalfConfig | None = None
+    part: Part | None = None
 
     @model_validator(mode="after")
     def _one_tokenizer(self) -> Self:
@@ -138,8 +153,8 @@ def mach_independent() -> RunConfig:
 
 def declare() -> RunConfig:
     """DECLARE on label rows of unit length, regressed and searched by cosine; near rows weigh more."""
-    method = DeclareConfig(loss="cosine", rows="unit", similarity="cosine", vote_temperature=0.05, neighbours=100)
-    return RunConfig(method=method, encoder=BagConfig(dropout=0.2), training=TrainingConfig(epochs=8))
+    method = DeclareConfig(loss="cosine", rows="unit", similarity="cosine", vote_temperature=0.04, neighbours=100)
+    return RunConfig(method=method, encoder=BagConfig(widths=(512,), dropout=0.2), training=TrainingConfig(epochs=8))
 
 
 def declare_paper() -> RunConfig:
@@ -195,7 +210,7 @@ def depsl() -> RunConfig:
 
 
 def ova() -> RunConfig:
-    """One-vs-all classifiers: over all labels where they are few, else by ASTRA's negatives."""
+    """One-vs-all classifiers: over all labels where they are few, else over uniform samples of them."""
     training = TrainingConfig(rows_seen=320_000, learning_rate=1e-3, table_rate=5.0, adagrad_rate=0.1)
     return RunConfig(method=OvaConfig(), encoder=BagConfig(dropout=0.6), training=training)
 

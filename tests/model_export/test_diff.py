@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from model_export.diff import compare_bundles
+from service.bundle.manifest import CalibrationSection, IsotonicMap, RankMap
+from service.bundle.reader import read_manifest
 from tests.artifacts import Workshop
+from tests.bundles import CALIBRATION, Spec, resign, write_bundle, write_manifest
 
 
 def test_a_bundle_does_not_differ_from_itself(workshop: Workshop) -> None:
@@ -37,6 +42,22 @@ def test_another_method_is_asked_all_the_same(workshop: Workshop) -> None:
     assert not any(line.startswith("labels.ids") for line in difference.files)
     assert isinstance(difference.agreement, float)
     assert difference.agreement < 1
+
+
+def test_knots_are_short_enough_to_be_read(tmp_path: Path) -> None:
+    knots = CALIBRATION.ranks[1].map
+    assert isinstance(knots, IsotonicMap)
+    changed = knots.model_copy(update={"scores": (-4.0, 0.0, 1.0, 28 / 3)})
+    ranks = (CALIBRATION.ranks[0], RankMap(first_rank=2, map=changed), CALIBRATION.ranks[2])
+    for name in ("a", "b"):
+        write_bundle(tmp_path / name, Spec(calibrated=True))
+    manifest = read_manifest(tmp_path / "b")
+    write_manifest(tmp_path / "b", manifest.model_copy(update={"calibration": CalibrationSection(ranks=ranks)}))
+    resign(tmp_path / "b")
+    assert (
+        "calibration.ranks.1.map.scores: -4, 0, 1, 9 -> -4, 0, 1, 9.33333"
+        in compare_bundles(tmp_path / "a", tmp_path / "b").fields
+    )
 
 
 def test_a_bundle_for_other_queries_cannot_be_asked(workshop: Workshop) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from tests.training.synthetic import feature_dataset, load, tiny
 from training.artifact import new_model
-from training.loop import fit
 from training.methods.base import Shape
+from training.parts import fit
 from training.planning import plan
 from training.recipes import RECIPES
 
@@ -23,6 +23,8 @@ def line(lines: list[str], name: str) -> str:
 def test_figures_are_those_of_the_run(texts: Path, tmp_path: Path, recipe: str) -> None:
     dataset, run = load(texts, tiny(recipe))
     lines = plan(run, dataset)
+    parts = 4 if recipe == "mach-independent" else 1
+    assert any(line.startswith(f"parts      {parts};") for line in lines) == (parts > 1)
     parameters = sum(weight.numel() for weight in new_model(run, Shape.of(dataset)).parameters())
     assert f" {parameters:,} parameters" in line(lines, "weights")
     rows, held = len(dataset.train), len(dataset.validation)

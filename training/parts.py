@@ -1,0 +1,212 @@
+"""MACH's repetitions trained apart: R jobs that share nothing but data, then one model of them.
+
+A network that has its own encoder needs nothing of the others, as in the paper: each is a run of one repetition, with
+its own seed, order, unfinished state and best epoch, and ends as an artifact of its own. Nothing of a job depends on
+where or beside what it ran, so one process, several, or machines of their own (``fit --part 3/16``, then ``join``) give
+the same model. To the bit they do with one thread each, since several threads group their sums otherwise; processes of
+`fit` have one, and so should a part that is trained alone.
+
+Which epoch is kept is each job's own decision, by its repetition's measure of the validation rows: a decision for all
+together would need all of them to wait for each other after every epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.artifact import HISTORY, Artifact, new_model, read_artifact, write_artifact
+from training.data.dataset import Dataset
+from training.evaluation import calibrated, evaluate
+from training.loop import VALIDATION_KS, RunError, check_target, open_work
+from training.loop import fit as fit_one
+from training.methods import METHODS
+from training.methods.base import Shape, Tables, settled
+from training.methods.mach import TABLE, MachConfig
+from training.recipes import Part, RunConfig
+
+Log = Callable[[str], None]
+
+
+def part_count(run: RunConfig) -> int:
+    """The jobs that a resolved run is made of: 1 unless its repetitions have networks of their own."""
+    method = run.method
+    apart = isinstance(method, MachConfig) and method.networks == "independent"
+    return settled(method.repetitions) if apart and isinstance(method, MachConfig) else 1
+
+
+def part_of(run: RunConfig, repetition: int) -> RunConfig:
+    """The run of one repetition; its seed decides its buckets too: those of that row of the whole run's table.
+
+    Args:
+        run: the whole run, resolved.
+        repetition: counted from 0.
+    """
+    method = run.method.model_copy(update={"repetitions": 1, "networks": "shared"})
+    training = run.training.model_copy(update={"seed": run.training.seed + repetition})
+    part = Part(repetition=repetition, of=part_count(run))
+    return run.model_copy(update={"method": method, "training": training, "part": part})
+
+
+def whole_of(run: RunConfig) -> RunConfig:
+    """The whole run that a part belongs to.
+
+    Raises:
+        RunError: it is no part.
+    """
+    if run.part is None:
+        raise RunError("expected a part, as `fit --part` writes it, found a whole run")
+    method = run.method.model_copy(update={"repetitions": run.part.of, "networks": "independent"})
+    training = run.training.model_copy(update={"seed": run.training.seed - run.part.repetition})
+    return run.model_copy(update={"method": method, "training": training, "part": None})
+
+
+def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log, processes: int = 1) -> dict[str, float]:
+    """Train a run, in parts where it is made of several, and write its artifact to ``out``.
+
+    The parts are trained as jobs of their own in ``OUT.part/parts`` and joined when all are done.
+
+    Args:
+        run: resolved configuration.
+        dataset: what to train on, augmented already; every process has a copy.
+        out: folder to be made.
+        resume: continue what is unfinished.
+        log: takes one line of text per epoch, or per finished part.
+        processes: parts at a time.
+
+    Returns:
+        The validation measures of the model.
+
+    Raises:
+        RunError: as `training.loop.fit`.
+        Diverged: a loss is no number any more.
+    """
+    count = part_count(run)
+    if count == 1:
+        return fit_one(run, dataset, out, resume=resume, log=log)
+    check_target(out, resume=resume)
+    METHODS[run.method.name].check_data(run.method, dataset)
+    work = open_work(out, run, dataset)
+    folders = [work.path / "parts" / f"{repetition:03d}" for repetition in range(count)]
+    missing = [repetition for repetition, folder in enumerate(folders) if not folder.exists()]
+    log(f"{count - len(missing)} of {count} repetitions are done; {processes} at a time")
+    with ProcessPoolExecutor(
+        max(1, min(processes, len(missing))), multiprocessing.get_context("spawn"), _receive, (run, dataset)
+    ) as pool:
+        jobs = {pool.submit(_fit_part, repetition, folders[repetition]): repetition for repetition in missing}
+        try:
+            for job in as_completed(jobs):
+                kept = job.result()
+                log(
+                    f"repetition {jobs[job] + 1}/{count}  kept epoch {kept['epoch']}  validation P@1 {kept['P@1']:5.2f}"
+                )
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    shutil.rmtree(work.artifact, ignore_errors=True)
+    measures = join(folders, dataset, work.artifact)
+    work.artifact.rename(out)
+    shutil.rmtree(work.path)
+    return measures
+
+
+def join(folders: Sequence[Path], dataset: Dataset, out: Path) -> dict[str, float]:
+    """Make one artifact of the parts of a run.
+
+    Args:
+        folders: artifacts of all parts, in any order.
+        dataset: what they were trained on.
+        out: folder to be made.
+
+    Returns:
+        Validation measures of the joined model.
+
+    Raises:
+        ArtifactError: a folder is no artifact.
+        RunError: they are not the parts of one run of this data, each once.
+    """
+    parts = sorted((read_artifact(folder) for folder in folders), key=_repetition)
+    run = _common_run(parts, dataset)
+    weights: dict[str, Tensor] = {}
+    for repetition, part in enumerate(parts):
+        for name, tensor in part.weights.items():
+            kind, _, rest = name.partition(".0.")
+            if name != TABLE:
+                weights[f"{kind}.{repetition}.{rest}"] = tensor
+    tables: Tables = {"buckets": np.concatenate([part.tables["buckets"] for part in parts])}
+    if any(TABLE in part.weights for part in parts):
+        weights[TABLE] = torch.from_numpy(tables["buckets"].astype(np.int64))
+    model = new_model(run, Shape.of(dataset))
+    model.attach(tables)
+    model.load_state_dict(weights)
+    measures = evaluate(
+        model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
+    )
+    out.mkdir()
+    history = out.with_name(out.name + ".history")
+    history.write_text("".join(map(_history, parts)), encoding="utf-8")
+    calibration = calibrated(model, dataset.validation, run.training.seed)
+    write_artifact(out, run, dataset, weights, tables, calibration, measures, history)
+    history.unlink()
+    return measures
+
+
+# What a worker process was given, once for all its jobs.
+_given: list[tuple[RunConfig, Dataset]] = []
+
+
+def _receive(run: RunConfig, dataset: Dataset) -> None:
+    """Set a worker process up."""
+    _given.append((run, dataset))
+    torch.set_num_threads(1)
+
+
+def _fit_part(repetition: int, folder: Path) -> dict[str, float]:
+    """A worker's job."""
+    run, dataset = _given[0]
+    folder.parent.mkdir(exist_ok=True)
+    prefix = f"repetition {repetition + 1}/{part_count(run)}  "
+    return fit_one(part_of(run, repetition), dataset, folder, resume=True, log=partial(_say, prefix))
+
+
+def _say(prefix: str, line: str) -> None:
+    sys.stdout.write(f"{prefix}{line}\n")
+    sys.stdout.flush()
+
+
+def _common_run(parts: Sequence[Artifact], dataset: Dataset) -> RunConfig:
+    """The run that all parts belong to."""
+    if not parts:
+        raise RunError("expected the parts of a run, found none")
+    run = whole_of(parts[0].config.run)
+    found = [_repetition(part) for part in parts]
+    if found != list(range(part_count(run))):
+        numbers = ", ".join(str(repetition + 1) for repetition in found)
+        raise RunError(f"expected the parts 1 to {part_count(run)}, each once, found {numbers}")
+    for part in parts:
+        if whole_of(part.config.run) != run:
+            raise RunError(f"{part.path}: expected a part of the same run as {parts[0].path}, found another's")
+        if part.config.shape != Shape.of(dataset) or part.label_ids != dataset.label_ids:
+            raise RunError(f"{part.path}: expected a part trained on {dataset.card.name}, found other data")
+    return run
+
+
+def _repetition(part: Artifact) -> int:
+    """Which part an artifact is, counted from 0; -1 if it is none."""
+    return part.config.run.part.repetition if part.config.run.part is not None else -1
+
+
+def _history(part: Artifact) -> str:
+    """The part's history, its repetition in each line."""
+    lines = (part.path / HISTORY).read_text(encoding="utf-8").splitlines()
+    return "".join(json.dumps({"repetition": _repetition(part) + 1} | json.loads(line)) + "\n" for line in lines)
