@@ -26,6 +26,8 @@ INPUTS = ("ids", "values")
 OPSET = 23
 # Limit of a protobuf message; beyond it weights need files of their own, which bundles do not have.
 MOST_BYTES = 2**31 - 1
+# Marks inputs and outputs while a graph is traced, which may call something within by the same name.
+OUTER = "outer."
 
 
 def trace(graph: nn.Module, output: str) -> ModelProto:
@@ -44,12 +46,24 @@ def trace(graph: nn.Module, output: str) -> ModelProto:
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            input_names=INPUTS,
-            output_names=[output],
+            input_names=[OUTER + name for name in INPUTS],
+            output_names=[OUTER + output],
             dynamic_shapes=({0: "Q", 1: "T"}, {0: "Q", 1: "T"}),
         )
     assert program is not None, "without a file to write to, the exporter returns the program"
-    return stripped(program.model_proto)
+    return stripped(_named(program.model_proto, {*INPUTS, output}))
+
+
+def _named(model: ModelProto, names: set[str]) -> ModelProto:
+    """Give inputs and outputs their names, and what is called so within another; changed in place."""
+    new = {name: f"inner.{name}" for name in names} | {OUTER + name: name for name in names}
+    graph = model.graph
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.name = new.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    return model
 
 
 def stripped(model: ModelProto) -> ModelProto:

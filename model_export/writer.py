@@ -143,7 +143,8 @@ def _draft(
     config = artifact.config
     queries: TextInput | FeaturesInput = FeaturesInput(dimension=config.shape.input_width)
     if config.shape.text:
-        queries = TextInput(max_tokens=config.run.vocabulary.max_tokens)
+        texts = config.run.texts
+        queries = TextInput(max_tokens=texts.max_tokens, order=texts.order)
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     return Manifest(
         name=name,

@@ -1,7 +1,8 @@
 """Queries and bags: what a client asks, and how the encoder sees it.
 
-A *bag* holds the distinct ids of one query with values. Texts become token counts, features keep their values;
-everything after that (weighting, normalisation, pooling, heads) is inside the ONNX graph.
+A *bag* holds the ids of one query with values. Features keep their values; texts become token counts or, for encoders
+that read them in order, sequences of tokens; everything after that (weighting, attention, pooling, heads) is inside the
+ONNX graph.
 
 Letters: Q queries in a batch, T ids of a bag (of the longest one in a batch).
 """
@@ -16,8 +17,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
+from service.bundle.manifest import Order
 from service.errors import BundleError, InvalidRequest
 
 # Token ids are unsigned 32-bit: row * ROW_STRIDE + id is a distinct key for every (row, id).
@@ -40,8 +42,8 @@ class Bag:
     """One query, ready for the encoder.
 
     Attributes:
-        ids: int64 (T,), distinct, ascending.
-        values: float32 (T,), token counts or feature values.
+        ids: int64 (T,), distinct and ascending; of a sequence in reading order, repeats included.
+        values: float32 (T,), token counts or feature values; of a sequence all 1.
         truncated: whether tokens were cut off.
     """
 
@@ -63,36 +65,41 @@ class QueryReader(Protocol):
 
 
 class TextReader:
-    """Texts to token counts, all texts of a call in one pass of the tokenizer."""
+    """Texts to token counts or sequences, all texts of a call in one pass of the tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, order: Order = "bag") -> None:
         """Take over a tokenizer; it must not be changed afterwards, for threads share it."""
         tokenizer.no_truncation()  # cutting here, not there, lets us count the texts that were cut
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
+        self._order = order
 
     @classmethod
-    def open(cls, path: Path, max_tokens: int) -> TextReader:
+    def open(cls, path: Path, max_tokens: int, order: Order = "bag") -> TextReader:
         """Load ``tokenizer.json``.
 
         Raises:
-            BundleError: the tokenizers library does not understand the file.
+            BundleError: the tokenizers library does not understand the file, or its special tokens alone are as many
+                as a sequence may have.
         """
         try:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises the base class itself
             raise BundleError(f"{path}: expected a tokenizer, found: {error}") from error
-        return cls(tokenizer, max_tokens)
+        special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        if order == "sequence" and max_tokens <= special:
+            raise BundleError(f"{path}: expected fewer special tokens than max_tokens {max_tokens}, found {special}")
+        return cls(tokenizer, max_tokens, order)
 
     def read(self, queries: Sequence[Query]) -> list[Bag]:
         """See ``QueryReader``."""
         texts = [self._checked(number, query) for number, query in enumerate(queries)]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        tokens = [encoding.ids for encoding in encodings]
-        kept = [ids[: self._max_tokens] for ids in tokens]
-        truncated = [len(ids) > self._max_tokens for ids in tokens]
-        return [Bag(*bag, cut) for bag, cut in zip(_distinct_with_counts(kept), truncated, strict=True)]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._order == "sequence")
+        truncated = [len(encoding.ids) > self._max_tokens for encoding in encodings]
+        kept = [_cut(encoding, self._max_tokens) for encoding in encodings]
+        bags = _distinct_with_counts(kept) if self._order == "bag" else map(_in_order, kept)
+        return [Bag(*bag, cut) for bag, cut in zip(bags, truncated, strict=True)]
 
     @staticmethod
     def _checked(number: int, query: Query) -> str:
@@ -163,6 +170,19 @@ def _finite_values(number: int, values: Sequence[float]) -> NDArray[np.float32]:
         found = values[int(faults[0])]
         raise InvalidRequest(f"query {number}: expected finite 32-bit feature values, found {found}")
     return narrow
+
+
+def _cut(encoding: Encoding, max_tokens: int) -> list[int]:
+    """The first ids of a text, and all special tokens that close it: only text is cut off."""
+    ids: list[int] = encoding.ids
+    if len(ids) <= max_tokens:
+        return ids
+    closing = encoding.special_tokens_mask[::-1].index(0)
+    return ids[: max_tokens - closing] + ids[len(ids) - closing :]
+
+
+def _in_order(ids: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    return np.array(ids, dtype=np.int64), np.ones(len(ids), dtype=np.float32)
 
 
 def _distinct_with_counts(tokens: Sequence[list[int]]) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:

@@ -154,7 +154,7 @@ class Engine:
 def _reader(bundle: Bundle) -> QueryReader:
     section = bundle.manifest.input
     if isinstance(section, TextInput):
-        return TextReader.open(bundle.file(layout.TOKENIZER), section.max_tokens)
+        return TextReader.open(bundle.file(layout.TOKENIZER), section.max_tokens, section.order)
     return FeatureReader(section.dimension)
 
 

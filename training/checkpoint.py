@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -30,11 +31,13 @@ class Progress:
         epoch: epochs done.
         best: best value of the selection measure so far.
         best_epoch: the epoch it belongs to.
+        scaler: state of the loss's scaler, where there is one.
     """
 
     epoch: int = 0
     best: float = float("-inf")
     best_epoch: int = 0
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(

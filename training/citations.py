@@ -71,6 +71,20 @@ NGAME = """@inproceedings{dahiya2023ngame,
   year      = {2023}
 }"""
 
+MINILM = """@inproceedings{wang2020minilm,
+  title     = {{MiniLM}: Deep Self-Attention Distillation for Task-Agnostic Compression of Pre-Trained Transformers},
+  author    = {Wang, Wenhui and Wei, Furu and Dong, Li and Bao, Hangbo and Yang, Nan and Zhou, Ming},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2020}
+}"""
+
+SBERT = """@inproceedings{reimers2019sbert,
+  title     = {Sentence-{BERT}: Sentence Embeddings using Siamese {BERT}-Networks},
+  author    = {Reimers, Nils and Gurevych, Iryna},
+  booktitle = {Conference on Empirical Methods in Natural Language Processing},
+  year      = {2019}
+}"""
+
 CITATIONS: dict[str, tuple[str, ...]] = {
     "mach": (MACH,),
     "mach-independent": (MACH,),
@@ -83,6 +97,8 @@ CITATIONS: dict[str, tuple[str, ...]] = {
     "ova-full": (DISMEC,),
     "ova-pruned": (DISMEC, DECLARE),
     "astra": (ASTRA,),
+    "mach-frozen": (MACH, MINILM, SBERT),
+    "unidec-transformer": (UNIDEC, DEXML, MINILM, SBERT),
     "mach-gandalf": (MACH, GANDALF),
     "declare-gandalf": (DECLARE, HALKO, GANDALF),
     "unidec-gandalf": (UNIDEC, DEXML, GANDALF),

@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from training.compare.command import ModelsFailed
     from training.data.dataset import UnsuitableData
     from training.data.files import DataError
+    from training.encoders import EncoderError
     from training.loop import Diverged, RunError
     from training.overrides import WrongOption
     from training.ranking import RankingError
@@ -40,7 +41,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (Diverged, ModelsFailed) as error:
         print(f"xmc-train: {error}", file=sys.stderr)
         return FAILED
-    except (DataError, UnsuitableData, RunError, ArtifactError, RankingError, WrongOption, _WrongUse) as error:
+    except (
+        DataError,
+        UnsuitableData,
+        EncoderError,
+        RunError,
+        ArtifactError,
+        RankingError,
+        WrongOption,
+        _WrongUse,
+    ) as error:
         print(f"xmc-train: {error}", file=sys.stderr)
         return WRONG_USE
     except ValidationError as error:
@@ -188,12 +198,13 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 def _fit(arguments: argparse.Namespace) -> None:
     from training.cost import Meter, epoch_seconds
-    from training.loop import check_target, work_folder
+    from training.loop import check_device, check_target, work_folder
     from training.parts import fit, part_count
     from training.planning import expected_peak, plan
     from training.recipes import prepared
 
     run = _run_config(arguments)
+    check_device(run.training)
     if arguments.processes < 1:
         raise _WrongUse(f"--processes: expected at least 1, found {arguments.processes}")
     _check_parent("--json", arguments.json)

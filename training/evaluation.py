@@ -145,7 +145,7 @@ def rank_artifact(
         UnsuitableData: the folder's labels or features are not those the model was trained on.
     """
     _check_same_labels(artifact, source)
-    rows = read_rows(source, split, artifact.tokenizer, artifact.config.run.vocabulary.max_tokens)
+    rows = read_rows(source, split, artifact.tokenizer, artifact.config.run.texts)
     removed = None
     pairs = source.filter_pairs(split)
     if len(pairs):

@@ -13,16 +13,13 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch.optim import AdamW, Optimizer
-from torch.sparse import check_sparse_tensor_invariants
 from tqdm import tqdm
 
 from training import memory
@@ -33,8 +30,8 @@ from training.data.dataset import Dataset
 from training.evaluation import calibrated, evaluate
 from training.methods import METHODS
 from training.methods.base import Model, Shape, Tables, settled
-from training.optimisers import RowAdagrad
 from training.recipes import RunConfig, TrainingConfig
+from training.stepping import Stepper
 
 VALIDATION_KS = (1, 3, 5)
 
@@ -92,6 +89,16 @@ def check_target(out: Path, *, resume: bool) -> None:
         raise RunError(f"{part} holds an unfinished run; continue it with --resume, or remove it")
 
 
+def check_device(config: TrainingConfig) -> None:
+    """Refuse, before any work, what this machine has no device for.
+
+    Raises:
+        RunError: fp16 was asked for, and there is no CUDA device.
+    """
+    if config.precision == "fp16" and not torch.cuda.is_available():
+        raise RunError("training.precision fp16: expected a CUDA device, found none; bf16 and fp32 run on the CPU")
+
+
 def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Callable[[str], None]) -> dict[str, float]:
     """Train, and write the artifact of the best epoch to ``out``.
 
@@ -106,9 +113,11 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
         The validation measures of the epoch that was kept.
 
     Raises:
-        RunError: the target exists, or the unfinished run has another configuration.
+        RunError: the target exists, the unfinished run has another configuration, or a device is missing.
+        EncoderError: a pretrained model cannot be had.
     """
     check_target(out, resume=resume)
+    check_device(run.training)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.training.seed)
     model = new_model(run, Shape.of(dataset)).to(device)
@@ -127,23 +136,24 @@ def _train(
     model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Callable[[str], None]
 ) -> None:
     config = run.training
-    optimisers = new_optimisers(model, config)
+    stepper = Stepper(model, config, device)
     progress = Progress()
     if work.checkpoint.exists():
-        progress, renewed = load_checkpoint(work.checkpoint, model, optimisers)
+        progress, renewed = load_checkpoint(work.checkpoint, model, stepper.optimisers)
         model.take_renewed(renewed)
+        stepper.scaler.load_state_dict(progress.scaler)
         log(f"resuming after epoch {progress.epoch} of {config.epochs}")
     _keep_lines(work.history, progress.epoch)
     epochs = settled(config.epochs)
     for epoch in range(progress.epoch + 1, epochs + 1):
         started = time.perf_counter()
-        loss = _epoch(model, optimisers, dataset, config, epoch, device)
+        loss = _epoch(model, stepper, dataset, config, epoch, device)
         trained = time.perf_counter()
         measures = evaluate(
             model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
         )
         value = measures[config.selection]
-        progress.epoch = epoch
+        progress.epoch, progress.scaler = epoch, stepper.scaler.state_dict()
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
             save_tensors(work.best, dict(model.state_dict()))
@@ -155,35 +165,22 @@ def _train(
         }
         with work.history.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line | measures) + "\n")
-        save_checkpoint(work.checkpoint, model, optimisers, progress, model.renewed())
+        save_checkpoint(work.checkpoint, model, stepper.optimisers, progress, model.renewed())
         log(
             f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
             f"{trained - started:6.1f} s"
         )
 
 
-def new_optimisers(model: Model, config: TrainingConfig) -> list[Optimizer]:
-    """AdamW and, where the model has matrices for it, Adagrad by rows; a group's ``peak_lr`` is its highest rate."""
-    groups = model.parameter_groups(config.learning_rate, config.table_rate, config.encoder_rate)
-    optimisers: list[Optimizer] = [AdamW(_with_peaks(groups), weight_decay=config.weight_decay, fused=True)]
-    if by_rows := model.row_groups(config.learning_rate, config.table_rate, config.adagrad_rate):
-        optimisers.append(RowAdagrad(_with_peaks(by_rows)))
-    return optimisers
-
-
-def _with_peaks(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [group | {"peak_lr": group["lr"]} for group in groups]
-
-
 def _epoch(
     model: Model,
-    optimisers: Sequence[Optimizer],
+    stepper: Stepper,
     dataset: Dataset,
     config: TrainingConfig,
     epoch: int,
     device: torch.device,
 ) -> float:
-    """One pass over the training rows: the mean loss per batch."""
+    """One pass over the training rows: the mean loss per step."""
     # All randomness of an epoch comes from (seed, epoch): a resumed run repeats it.
     torch.manual_seed(config.seed * 1_000_003 + epoch)
     steps = steps_per_epoch(len(dataset.train), config)
@@ -191,22 +188,14 @@ def _epoch(
     model.train()
     batch_size = settled(config.batch_size)
     order = model.order(len(dataset.train), batch_size, np.random.default_rng((config.seed, epoch)))
-    batches = cut_into_batches(dataset.train, order, batch_size, device)
     multiplier = rate_curve(config, steps)
     total = 0.0
-    bar = tqdm(batches, total=steps, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
-    for step, batch in enumerate(bar, start=(epoch - 1) * steps):
-        for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak_lr"] * multiplier(step)
-        loss = model.loss(batch)
-        # torch asks to be told whether to check the sparse gradients that it makes itself.
-        with check_sparse_tensor_invariants(enable=False):  # type: ignore[no-untyped-call]
-            loss.backward()  # type: ignore[no-untyped-call]
-        for optimiser in optimisers:
-            optimiser.step()
-        total += loss.item()
+    starts = range(0, len(order), rows_per_step(config))
+    bar = tqdm(starts, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
+    for step, start in enumerate(bar, start=(epoch - 1) * steps):
+        rows = order[start : start + rows_per_step(config)]
+        batches = cut_into_batches(dataset.train, rows, batch_size, device)
+        total += stepper.step(batches, len(rows), multiplier(step))
     mean = total / steps
     if not math.isfinite(mean):
         raise Diverged(
@@ -215,9 +204,14 @@ def _epoch(
     return mean
 
 
+def rows_per_step(config: TrainingConfig) -> int:
+    """Training rows of one optimiser step."""
+    return settled(config.batch_size) * config.accumulate
+
+
 def steps_per_epoch(rows: int, config: TrainingConfig) -> int:
     """Optimiser steps of one pass over the training rows."""
-    return -(-rows // settled(config.batch_size))
+    return -(-rows // rows_per_step(config))
 
 
 def rate_curve(config: TrainingConfig, steps: int) -> Callable[[int], float]:

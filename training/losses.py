@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 def binary_cross_entropy(logits_QB: Tensor, targets_QB: Tensor, weights_B: Tensor | None = None) -> Tensor:
     """Sigmoid cross-entropy, summed over columns, each times its weight, and averaged over rows; targets in [0, 1]."""
+    logits_QB = _at_least_single(logits_QB)
     return (
         F.binary_cross_entropy_with_logits(logits_QB, targets_QB, weight=weights_B, reduction="sum")
         / logits_QB.shape[0]
@@ -41,6 +42,7 @@ def decoupled_softmax(logits_QP: Tensor, targets_QP: Tensor) -> Tensor:
         logits_QP: scaled scores.
         targets_QP: relevances; 0 marks a negative.
     """
+    logits_QP = _at_least_single(logits_QP)
     positive_QP = targets_QP > 0
     has_negative_Q = ~positive_QP.all(dim=1)
     # A row without negatives would turn into -inf - (-inf) in the backward pass: it keeps its logits and is zeroed
@@ -62,6 +64,7 @@ def supervised_contrastive(logits_QP: Tensor, targets_QP: Tensor) -> Tensor:
         logits_QP: scaled scores.
         targets_QP: relevances; 0 marks a negative.
     """
+    logits_QP = _at_least_single(logits_QP)
     queries, labels = targets_QP.nonzero(as_tuple=True)
     losses_J = logits_QP.logsumexp(dim=1)[queries] - logits_QP[queries, labels]
     return _mean_over_positives(losses_J, queries, targets_QP[queries, labels], len(targets_QP))
@@ -116,3 +119,8 @@ def squared_error(predicted_QC: Tensor, target_QC: Tensor) -> Tensor:
 def cosine_distance(predicted_QC: Tensor, target_QC: Tensor) -> Tensor:
     """One minus the cosine, averaged over rows: direction alone decides which rows inner-product recovery finds."""
     return (1 - F.cosine_similarity(predicted_QC, target_QC, dim=1)).mean()
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    """Autocast may have made half floats of scores, whose sums and differences need more digits."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -29,11 +29,19 @@ def configured(recipe: str, file: Path | None = None, assignments: Sequence[str]
     if recipe not in RECIPES:
         raise WrongOption(f"no recipe named {recipe!r}; expected one of {', '.join(RECIPES)}")
     options = RECIPES[recipe]().model_dump()
-    if file is not None:
-        _merge(options, _read_toml(file))
+    changes = {} if file is None else _read_toml(file)
     for assignment in assignments:
-        _merge(options, _assignment(assignment))
+        _merge(changes, _assignment(assignment))
+    kind = _encoder_kind(options)
+    _merge(options, changes)
+    if _encoder_kind(options) != kind and "vocabulary" not in changes:
+        del options["vocabulary"]  # the other kind has its own
     return RunConfig.model_validate(options)
+
+
+def _encoder_kind(options: dict[str, Any]) -> object:
+    encoder = options["encoder"]
+    return encoder.get("kind") if isinstance(encoder, dict) else None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -63,6 +71,9 @@ def _assignment(text: str) -> dict[str, Any]:
 
 
 def _merge(options: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Replace options by changes; a table of another kind begins anew, since its options are others."""
+    if "kind" in changes and changes["kind"] != options.get("kind", changes["kind"]):
+        options.clear()
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(options.get(key), dict):
             _merge(options[key], value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ from training.loop import steps_per_epoch
 from training.methods.base import Model, Shape, settled
 from training.parts import part_count, part_of
 from training.recipes import RunConfig
+from training.tokens import label_limit
 
 FLOAT_BYTES = 4
 MIB = 2**20
@@ -56,16 +58,17 @@ def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
     """
     shape = Shape.of(dataset)
     parts = part_count(run)
-    parameters = sum(parameter.numel() for parameter in _sizes(run, shape).parameters())
+    parameters, trained = _parameters(_sizes(run, shape))
     steps = steps_per_epoch(len(dataset.train), run.training)
     lines = [
         f"data       {shape.train_rows:,} training rows, {len(dataset.validation):,} validation rows, "
         f"{shape.label_count:,} labels, {shape.input_width:,} {'tokens' if shape.text else 'features'}",
         f"method     {run.method.model_dump_json()}",
-        f"encoder    {run.encoder.model_dump_json()}",
+        f"encoder    {run.encoder.model_dump_json(exclude={'architecture'})}",
         f"training   {run.training.model_dump_json()}",
         f"steps      {run.training.epochs} epochs of {steps:,}",
-        f"weights    {parameters:,} parameters, {FLOAT_BYTES * parameters / MIB:,.0f} MiB as an artifact",
+        f"weights    {parameters:,} parameters{_frozen(parameters - trained)}, "
+        f"{FLOAT_BYTES * parameters / MIB:,.0f} MiB as an artifact",
         f"memory     {peak}{'; all but libraries and rows on the GPU' if torch.cuda.is_available() else ''}",
     ]
     return lines if parts == 1 else [*lines, f"parts      {parts}; steps and memory are those of one"]
@@ -89,6 +92,33 @@ def expected_peak(run: RunConfig, dataset: Dataset) -> Peak:
     return max([reading, *peaks], key=lambda peak: peak.bytes)
 
 
+def _parameters(model: Model) -> tuple[int, int]:
+    """All, and those of them that are trained."""
+    weights = list(model.parameters())
+    return sum(weight.numel() for weight in weights), sum(weight.numel() for weight in weights if weight.requires_grad)
+
+
+def _frozen(parameters: int) -> str:
+    return f" ({parameters:,} of them frozen)" if parameters else ""
+
+
+def _read_activations(model: Model, run: RunConfig, dataset: Dataset) -> int:
+    """Floats that encoders hold of the tokens of one step, each text taken for as long as the longest."""
+    longest = int(np.diff(dataset.train.inputs.indptr).max())
+    points = min(settled(run.training.batch_size), len(dataset.train)), longest
+    labels = model.label_texts_per_step(), min(longest, label_limit(run.texts))
+    encoders = model.own_encoders()
+    return sum(
+        texts * encoder.activations_per_text(tokens) for texts, tokens in (points, labels) for encoder in encoders
+    )
+
+
+def _remembered_bytes(model: Model, dataset: Dataset) -> int:
+    """What frozen encoders have computed once and for all."""
+    encoded = (dataset.train.inputs, *model.encoded_rows(dataset))
+    return sum(encoder.remembered_bytes(rows) for encoder in model.own_encoders() for rows in encoded)
+
+
 def _sizes(run: RunConfig, shape: Shape) -> Model:
     """The model without its weights: a run that is far too large for this machine can be planned."""
     with torch.device("meta"):
@@ -100,6 +130,7 @@ def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[s
     weights = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
     rows = min(settled(run.training.batch_size), len(dataset.train))
     activations = rows * model.activations_per_row() + model.activations_per_batch()
+    activations += _read_activations(model, run, dataset)
     queries = min(len(dataset.validation), max(1, SCORES_AT_ONCE // model.scores_per_query(dataset.label_count)))
     scores = model.scoring_floats(queries, dataset.label_count)
     return {
@@ -108,7 +139,7 @@ def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[s
         # allocator keeps the place of each, and seldom finds that one fits into the other's.
         "training": {
             "weights, gradients and moments": FLOAT_BYTES * _learned(model),
-            "tables": model.table_bytes(dataset),
+            "tables": model.table_bytes(dataset) + _remembered_bytes(model, dataset),
             "activations": FLOAT_BYTES * activations,
             "scores": FLOAT_BYTES * scores,
         },
@@ -122,6 +153,9 @@ def _learned(model: Model) -> int:
     by_rows = {id(weight) for group in model.row_groups(1, 1, 1) for weight in group["params"]}
     floats = 0
     for weight in model.parameters():
+        if not weight.requires_grad:
+            floats += weight.numel()
+            continue
         # A sparse gradient is as large as its batch: see `activations_per_batch`.
         gradient = 0 if id(weight) in sparse else weight.numel()
         # AdamW keeps two moments of every number, Adagrad one number for each row.

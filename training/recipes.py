@@ -6,23 +6,27 @@ A run differs from its recipe by nothing but what the user typed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.augment.gandalf import GandalfConfig, gandalf
 from training.data.dataset import Dataset, load_dataset
 from training.data.records import Source
-from training.encoders import BagConfig
+from training.encoders import BagConfig, EncoderConfig, TransformerConfig
 from training.methods import METHODS
-from training.methods.base import Shape
+from training.methods.base import Shape, settled
 from training.methods.declare import DeclareConfig
 from training.methods.mach import MachConfig
 from training.methods.ova import OvaConfig
 from training.methods.unidec import UnidecConfig
+from training.tokens import TextConfig
 from training.vocabulary import VocabularyConfig
 
 AnyMethodConfig = Annotated[MachConfig | DeclareConfig | UnidecConfig | OvaConfig, Field(discriminator="name")]
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class TrainingConfig(BaseModel):
@@ -58,6 +62,10 @@ class TrainingConfig(BaseModel):
         description="measure of the validation rows that chooses the epoch whose weights are kept",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="of everything drawn: weights, order, dropout, pools")
+    accumulate: int = Field(default=1, ge=1, description="batches whose gradients make one step")
+    precision: Precision = Field(
+        default="fp32", description="of products in a training step; weights stay fp32. fp16 needs a CUDA device"
+    )
 
     def resolved(self, shape: Shape) -> TrainingConfig:
         """Epochs and batch size from N."""
@@ -66,6 +74,10 @@ class TrainingConfig(BaseModel):
             "batch_size": self.batch_size or (128 if shape.train_rows <= 10_000 else 256),
         }
         return self.model_copy(update=updates)
+
+
+def _vocabulary_of(run: dict[str, Any]) -> VocabularyConfig | None:
+    return None if isinstance(run.get("encoder"), TransformerConfig) else VocabularyConfig()
 
 
 class Part(BaseModel):
@@ -88,16 +100,36 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     method: AnyMethodConfig
-    encoder: BagConfig = BagConfig()
-    vocabulary: VocabularyConfig = VocabularyConfig()
+    encoder: EncoderConfig = BagConfig()
+    vocabulary: VocabularyConfig | None = Field(default_factory=_vocabulary_of)
     training: TrainingConfig = TrainingConfig()
     augmentation: GandalfConfig | None = None
     part: Part | None = None
 
+    @model_validator(mode="after")
+    def _one_tokenizer(self) -> Self:
+        if isinstance(self.encoder, TransformerConfig) != (self.vocabulary is None):
+            raise ValueError(
+                "vocabulary: a transformer brings its own tokenizer (encoder.max_tokens bounds texts), "
+                "a bag encoder needs a vocabulary"
+            )
+        return self
+
+    @property
+    def texts(self) -> TextConfig:
+        """How texts become token ids."""
+        return self.encoder if isinstance(self.encoder, TransformerConfig) else settled(self.vocabulary)
+
     def resolved(self, shape: Shape) -> RunConfig:
-        """The same run with every derived size filled in."""
+        """The same run with every derived size filled in.
+
+        Raises:
+            EncoderError: a pretrained model cannot be had.
+        """
         method = self.method.resolved(shape)
         encoder = METHODS[method.name].encoder_config(method, self.encoder, shape)
+        if isinstance(encoder, TransformerConfig):
+            encoder = encoder.resolved()
         return self.model_copy(update={"method": method, "encoder": encoder, "training": self.training.resolved(shape)})
 
 
@@ -118,7 +150,7 @@ def prepared(run: RunConfig, source: Source) -> tuple[RunConfig, Dataset]:
         UnsuitableData: the data lacks what the run needs.
     """
     fraction, seed = run.training.validation_fraction, run.training.seed
-    dataset = load_dataset(source, run.vocabulary, validation_fraction=fraction, seed=seed)
+    dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed)
     resolved = run.resolved(Shape.of(dataset))
     # After the sizes are derived: extra points are no reason for fewer epochs over the others.
     dataset = augmented(resolved, dataset)
@@ -177,6 +209,17 @@ def unidec_paper() -> RunConfig:
     return RunConfig(method=method, training=training)
 
 
+def unidec_transformer() -> RunConfig:
+    """UniDEC with its published hyperparameters, over a transformer of MiniLM's size.
+
+    Made for a GPU. The model is downloaded from the Hugging Face hub; `--set encoder.model=FOLDER` takes it from a
+    folder.
+    """
+    paper = unidec_paper()
+    training = paper.training.model_copy(update={"precision": "bf16"})
+    return RunConfig(method=paper.method, encoder=TransformerConfig(), training=training)
+
+
 def depsl() -> RunConfig:
     """DEPSL: UniDEC's dual encoder alone, without a vector per label."""
     run = unidec()
@@ -202,6 +245,14 @@ def ova_pruned() -> RunConfig:
 def astra() -> RunConfig:
     """One-vs-all by mined hard negatives and uniform ones (a patent application exists: US 2025/0371338 A1)."""
     return ova().model_copy(update={"method": OvaConfig(negatives="astra", hard_negatives=10)})
+
+
+def mach_frozen() -> RunConfig:
+    """MACH on the vectors of a pretrained transformer, which is left as it is.
+
+    Its model is downloaded from the Hugging Face hub; `--set encoder.model=FOLDER` takes it from a folder.
+    """
+    return RunConfig(method=MachConfig(), encoder=TransformerConfig(frozen=True, widths=(500,), dropout=0.2))
 
 
 def mach_gandalf() -> RunConfig:
@@ -231,6 +282,8 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "ova-full": ova_full,
     "ova-pruned": ova_pruned,
     "astra": astra,
+    "mach-frozen": mach_frozen,
+    "unidec-transformer": unidec_transformer,
     "mach-gandalf": mach_gandalf,
     "declare-gandalf": declare_gandalf,
     "unidec-gandalf": unidec_gandalf,

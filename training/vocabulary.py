@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,14 +29,22 @@ CONTINUATION = "##"
 
 
 class VocabularyConfig(BaseModel):
-    """How texts become token ids."""
+    """How texts become bags of token ids."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    order: ClassVar[Literal["bag"]] = "bag"
 
     words: int = Field(default=40_000, ge=0, description="most frequent words that are tokens of their own")
     min_count: int = Field(default=2, ge=1, description="occurrences below which a word is not a token of its own")
     subwords: int = Field(default=8_000, ge=1, description="sub-word units for all other words")
     max_tokens: int = Field(default=256, ge=1, description="tokens of a text beyond which it is cut off")
+    max_label_tokens: int | None = Field(
+        default=None, ge=1, description="the same for the text of a label; None: as many as of a point"
+    )
+
+    def tokenizer(self, texts: Iterable[str]) -> Tokenizer:
+        """One that is learned from the texts."""
+        return train_tokenizer(texts, self)
 
 
 def train_tokenizer(texts: Iterable[str], config: VocabularyConfig) -> Tokenizer:

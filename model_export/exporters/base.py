@@ -22,7 +22,7 @@ from service.bundle.manifest import MethodSection
 from training.artifact import Artifact
 from training.data.batches import Bags
 from training.methods.base import Model
-from training.vocabulary import count_tokens
+from training.tokens import encode_texts
 
 # Largest difference between two scores that count as one: absolute while a query's scores stay below 1, relative to
 # their largest above. Sums of logits reach hundreds, where float32 has no digits left for an absolute bound.
@@ -67,6 +67,8 @@ class Exporter(ABC, Generic[TrainedModel]):
     def __init__(self, artifact: Artifact) -> None:
         self.artifact = artifact
         self.model = cast(TrainedModel, artifact.restore())
+        for encoder in self.model.own_encoders():
+            encoder.simplify()
 
     @abstractmethod
     def graph(self) -> nn.Module:
@@ -100,7 +102,8 @@ class Exporter(ABC, Generic[TrainedModel]):
         config, tokenizer = self.artifact.config, self.artifact.tokenizer
         if tokenizer is not None:
             texts = [sample for sample in self.artifact.samples if isinstance(sample, str)]
-            return Bags.from_csr(count_tokens(tokenizer, texts, config.run.vocabulary.max_tokens))
+            limits = config.run.texts
+            return Bags.from_csr(encode_texts(tokenizer, texts, limits.order, limits.max_tokens))
         rows = [sample for sample in self.artifact.samples if not isinstance(sample, str)]
         indptr = np.cumsum([0, *(len(row["indices"]) for row in rows)])
         indices = np.array([index for row in rows for index in row["indices"]], dtype=np.int64)

@@ -19,7 +19,7 @@ from model_export.faiss_index import IndexChoice
 from service.bundle import layout
 from service.bundle.manifest import HashSection, MachSection
 from training import hashing, partition
-from training.encoders import BagEncoder
+from training.encoders import Encoder
 from training.methods.mach import Mach, MachConfig
 
 
@@ -32,7 +32,7 @@ class MachGraph(nn.Module):
 
     def forward(self, ids_QT: Tensor, values_QT: Tensor) -> Tensor:
         """Logits of every bucket."""
-        encoders = cast("Iterable[BagEncoder]", self.model.encoders)
+        encoders = cast("Iterable[Encoder]", self.model.encoders)
         networks = zip(encoders, self.model.heads, strict=True)
         logits = torch.cat([head(encoder.padded(ids_QT, values_QT)) for encoder, head in networks], dim=1)
         return logits.view(-1, self.model.repetitions, self.model.buckets)

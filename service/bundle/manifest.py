@@ -28,6 +28,7 @@ Activation = Literal["sigmoid", "softmax"]
 Recovery = Literal["factors", "rows"]
 IndexType = Literal["flat", "hnsw", "ivf"]
 Precision = Literal["fp32", "fp16", "int8"]
+Order = Literal["bag", "sequence"]
 
 
 class _Strict(BaseModel):
@@ -35,10 +36,15 @@ class _Strict(BaseModel):
 
 
 class TextInput(_Strict):
-    """Queries are texts; tokens after the first ``max_tokens`` are cut off."""
+    """Queries are texts; tokens after the first ``max_tokens`` are cut off.
+
+    ``order`` says what the encoder reads: a bag (distinct ids with counts), or a sequence (ids in reading order,
+    between the tokenizer's special tokens). "bag" is not written: bundles from before this field keep their version.
+    """
 
     kind: Literal["text"] = "text"
     max_tokens: Count
+    order: Annotated[Order, Field(exclude_if=lambda order: order == "bag")] = "bag"
 
 
 class FeaturesInput(_Strict):

@@ -22,15 +22,15 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("service", "training", "model_export")
 
 STRANGERS = {
-    "service": {"training", "model_export", "torch", "onnx", "onnxscript", "safetensors", "pyarrow"},
-    "training": {"service", "model_export", "fastapi", "uvicorn", "onnx", "onnxruntime"},
+    "service": {"training", "model_export", "torch", "transformers", "onnx", "onnxscript", "safetensors", "pyarrow"},
+    "training": {"service", "model_export", "fastapi", "uvicorn", "onnx", "onnxruntime", "transformers"},
     "model_export": {"fastapi", "uvicorn"},
 }
 # A package may import what these extras install, and nothing that merely happens to be there.
 EXTRAS = {
     "service": ("serve", "cpu"),
-    "training": ("train", "cpu"),
-    "model_export": ("serve", "train", "export", "cpu"),
+    "training": ("train", "transformer", "cpu"),
+    "model_export": ("serve", "train", "transformer", "export", "cpu"),
 }
 MAY_IMPORT = {"service": {"service"}, "training": {"training"}, "model_export": set(PACKAGES)}
 

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     """Print one line for each weight."""
     artifact, source = read_artifact(Path(arguments[0])), open_source(sample.path())
     config = artifact.config
-    targets = read_rows(source, "tst", artifact.tokenizer, config.run.vocabulary.max_tokens).targets
+    targets = read_rows(source, "tst", artifact.tokenizer, config.run.texts).targets
     constants = (config.card.propensity_a, config.card.propensity_b)
     inverse_L = metrics.inverse_propensities(artifact.label_counts, config.counted_rows, *constants)
     for weight, bundle in weighted(artifact):

@@ -57,6 +57,46 @@ def test_what_the_tokenizer_file_says_of_lengths_and_special_tokens_is_overruled
     assert contents(bag) == {2: 1.0, 5: 2.0, 9: 1.0}
 
 
+def sequence_reader(max_tokens: int = 100) -> TextReader:
+    made = tokenizer()
+    made.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [UNK]", special_tokens=[("[CLS]", 1), ("[UNK]", 0)]
+    )
+    return TextReader(made, max_tokens, "sequence")
+
+
+def test_sequences_keep_order_repeats_and_special_tokens() -> None:
+    (bag,) = sequence_reader().read(["c a c zzz a"])
+    assert (bag.ids.tolist(), bag.values.tolist()) == ([1, 9, 5, 9, 0, 5, 0], [1.0] * 7)
+    assert (bag.ids.dtype, bag.values.dtype, bag.truncated) == (np.int64, np.float32, False)
+
+
+def test_a_sequence_that_is_cut_keeps_the_special_token_at_its_end() -> None:
+    exact, longer, empty = sequence_reader(max_tokens=4).read(["c a", "c a b", ""])
+    assert (exact.ids.tolist(), exact.truncated) == ([1, 9, 5, 0], False)
+    assert (longer.ids.tolist(), longer.truncated) == ([1, 9, 5, 0], True)
+    assert (empty.ids.tolist(), empty.truncated) == ([1, 0], False)
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "c", "?"]), max_size=12), min_size=1, max_size=8), st.integers(3, 10)
+)
+def test_sequences_are_those_of_the_library_with_truncation(texts: list[list[str]], max_tokens: int) -> None:
+    cutting = sequence_reader()._tokenizer
+    cutting.enable_truncation(max_tokens)
+    joined = [" ".join(words) for words in texts]
+    bags = sequence_reader(max_tokens).read(joined)
+    assert [bag.ids.tolist() for bag in bags] == [cutting.encode(text).ids for text in joined]
+    assert [bag.truncated for bag in bags] == [len(words) + 2 > max_tokens for words in texts]
+
+
+def test_special_tokens_that_fill_a_sequence_are_refused(tmp_path: Path) -> None:
+    sequence_reader()._tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(BundleError, match="expected fewer special tokens than max_tokens 2, found 2"):
+        TextReader.open(tmp_path / "tokenizer.json", 2, "sequence")
+    assert TextReader.open(tmp_path / "tokenizer.json", 2, "bag").read(["a"])[0].ids.tolist() == [5]
+
+
 def test_a_file_that_is_no_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(BundleError, match=r"tokenizer\.json: expected a tokenizer, found"):

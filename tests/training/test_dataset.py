@@ -24,7 +24,7 @@ def load(folder: Path, *, fraction: float = 0.25, seed: int = 0) -> Dataset:
 def test_training_rows_are_split_by_share_and_seed(texts: Path) -> None:
     whole = load(texts, fraction=0.25)
     assert (len(whole.train), len(whole.validation)) == (45, 15)
-    rows = read_rows(open_source(texts), "trn", whole.tokenizer, 4)
+    rows = read_rows(open_source(texts), "trn", whole.tokenizer, VOCABULARY)
     parts = np.vstack([whole.train.inputs.toarray(), whole.validation.inputs.toarray()])
     assert sorted(map(tuple, parts)) == sorted(map(tuple, rows.inputs.toarray()))
     again, other = load(texts, seed=0), load(texts, seed=1)
@@ -108,9 +108,9 @@ def test_relevances_are_kept(tmp_path: Path) -> None:
 
 def test_rows_do_not_depend_on_the_size_of_a_chunk(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, tokenizer = open_source(texts), load(texts).tokenizer
-    whole = read_rows(source, "trn", tokenizer, 4)
+    whole = read_rows(source, "trn", tokenizer, VOCABULARY)
     monkeypatch.setattr("training.data.dataset.CHUNK_TEXTS", 7)
-    parts = read_rows(source, "trn", tokenizer, 4)
+    parts = read_rows(source, "trn", tokenizer, VOCABULARY)
     for name in ("inputs", "targets"):
         np.testing.assert_array_equal(getattr(parts, name).toarray(), getattr(whole, name).toarray())
         assert getattr(parts, name).dtype == np.float32

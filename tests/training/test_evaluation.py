@@ -188,7 +188,7 @@ def test_an_artifacts_calibration_is_measured(artifact: Artifact, texts: Path) -
     source = open_source(texts)
     found = evaluation.evaluate_artifact(artifact, source, "tst", [1, 3])
     assert artifact.calibration is not None
-    test = read_rows(source, "tst", artifact.tokenizer, max_tokens=12)
+    test = read_rows(source, "tst", artifact.tokenizer, artifact.config.run.texts)
     ranked, scores = evaluation.ranking(artifact.restore(), test.inputs, LABELS, 3)
     probabilities, hits = artifact.calibration.probabilities(scores), metrics.hits(ranked, test.targets)
     for k in (1, 3):
@@ -204,7 +204,7 @@ def test_propensities_count_points_and_labels_of_the_same_rows(artifact: Artifac
     labels = [point.labels for point in source.points("trn")]
     counts = np.bincount(np.concatenate(labels), minlength=LABELS)
     np.testing.assert_array_equal(artifact.label_counts, counts)
-    test = read_rows(source, "tst", artifact.tokenizer, max_tokens=12)
+    test = read_rows(source, "tst", artifact.tokenizer, artifact.config.run.texts)
     gains = metrics.inverse_propensities(counts, len(labels), 0.55, 1.5)
     ranked = evaluation.rank(artifact.restore(), test.inputs, LABELS, 1)
     expected = metrics.report(ranked, test.targets, gains, [1])["PSP@1"]

@@ -232,6 +232,7 @@ def test_the_rate_of_the_shortest_runs(epochs: int, steps: int, warmup: float) -
 
 def test_steps_per_epoch_count_the_last_partial_batch() -> None:
     assert [steps_per_epoch(rows, TrainingConfig(batch_size=4)) for rows in (1, 4, 5)] == [1, 1, 2]
+    assert [steps_per_epoch(rows, TrainingConfig(batch_size=4, accumulate=3)) for rows in (1, 12, 13)] == [1, 1, 2]
 
 
 def test_rates_of_tables_encoders_and_other_weights(texts: Path, tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel
+from safetensors.torch import load_file, save_file
 
-from tests.training.synthetic import load, tiny
+from tests.training.synthetic import MINILM, load, tiny, tiny_transformer
 from tests.training.test_loop import history
 from training.artifact import read_artifact
 from training.data.batches import Bags
-from training.encoders import BagConfig
+from training.encoders import BagConfig, TransformerConfig
 from training.loop import fit
 from training.methods import METHODS
 from training.methods.base import Shape
@@ -78,7 +79,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "weights_kept": 20,
     },
     "encoder": {"widths": [6], "dropout": 0.5, "table_updates": "rows", "scale": 0.5, "hashed_width": 10},
-    "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2},
+    "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2, "max_label_tokens": 1},
+    "transformer": {
+        "model": "the folder of `other_model`",
+        "pooling": "cls",
+        "layers": 2,
+        "frozen": True,
+        "widths": [6],
+        "dropout": 0.5,
+        "max_tokens": 5,
+        "max_label_tokens": 3,
+    },
     "training": {
         "epochs": 3,
         "rows_seen": 5000,
@@ -93,6 +104,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "validation_fraction": 0.5,
         "selection": "PSP@1",
         "seed": 1,
+        "accumulate": 2,
+        "precision": "bf16",
     },
 }
 # Options that say nothing by themselves, and what both runs have set beside them.
@@ -101,9 +114,11 @@ SECTIONS: dict[str, type[BaseModel]] = {
     **{name: method.Config for name, method in METHODS.items()},
     "encoder": BagConfig,
     "vocabulary": VocabularyConfig,
+    "transformer": TransformerConfig,
     "training": TrainingConfig,
 }
-TAGS = {"name", "kind"}
+# Which union member it is; and what a transformer's folder says of it, which a run writes down.
+TAGS = {"name", "kind", "architecture"}
 # Selection changes nothing where all measures agree (see test_loop), and rows_seen nothing where epochs are given.
 ELSEWHERE = {("training", "selection"), ("training", "rows_seen")}
 CASES = [(section, option) for section, options in OPTIONS.items() for option in options]
@@ -117,7 +132,7 @@ def test_the_table_names_every_option(section: str) -> None:
 def changed(run: RunConfig, section: str, option: str) -> RunConfig:
     """The run with one option set as a user would set it, checked by the models."""
     values = run.model_dump()
-    options = values["method" if section in METHODS else section]
+    options = values["method" if section in METHODS else {"transformer": "encoder"}.get(section, section)]
     assert options[option] != OPTIONS[section][option], "the table must name another value than that of the tiny run"
     options[option] = OPTIONS[section][option]
     return RunConfig.model_validate(values)
@@ -146,6 +161,8 @@ def test_option_rows_seen(rows_seen: int, epochs: int) -> None:
 
 def recipe_of(section: str, option: str) -> str:
     """A method that the option concerns."""
+    if option == "max_label_tokens":
+        return "unidec"
     if option == "adagrad_rate":
         return "ova"
     return section if section in METHODS else "mach"
@@ -166,7 +183,9 @@ def test_without_a_change_the_outcome_is_the_same(
     assert outcome(texts, tmp_path / "again", tiny(method)) == usual[method]
 
 
-@pytest.mark.parametrize(("section", "option"), [case for case in CASES if case not in ELSEWHERE])
+@pytest.mark.parametrize(
+    ("section", "option"), [case for case in CASES if case not in ELSEWHERE and case[0] != "transformer"]
+)
 def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str) -> None:
     folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
     name = recipe_of(section, option)
@@ -177,6 +196,32 @@ def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str]
         run = run.model_copy(update={"method": run.method.model_copy(update=BESIDE[section, option])})
         expected = outcome(folder, tmp_path / "beside", run)
     assert outcome(folder, tmp_path / "out", changed(run, section, option)) != expected
+
+
+@pytest.fixture(scope="module")
+def usual_transformer(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Outcome of the unchanged run on a transformer."""
+    return outcome(texts, tmp_path_factory.mktemp("usual") / "transformer", tiny_transformer("unidec"))
+
+
+@pytest.mark.parametrize("option", OPTIONS["transformer"])
+def test_no_option_of_a_transformer_is_ignored(
+    texts: Path, tmp_path: Path, usual_transformer: str, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setitem(OPTIONS["transformer"], "model", str(other_model(tmp_path / "model")))
+    run = changed(tiny_transformer("unidec"), "transformer", option)
+    assert outcome(texts, tmp_path / "out", run) != usual_transformer
+
+
+def other_model(folder: Path) -> Path:
+    """The same model with other weights in one of its layers."""
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        (folder / name).symlink_to(Path(MINILM) / name)
+    weights = load_file(Path(MINILM) / "model.safetensors")
+    weights["encoder.layer.0.output.dense.weight"] += 0.1
+    save_file(weights, folder / "model.safetensors")
+    return folder
 
 
 def one_label_a_point(texts: Path, folder: Path) -> Path:
@@ -239,10 +284,33 @@ def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> 
         ("encoder", "widths", [0]),
         ("training", "learning_rate", float("nan")),
         ("training", "learning_rate", float("inf")),
+        ("vocabulary", "max_label_tokens", 0),
+        ("training", "accumulate", 0),
+        ("training", "precision", "fp8"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(section: str, option: str, value: object) -> None:
     values = RECIPES["mach"]().model_dump()
     values[section][option] = value
+    with pytest.raises(ValueError, match=option):
+        RunConfig.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", ""),
+        ("pooling", "max"),
+        ("layers", 0),
+        ("widths", [0]),
+        ("dropout", 1.0),
+        ("max_tokens", 0),
+        ("max_label_tokens", 0),
+        ("heads", 3),
+    ],
+)
+def test_values_that_make_no_sense_for_a_transformer_are_refused(option: str, value: object) -> None:
+    values = RECIPES["mach-frozen"]().model_dump()
+    values["encoder"][option] = value
     with pytest.raises(ValueError, match=option):
         RunConfig.model_validate(values)

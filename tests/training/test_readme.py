@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from training.augment.gandalf import GandalfConfig
-from training.encoders import BagConfig
+from training.encoders import BagConfig, TransformerConfig
 from training.methods import METHODS
 from training.methods.base import Shape
 from training.methods.declare import DeclareConfig
@@ -20,7 +20,7 @@ from training.vocabulary import VocabularyConfig
 
 FOLDER = Path(__file__).parents[2] / "training"
 README = (FOLDER / "README.md").read_text(encoding="utf-8")
-TAGS = {"name", "kind"}
+TAGS = {"name", "kind", "architecture"}
 
 
 def table(heading: str) -> list[list[str]]:
@@ -86,7 +86,8 @@ def options() -> str:
     """The README's part on options, as it should be."""
     sections: dict[str, type[BaseModel]] = {
         **{f"`method` of {name}": method.Config for name, method in METHODS.items()},
-        "`encoder`": BagConfig,
+        "`encoder` of kind bag": BagConfig,
+        "`encoder` of kind transformer": TransformerConfig,
         "`vocabulary`": VocabularyConfig,
         "`training`": TrainingConfig,
         "`augmentation` named gandalf": GandalfConfig,
@@ -105,6 +106,7 @@ def options() -> str:
 def test_every_option_is_described() -> None:
     models = [method.Config for method in METHODS.values()] + [
         BagConfig,
+        TransformerConfig,
         VocabularyConfig,
         TrainingConfig,
         GandalfConfig,

@@ -1,6 +1,6 @@
-"""A data folder made ready for training: every text a bag of token ids, every label list a row of a sparse matrix.
+"""A data folder made ready for training: every text a row of token ids, every label list a row of a sparse matrix.
 
-Texts are streamed: first past the tokenizer's word counts, then into bags, a chunk at a time.
+Texts are streamed: first past the tokenizer's word counts, then into rows of token ids, a chunk at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from training.data.batches import Rows
 from training.data.card import Card
 from training.data.points import Point
 from training.data.records import Source
-from training.vocabulary import CHUNK_TEXTS, VocabularyConfig, chunks, count_tokens, train_tokenizer
+from training.tokens import TextConfig, encode_texts, label_limit
+from training.vocabulary import CHUNK_TEXTS, chunks
 
 MOST_VALIDATION_ROWS = 10_000
 SAMPLES = 64
@@ -41,7 +42,7 @@ class Dataset:
         counted_rows: training points that were counted, validation rows included.
         train: rows that the weights are fitted to.
         validation: rows that choose the best epoch.
-        label_bags: label texts as bags, float32 CSR (L, V), or None.
+        label_bags: label texts as the points' are, float32 CSR (L, V), or None.
         tokenizer: for texts; None for features.
         samples: a few validation inputs as a user would send them.
     """
@@ -68,23 +69,33 @@ class Dataset:
         return int(self.train.inputs.shape[1])
 
 
-def load_dataset(source: Source, vocabulary: VocabularyConfig, *, validation_fraction: float, seed: int) -> Dataset:
-    """Read a source, train its tokenizer, and set validation rows apart.
+def load_dataset(source: Source, texts: TextConfig, *, validation_fraction: float, seed: int) -> Dataset:
+    """Read a source, make its tokenizer, and set validation rows apart.
 
     The validation rows are the source's ``dev`` split or, without one, a seeded share of the training rows.
 
+    Args:
+        source: the data folder.
+        texts: how texts become token ids.
+        validation_fraction: share of the training rows.
+        seed: draws them.
+
     Raises:
         DataError: the files are not as their layout promises.
-        UnsuitableData: there is no training or no validation row.
+        UnsuitableData: there is no training or no validation row, or features where the encoder reads texts.
     """
     tokenizer = None
     if source.card.input == "text":
-        tokenizer = train_tokenizer(_texts(source), vocabulary)
-    rows = read_rows(source, "trn", tokenizer, vocabulary.max_tokens)
+        tokenizer = texts.tokenizer(_texts(source))
+    elif texts.order == "sequence":
+        raise UnsuitableData(
+            f"{source.card.name}: a transformer reads texts, and this data set has features; use a bag encoder"
+        )
+    rows = read_rows(source, "trn", tokenizer, texts)
     label_counts = np.bincount(rows.targets.indices, minlength=rows.targets.shape[1])
     if "dev" in source.splits():
         train, held = np.arange(len(rows)), None
-        validation, samples = read_rows(source, "dev", tokenizer, vocabulary.max_tokens), _samples(source, "dev", None)
+        validation, samples = read_rows(source, "dev", tokenizer, texts), _samples(source, "dev", None)
     else:
         held = _held_out(len(rows), validation_fraction, seed)
         train = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
@@ -95,7 +106,7 @@ def load_dataset(source: Source, vocabulary: VocabularyConfig, *, validation_fra
     label_bags = None
     if tokenizer is not None and source.label_texts is not None:
         label_bags = _stack(
-            count_tokens(tokenizer, chunk, vocabulary.max_tokens) for chunk in chunks(source.label_texts)
+            encode_texts(tokenizer, chunk, texts.order, label_limit(texts)) for chunk in chunks(source.label_texts)
         )
     return Dataset(
         card=source.card,
@@ -111,13 +122,13 @@ def load_dataset(source: Source, vocabulary: VocabularyConfig, *, validation_fra
     )
 
 
-def read_rows(source: Source, split: str, tokenizer: Tokenizer | None, max_tokens: int) -> Rows:
-    """One split of a source as sparse rows.
+def read_rows(source: Source, split: str, tokenizer: Tokenizer | None, texts: TextConfig) -> Rows:
+    """One split of a source as sparse rows; without a tokenizer, of features.
 
     Raises:
         DataError: as for `Source.points`.
     """
-    parts = _Parts(source.card, tokenizer, max_tokens)
+    parts = _Parts(source.card, tokenizer, texts)
     for point in source.points(split):
         parts.add(point)
     return parts.finish()
@@ -129,7 +140,7 @@ class _Parts:
 
     card: Card
     tokenizer: Tokenizer | None
-    max_tokens: int
+    texts: TextConfig
     points: list[Point] = field(default_factory=list)
     inputs: list[csr_array] = field(default_factory=list)
     targets: list[csr_array] = field(default_factory=list)
@@ -151,7 +162,8 @@ class _Parts:
 
     def _encode(self) -> csr_array:
         if self.tokenizer is not None:
-            return count_tokens(self.tokenizer, [point.text or "" for point in self.points], self.max_tokens)
+            points = [point.text or "" for point in self.points]
+            return encode_texts(self.tokenizer, points, self.texts.order, self.texts.max_tokens)
         indices = [point.indices for point in self.points if point.indices is not None]
         values = [point.values for point in self.points if point.values is not None]
         return _csr(indices, values, self.card.feature_count or 0)

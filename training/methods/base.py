@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, with_config
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import BagEncoder, Encoder, EncoderConfig
 
 _T = TypeVar("_T")
 
@@ -86,7 +87,7 @@ class Model(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def encoder_config(cls, config: Any, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: Any, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """The encoder's options with its sizes derived."""
 
     @classmethod
@@ -122,9 +123,23 @@ class Model(nn.Module, ABC):
 
     def initialise(self, dataset: Dataset) -> None:
         """Start from the data's statistics, IDF among them; called once, before the first step."""
-        for module in self.modules():
-            if isinstance(module, BagEncoder):
-                module.set_idf(dataset.train.inputs)
+        rows = self.encoded_rows(dataset)
+        for encoder in self.own_encoders():
+            encoder.initialise(dataset)
+            for matrix in rows:
+                encoder.remember(matrix)
+
+    def own_encoders(self) -> list[Encoder]:
+        """The encoders that the model is made of."""
+        return [module for module in self.modules() if isinstance(module, Encoder)]
+
+    def encoded_rows(self, dataset: Dataset) -> list[csr_array]:
+        """What is encoded again and again in a run beside the training rows: matrices float32 CSR (N, V)."""
+        return [dataset.validation.inputs]
+
+    def label_texts_per_step(self) -> int:
+        """Label texts that a training step encodes beside the batch's rows, for the memory estimate."""
+        return 0
 
     def begin_epoch(self, epoch: int, dataset: Dataset) -> None:
         """Renew what is derived from the weights as they are now; by default there is nothing.
@@ -166,19 +181,19 @@ class Model(nn.Module, ABC):
         return [{"params": matrices, "lr": rate} for matrices, rate in groups if matrices]
 
     def parameter_groups(self, learning_rate: float, table_rate: float, encoder_rate: float) -> list[dict[str, Any]]:
-        """Groups for AdamW.
+        """Groups for AdamW, of weights that are not frozen.
 
         Args:
             learning_rate: peak rate of what stands above the encoders.
             table_rate: that of embedding tables, as a multiple.
-            encoder_rate: that of the encoders' other weights, as a multiple.
+            encoder_rate: that of the encoders' own weights (see `Encoder.own_weights`), as a multiple.
         """
         known = {id(weight) for group in self.row_groups(1, 1, 1) for weight in group["params"]}
-        modules = list(self.modules())
-        tables = [module.weight for module in modules if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
-        encoders = [weight for module in modules if isinstance(module, BagEncoder) for weight in module.parameters()]
+        known |= {id(weight) for weight in self.parameters() if not weight.requires_grad}
+        encoders = [weight for encoder in self.own_encoders() for weight in encoder.own_weights()]
+        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
         groups = []
-        for weights, rate in ((tables, table_rate), (encoders, encoder_rate), (list(self.parameters()), 1.0)):
+        for weights, rate in ((encoders, encoder_rate), (tables, table_rate), (list(self.parameters()), 1.0)):
             new = [weight for weight in weights if id(weight) not in known]
             known |= {id(weight) for weight in new}
             groups.append({"params": new, "lr": learning_rate * rate})

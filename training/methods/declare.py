@@ -28,7 +28,7 @@ from training import losses
 from training.compression import Projected, column_deviations, kept_lengths, row_lengths, tail_weights, unit_rows
 from training.data.batches import Bags, Batch, Positives
 from training.data.dataset import Dataset
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 from training.projection import preserve_neighbours
 from training.svd import right_factors, workspace_bytes
@@ -101,16 +101,16 @@ class Declare(Model):
     scales_C: Tensor
     weights_L: Tensor
 
-    def __init__(self, config: DeclareConfig, encoder: BagConfig, shape: Shape) -> None:
+    def __init__(self, config: DeclareConfig, encoder: EncoderConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BagEncoder(encoder, shape.input_width, text=shape.text)
+        self.encoder = new_encoder(encoder, shape)
         self.head = nn.Linear(self.encoder.output_width, settled(config.rank))
         self.label_count = shape.label_count
         self.voting_rows = shape.train_rows  # at most
 
     @classmethod
-    def encoder_config(cls, config: DeclareConfig, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: DeclareConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """One hidden layer of 256 units."""
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (256,)})
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from training import hashing, losses, partition
 from training.data.batches import Bags, Batch, Positives
 from training.data.dataset import Dataset, UnsuitableData
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 
 TABLE = "table_RL"
@@ -74,13 +74,13 @@ class Mach(Model):
     HIDDEN_BELOW: ClassVar = ((32_768, (500, 500)), (524_288, (1024,)))
     HIDDEN_ABOVE: ClassVar = (4096,)
 
-    def __init__(self, config: MachConfig, encoder: BagConfig, shape: Shape) -> None:
+    def __init__(self, config: MachConfig, encoder: EncoderConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
         self.repetitions, self.buckets = settled(config.repetitions), settled(config.buckets)
         self.label_count = shape.label_count
         networks = 1 if config.networks == "shared" else self.repetitions
-        encoders = [BagEncoder(encoder, shape.input_width, text=shape.text) for _ in range(networks)]
+        encoders = [new_encoder(encoder, shape) for _ in range(networks)]
         width = encoders[0].output_width
         self.encoders = nn.ModuleList(encoders)
         self.heads = nn.ModuleList(
@@ -88,7 +88,7 @@ class Mach(Model):
         )
 
     @classmethod
-    def encoder_config(cls, config: MachConfig, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: MachConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """Two layers of 500 units up to 32K labels, then one that grows with L."""
         if encoder.widths is not None:
             return encoder
@@ -200,7 +200,7 @@ class Mach(Model):
 
     def activations_per_row(self) -> int:
         """Logits, targets and three more arrays of their size on the way to the loss; the encoders' layers."""
-        layers = sum(module.activations_per_row() for module in self.modules() if isinstance(module, BagEncoder))
+        layers = sum(encoder.activations_per_row() for encoder in self.own_encoders())
         return 5 * self.repetitions * self.buckets + layers
 
     def scoring_floats(self, queries: int, label_count: int) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from training import losses
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 from training.methods.declare import DeclareConfig
 from training.negatives.astra import draw_pool
@@ -66,10 +66,10 @@ class Ova(Model):
 
     Config = OvaConfig
 
-    def __init__(self, config: OvaConfig, encoder: BagConfig, shape: Shape) -> None:
+    def __init__(self, config: OvaConfig, encoder: EncoderConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
-        self.encoder = BagEncoder(encoder, shape.input_width, text=shape.text)
+        self.encoder = new_encoder(encoder, shape)
         sampled = config.negatives == "astra"
         self.classifier = nn.Embedding(shape.label_count, self.encoder.output_width, sparse=sampled)
         self.bias = nn.Embedding(shape.label_count, 1, sparse=sampled)
@@ -78,7 +78,7 @@ class Ova(Model):
         self._threshold = torch.tensor(0.0)
 
     @classmethod
-    def encoder_config(cls, config: OvaConfig, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: OvaConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """One layer of 1,024 units."""
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (1024,)})
 

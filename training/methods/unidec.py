@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from training import losses
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset, UnsuitableData
-from training.encoders import BagConfig, BagEncoder
+from training.encoders import EncoderConfig, new_encoder
 from training.losses import PoolLoss
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 from training.negatives.clusters import cluster_order, cut
@@ -104,11 +104,11 @@ class Unidec(Model):
     Config = UnidecConfig
     label_counts_L: Tensor
 
-    def __init__(self, config: UnidecConfig, encoder: BagConfig, shape: Shape) -> None:
+    def __init__(self, config: UnidecConfig, encoder: EncoderConfig, shape: Shape) -> None:
         super().__init__()
         self.config = config
-        self.label_count = shape.label_count
-        self.encoder = BagEncoder(encoder, shape.input_width, text=shape.text)
+        self.label_count, self.input_width = shape.label_count, shape.input_width
+        self.encoder = new_encoder(encoder, shape)
         self.dropout = nn.Dropout(config.dropout)
         width = self.encoder.output_width
         if config.trained != "classifier":
@@ -124,7 +124,7 @@ class Unidec(Model):
         self._mined_NH: Tensor | None = None
 
     @classmethod
-    def encoder_config(cls, config: UnidecConfig, encoder: BagConfig, shape: Shape) -> BagConfig:
+    def encoder_config(cls, config: UnidecConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """One layer of 512 units below the heads."""
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (512,)})
 
@@ -151,7 +151,7 @@ class Unidec(Model):
     def attach(self, tables: Tables) -> None:
         """Take label bags and frequencies."""
         csr = (tables["labels.data"], tables["labels.indices"], tables["labels.indptr"])
-        self.label_bags = csr_array(csr, shape=(self.label_count, len(self.encoder.idf)))
+        self.label_bags = csr_array(csr, shape=(self.label_count, self.input_width))
         self.register_buffer("label_counts_L", self.tensor(tables["labels.counts"]), persistent=False)
 
     @torch.no_grad()
@@ -281,6 +281,14 @@ class Unidec(Model):
             group["params"] = [weight for weight in group["params"] if weight is not labels]
         return [*groups, {"params": [labels], "lr": learning_rate * self.config.classifier_rate}]
 
+    def encoded_rows(self, dataset: Dataset) -> list[csr_array]:
+        """Label texts too: every step encodes those of its pool, every measurement all."""
+        return [*super().encoded_rows(dataset), _label_bags(self.config, dataset)]
+
+    def label_texts_per_step(self) -> int:
+        """The pool's, unless the classifier is all there is."""
+        return 0 if self.config.trained == "classifier" else self._pool_labels()
+
     def activations_per_row(self) -> int:
         """Targets and scores of the heads against the pool, what their losses keep, and the encoder's layers."""
         config, arrays = self.config, 1
@@ -292,7 +300,7 @@ class Unidec(Model):
 
     def activations_per_batch(self) -> int:
         """The pool's labels pass the encoder too, unless the classifier is trained alone."""
-        return 0 if self.config.trained == "classifier" else self._pool_labels() * self._activations_per_text()
+        return self.label_texts_per_step() * self._activations_per_text()
 
     def _pool_labels(self) -> int:
         """Distinct labels of a pool, as many as are expected of so many draws."""

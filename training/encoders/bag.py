@@ -1,11 +1,11 @@
-"""Encoders: from a batch of bags to hidden vectors.
+"""The bag encoder: a weighted embedding bag and layers above it.
 
 Letters: Q queries, V vocabulary (tokens or features), D dimensions, nnz ids of all bags of a batch.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
@@ -14,7 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.data.batches import Bags
+from training.encoders.base import Encoder, layer_activations
 from training.vocabulary import inverse_document_frequency
+
+if TYPE_CHECKING:
+    from training.data.dataset import Dataset
 
 TINY = 1e-12
 
@@ -41,7 +45,7 @@ class BagConfig(BaseModel):
     )
 
 
-class BagEncoder(nn.Module):
+class BagEncoder(Encoder):
     """A weighted embedding bag followed by fully connected layers, ReLU after each.
 
     Texts are weighted by TF-IDF, (1 + ln count) * idf; features keep their values. Either is L2-normalised, so the bag
@@ -75,9 +79,13 @@ class BagEncoder(nn.Module):
         self.output_width = config.widths[-1]
         nn.init.normal_(self.bag.weight, std=config.scale)
 
+    def initialise(self, dataset: Dataset) -> None:
+        """Take the IDF weights of the training rows."""
+        self.set_idf(dataset.train.inputs)
+
     def activations_per_row(self) -> int:
-        """Floats a training step holds per batch row: of each layer its sum, activation, dropout mask and output."""
-        return 4 * (self.bias.numel() + sum(layer.get_parameter("bias").numel() for layer in self.layers))
+        """See `Encoder`."""
+        return layer_activations([self.bias.numel(), *(layer.get_parameter("bias").numel() for layer in self.layers)])
 
     def set_idf(self, train: csr_array) -> None:
         """Compute IDF weights from the training rows' bags (N, V); features are left as they are."""

@@ -1,0 +1,79 @@
+"""From texts to rows of token ids: as bags (distinct ids with counts) or as sequences (ids in reading order).
+
+Both are rows of one sparse matrix. A sequence keeps order and repeats, each token with the value 1: a CSR matrix that
+is not canonical, which slicing, taking rows and stacking leave as it is.
+
+Letters: N texts, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Literal, Protocol
+
+import numpy as np
+from scipy.sparse import csr_array
+from tokenizers import Encoding, Tokenizer
+
+from training.vocabulary import count_tokens
+
+Order = Literal["bag", "sequence"]
+
+
+class TextConfig(Protocol):
+    """The options that decide how texts become token ids: those of a vocabulary, or of an encoder that has one."""
+
+    @property
+    def order(self) -> Order:
+        """What the encoder reads."""
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens of a point's text beyond which it is cut off."""
+
+    @property
+    def max_label_tokens(self) -> int | None:
+        """The same for the text of a label; None: as for points."""
+
+    def tokenizer(self, texts: Iterable[str]) -> Tokenizer:
+        """The tokenizer: learned from the texts, which are read once, or one that exists."""
+
+
+def label_limit(config: TextConfig) -> int:
+    """Tokens beyond which a label's text is cut off."""
+    return config.max_label_tokens or config.max_tokens
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], order: Order, max_tokens: int) -> csr_array:
+    """Rows of token ids, float32 CSR (N, V): see `count_tokens` and `token_sequences`."""
+    encode = count_tokens if order == "bag" else token_sequences
+    return encode(tokenizer, texts, max_tokens)
+
+
+def token_sequences(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> csr_array:
+    """Token ids in reading order, between the special tokens that the tokenizer puts around a text.
+
+    Args:
+        tokenizer: without truncation and padding of its own.
+        texts: N of them.
+        max_tokens: special tokens included; more than there are of these.
+
+    Returns:
+        float32 CSR (N, V), not canonical: ids as they are read, repeats included, each with the value 1.
+    """
+    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=True)
+    rows = [_cut(encoding, max_tokens) for encoding in encodings]
+    indptr = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    ids = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(indptr[-1]))
+    width = 1 + max(tokenizer.get_vocab().values())  # ids may have gaps
+    return csr_array((np.ones(len(ids), dtype=np.float32), ids, indptr), shape=(len(rows), width))
+
+
+def _cut(encoding: Encoding, max_tokens: int) -> list[int]:
+    """The first ids of a text and all special tokens that close it: only text is cut off."""
+    ids: list[int] = encoding.ids
+    if len(ids) <= max_tokens:
+        return ids
+    closing = encoding.special_tokens_mask[::-1].index(0)
+    return ids[: max_tokens - closing] + ids[len(ids) - closing :]
