@@ -133,13 +133,20 @@ def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[s
     activations += _read_activations(model, run, dataset)
     queries = min(len(dataset.validation), max(1, SCORES_AT_ONCE // model.scores_per_query(dataset.label_count)))
     scores = model.scoring_floats(queries, dataset.label_count)
+    remembering = max(encoder.activations_remembering() for encoder in model.own_encoders())
+    remembered = _remembered_bytes(model, dataset)
     return {
         "making tables": {"weights": weights, "tables and workspace": model.making_bytes(dataset)},
+        "encoding rows once": {
+            "weights": weights,
+            "tables": model.table_bytes(dataset) + remembered,
+            "activations": FLOAT_BYTES * remembering,
+        },
         # Steps and the ranking of validation rows take turns, and gradients are dropped before a step; but the
         # allocator keeps the place of each, and seldom finds that one fits into the other's.
         "training": {
             "weights, gradients and moments": FLOAT_BYTES * _learned(model),
-            "tables": model.table_bytes(dataset) + _remembered_bytes(model, dataset),
+            "tables": model.table_bytes(dataset) + remembered,
             "activations": FLOAT_BYTES * activations,
             "scores": FLOAT_BYTES * scores,
         },

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.training.synthetic import MINILM
 from training import memory
 from training.cost import Cost
 from training.data.sample import slice_to
@@ -26,11 +27,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_plan_is_within_a_fifth_of_the_peak(data: Path, tmp_path: Path, method: str) -> None:
+# The smallest steps on a transformer that are more than its weights.
+TRANSFORMER = [
+    "encoder.kind=transformer",
+    f"encoder.model={MINILM}",
+    "encoder.layers=2",
+    "encoder.max_tokens=16",
+    "training.batch_size=256",
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [(method, []) for method in METHODS]
+    + [("mach", TRANSFORMER), ("mach", [*TRANSFORMER, "encoder.frozen=true", "encoder.widths=[500]"])],
+    ids=[*METHODS, "transformer", "frozen"],
+)
+def test_the_plan_is_within_a_fifth_of_the_peak(data: Path, tmp_path: Path, method: str, changes: list[str]) -> None:
     """Of what the run adds to the libraries, in a process of its own, with the sizes a user would get."""
     file = tmp_path / "cost.json"
-    options = ["--set", "training.epochs=1", "--json", str(file)]
+    options = ["--set", "training.epochs=1", *changes, "--json", str(file)]
     arguments = ["fit", "--data", str(data), "--method", method, "--out", str(tmp_path / "out"), *options]
     command = [sys.executable, "-m", "training.cli", *arguments]
     subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)

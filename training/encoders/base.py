@@ -55,6 +55,10 @@ class Encoder(nn.Module, ABC):
         """Memory that `remember` takes for these rows."""
         return 0
 
+    def activations_remembering(self) -> int:
+        """Floats that `remember` holds beside what it keeps, for the memory estimate; by default none."""
+        return 0
+
     @abstractmethod
     def activations_per_row(self) -> int:
         """Floats that a training step holds of a row in the layers above its tokens, for the memory estimate."""
