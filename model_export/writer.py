@@ -28,6 +28,7 @@ from model_export.faiss_index import IndexChoice
 from model_export.onnx_encoder import save_encoder, trace
 from model_export.quantise import quantised
 from model_export.replacement import replacing
+from model_export.reranker import write_reranker
 from model_export.scores import Scores, calibration_section, inverse_propensities, propensity_section
 from model_export.verify import Comparison, compare, golden_answers, require_equal
 from service.bundle import Manifest, content_version, encode_strings, file_entry, layout, load_bundle
@@ -38,6 +39,7 @@ from service.bundle.manifest import (
     MethodSection,
     Precision,
     PropensitySection,
+    RerankSection,
     TextInput,
 )
 from service.engine import Engine
@@ -90,7 +92,10 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
         section = _write_files(exporter, folder, options)
         if propensity is not None:
             np.save(folder / layout.INVERSE_PROPENSITIES, inverse_propensities(artifact))
-        draft = _draft(artifact, folder, name, options.precision, section, calibration, propensity)
+        rerank = None
+        if artifact.reranker is not None:
+            rerank = write_reranker(artifact.reranker, folder, options.precision)
+        draft = _draft(artifact, folder, name, options.precision, section, rerank, calibration, propensity)
         engine = Engine.open(load_bundle(folder, draft), device="cpu")
         comparison = compare(engine, exporter)
         require_equal(comparison, draft)
@@ -136,6 +141,7 @@ def _draft(
     name: str,
     precision: Precision,
     section: MethodSection,
+    rerank: RerankSection | None,
     calibration: CalibrationSection | None,
     propensity: PropensitySection | None,
 ) -> Manifest:
@@ -148,13 +154,14 @@ def _draft(
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     return Manifest(
         name=name,
-        version=content_version(queries, section, files, calibration, propensity),
+        version=content_version(queries, section, files, calibration, propensity, rerank),
         created_with=_libraries(),
         input=queries,
         label_count=config.shape.label_count,
         has_label_texts=artifact.label_texts is not None,
         precision=precision,
         method=section,
+        rerank=rerank,
         calibration=calibration,
         propensity=propensity,
         files=files,

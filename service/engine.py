@@ -5,7 +5,7 @@ Synchronous and free of HTTP and asyncio, so that export verifies bundles throug
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from service.decoders import DECODERS
 from service.decoders.base import Decoder
 from service.encoder import Encoder
 from service.errors import BundleError, EngineFailed
+from service.reranking import Reranker
 from service.scoring import RawScoring, Scoring, scoring_of
 from service.topk import TopK
 
@@ -67,6 +68,7 @@ class Engine:
         self._reader = reader
         self._encoder = encoder
         self._decoder = decoder
+        self._reranker = Reranker.from_bundle(bundle)
         self._scoring: Scoring = scoring_of(bundle)
 
     @classmethod
@@ -99,7 +101,7 @@ class Engine:
         Args:
             bags: at least one.
             k: labels wanted, at least 1.
-            raw: give the decoder's scores in their order, whatever the bundle serves: training's scorer gives the same.
+            raw: give raw scores in their order, whatever the bundle serves: training's scorer gives the same.
 
         Raises:
             EngineFailed: the model gave numbers that are not finite.
@@ -108,12 +110,18 @@ class Engine:
         encoded = self._encoder.run(bags)
         between = perf_counter()
         scoring = RawScoring() if raw else self._scoring
-        found = self._decoder.decode(encoded.outputs, scoring.wanted(k))
-        if not np.isfinite(found.scores_QK).all():
-            raise EngineFailed(f"the decoder's scores are NaN or infinite for one of {len(bags)} queries")
+        found = self._found(bags, encoded.outputs, scoring.wanted(k))
         ranked = scoring.serve(found, k)
         ended = perf_counter()
         return Answer(ranked.top, ranked.keys_QK, between - started, ended - between, encoded.padding_ratio)
+
+    def _found(self, bags: Sequence[Bag], outputs: Mapping[str, NDArray[np.float32]], k: int) -> TopK:
+        """The best min(k, L) labels."""
+        reranker = self._reranker
+        found = self._decoder.decode(outputs, k if reranker is None else reranker.wanted(k))
+        if not np.isfinite(found.scores_QK).all():
+            raise EngineFailed(f"the decoder's scores are NaN or infinite for one of {len(bags)} queries")
+        return found if reranker is None else reranker.rerank(bags, found).first(k)
 
     @property
     def golden_queries(self) -> list[Query]:

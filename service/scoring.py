@@ -133,7 +133,7 @@ def scoring_of(bundle: Bundle) -> Scoring:
 def _function(rank_map: PlattMap | IsotonicMap) -> Callable[[Floats], Floats]:
     if isinstance(rank_map, IsotonicMap):
         return partial(_interpolated, knots=np.array([rank_map.scores, rank_map.probabilities]))
-    return partial(_logistic, slope=rank_map.slope, intercept=rank_map.intercept)
+    return partial(logistic, slope=rank_map.slope, intercept=rank_map.intercept)
 
 
 def _interpolated(scores_QK: Floats, knots: Floats) -> Floats:
@@ -141,7 +141,8 @@ def _interpolated(scores_QK: Floats, knots: Floats) -> Floats:
     return result_QK
 
 
-def _logistic(scores_QK: Floats, slope: float, intercept: float) -> Floats:
+def logistic(scores_QK: Floats, slope: float, intercept: float) -> Floats:
+    """1 / (1 + exp(-(slope * score + intercept))) of each score."""
     logits_QK = slope * scores_QK + intercept
     decay_QK = np.exp(-np.abs(logits_QK))  # at most 1: nothing overflows
     result_QK: Floats = np.where(logits_QK >= 0, 1.0, decay_QK) / (1.0 + decay_QK)

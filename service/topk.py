@@ -33,6 +33,10 @@ class TopK:
     ids_QK: NDArray[np.int64]
     scores_QK: NDArray[np.float32]
 
+    def first(self, k: int) -> TopK:
+        """The best k of each query, or all where there are fewer."""
+        return TopK(self.ids_QK[:, :k], self.scores_QK[:, :k])
+
 
 def select(scores_QL: NDArray[np.float32], k: int) -> TopK:
     """Pick the k best labels of each query, or all L when k is larger.

@@ -26,6 +26,7 @@ from training.encoders import BagConfig, TransformerConfig
 from training.loop import fit
 from training.methods.base import Shape
 from training.recipes import RECIPES, RunConfig, TrainingConfig
+from training.reranker import RerankerConfig
 from training.vocabulary import VocabularyConfig
 
 TEXT_POINTS = 2000
@@ -43,6 +44,7 @@ class Kind:
     method: dict[str, Any]
     hashed_width: int = 0
     transformer: bool = False
+    reranked: bool = False
 
 
 KINDS = {
@@ -60,6 +62,9 @@ KINDS = {
     "mach-features": Kind("mach", "features", 20, (24,), {"repetitions": 4, "buckets": 16}),
     "declare-features": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}),
     "ova-features": Kind("ova", "features", 20, (24,), {}),
+    "mach-reranked": Kind("mach", "text", 4, (48,), {"repetitions": 6, "buckets": 300}, reranked=True),
+    "ova-transformer-reranked": Kind("ova", "text", 4, (48,), {"negatives": "all"}, transformer=True, reranked=True),
+    "declare-features-reranked": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}, reranked=True),
     "unidec-features": Kind("unidec", "features", 20, (24,), {"dimensions": 24, "encoder_weight": 0.0}),
 }
 
@@ -131,14 +136,16 @@ def _one_thread() -> Iterator[None]:
 def _run(kind: Kind) -> RunConfig:
     method = RECIPES[kind.recipe]().method.model_copy(update=kind.method)
     training = TrainingConfig(epochs=kind.epochs, batch_size=32)
+    reranker = RerankerConfig(candidates=12) if kind.reranked else None
     if kind.transformer:
         # Frozen, and its first layer alone: what is exported and served is the same, and training takes seconds.
         model = str(get_model_path())
         encoder = TransformerConfig(model=model, layers=1, frozen=True, widths=kind.widths, max_tokens=32)
-        return RunConfig(method=method, encoder=encoder, training=training)
+        return RunConfig(method=method, encoder=encoder, training=training, reranker=reranker)
     return RunConfig(
         method=method,
         encoder=BagConfig(widths=kind.widths, hashed_width=kind.hashed_width),
         vocabulary=VocabularyConfig(words=2000, subwords=800, max_tokens=32),
         training=training,
+        reranker=reranker,
     )

@@ -42,6 +42,7 @@ from service.bundle.manifest import (
     PropensitySection,
     RankMap,
     Recovery,
+    RerankSection,
     ScoredLabel,
     TextInput,
     UnidecSection,
@@ -101,6 +102,7 @@ class Spec:
     calibrated: bool = False
     propensity_weight: float = 0.0
     candidates: int = 12
+    reranked: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ def write_bundle(path: Path, spec: Spec | None = None) -> TinyModel:
     if spec.propensity_weight:
         inverse_L = np.random.default_rng(spec.seed).uniform(1, 20, spec.label_count)
         np.save(path / layout.INVERSE_PROPENSITIES, inverse_L.astype(np.float32))
+    if spec.reranked:
+        _write_classifiers(path, spec)
     draft = _draft(path, spec)
     write_manifest(path, draft.model_copy(update={"parity": _PARITY, "golden": _golden(path, draft)}))
     return model
@@ -162,7 +166,8 @@ def resign(path: Path) -> None:
     """Make the manifest agree again with files that a test has changed: sizes, checksums, dtypes, shapes, version."""
     manifest = Manifest.model_validate_json((path / layout.MANIFEST).read_bytes())
     files = {name: file_entry(path / name) for name in manifest.files}
-    version = content_version(manifest.input, manifest.method, files, manifest.calibration, manifest.propensity)
+    scores = manifest.calibration, manifest.propensity, manifest.rerank
+    version = content_version(manifest.input, manifest.method, files, *scores)
     write_manifest(path, manifest.model_copy(update={"files": files, "version": version}))
 
 
@@ -249,6 +254,19 @@ def _index(kind: IndexType, vectors: NDArray[np.float32]) -> Any:
     return index
 
 
+def _write_classifiers(path: Path, spec: Spec) -> None:
+    rng = np.random.default_rng(spec.seed)
+    words = len(WORDS) + 1 if spec.input == "text" else DIMENSION
+    weights = rng.normal(size=(words, spec.label_count)) * (rng.random((words, spec.label_count)) < 0.2)
+    present = weights.nonzero()
+    np.save(path / layout.RERANK_OFFSETS, np.cumsum([0, *np.count_nonzero(weights, axis=1)], dtype=np.int64))
+    np.save(path / layout.RERANK_LABELS, present[1].astype(np.uint16))
+    np.save(path / layout.RERANK_VALUES, weights[present].astype(np.float32))
+    np.save(path / layout.RERANK_SCALES, np.ones(words, dtype=np.float32))
+    if spec.input == "text":
+        np.save(path / layout.RERANK_IDF, rng.uniform(1, 5, words).astype(np.float32))
+
+
 def _write_labels(path: Path, spec: Spec) -> None:
     strings = {layout.LABEL_IDS: (layout.LABEL_ID_OFFSETS, [f"label-{row:02d}" for row in range(spec.label_count)])}
     if spec.has_label_texts:
@@ -275,16 +293,21 @@ def _draft(path: Path, spec: Spec) -> Manifest:
     propensity = None
     if spec.propensity_weight:
         propensity = PropensitySection(weight=spec.propensity_weight, candidates=spec.candidates)
+    rerank = None
+    if spec.reranked:
+        curve = PlattMap(slope=1.0, intercept=0.0)
+        rerank = RerankSection(candidates=spec.candidates, share=0.5, own=curve, words=curve)
     files = {file.name: file_entry(file) for file in path.iterdir()}
     return Manifest(
         name=spec.name,
-        version=content_version(queries, method, files, calibration, propensity),
+        version=content_version(queries, method, files, calibration, propensity, rerank),
         created_with={"onnx": onnx.__version__},
         input=queries,
         label_count=spec.label_count,
         has_label_texts=spec.has_label_texts,
         precision=spec.precision,
         method=method,
+        rerank=rerank,
         calibration=calibration,
         propensity=propensity,
         files=files,

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
+from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -28,6 +29,7 @@ from training.data.dataset import Dataset, Query
 from training.methods import METHODS
 from training.methods.base import Model, Shape
 from training.recipes import RunConfig
+from training.reranker import Mixture, Reranker
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=BaseModel)
@@ -42,6 +44,8 @@ LABELS = "labels.jsonl"
 SAMPLES = "samples.jsonl"
 TABLES = "tables"
 CALIBRATION = "calibration.json"
+RERANKER = "reranker"
+MIXTURE = "mixture.json"
 METRICS = "metrics.json"
 HISTORY = "history.jsonl"
 
@@ -78,6 +82,7 @@ class Artifact:
         label_counts: training points of each label, int64 (L,).
         samples: held-out queries as a user would send them.
         calibration: maps from raw scores to probabilities; None in artifacts that were written without.
+        reranker: orders the model's answers anew; None where the run asks for none.
     """
 
     path: Path
@@ -90,6 +95,7 @@ class Artifact:
     label_counts: NDArray[np.int64]
     samples: list[Query]
     calibration: Calibration | None
+    reranker: Reranker | None
 
     def restore(self) -> Model:
         """The trained model, in evaluation mode.
@@ -118,6 +124,7 @@ def write_artifact(
     weights: Mapping[str, Tensor],
     tables: Mapping[str, NDArray[Any]],
     calibration: Calibration,
+    reranker: Reranker | None,
     metrics: Mapping[str, float],
     history: Path,
 ) -> None:
@@ -144,6 +151,8 @@ def write_artifact(
     )
     _write_lines(folder / SAMPLES, dataset.samples)
     (folder / CALIBRATION).write_text(calibration.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if reranker is not None:
+        _write_reranker(folder / RERANKER, reranker)
     (folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     shutil.copyfile(history, folder / HISTORY)
     (folder / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -170,6 +179,7 @@ def read_artifact(path: Path) -> Artifact:
         label_counts=np.array([count for _, _, count in labels], dtype=np.int64),
         samples=_read(path / SAMPLES, _read_lines),
         calibration=_read(path / CALIBRATION, _read_calibration) if (path / CALIBRATION).exists() else None,
+        reranker=_read_reranker(path / RERANKER) if (path / RERANKER).exists() else None,
     )
     if len(artifact.label_ids) != config.shape.label_count:
         raise ArtifactError(
@@ -203,6 +213,35 @@ def _read_config(file: Path) -> ArtifactConfig:
 
 def _read_calibration(file: Path) -> Calibration:
     return _validated(Calibration, file, file.read_text(encoding="utf-8"))
+
+
+def _write_reranker(folder: Path, reranker: Reranker) -> None:
+    """`mixture.json` and the classifiers' arrays."""
+    folder.mkdir()
+    weights = reranker.weights
+    arrays: dict[str, NDArray[Any]] = {
+        "offsets": weights.indptr.astype(np.int64),
+        "labels": weights.indices.astype(np.int32),
+    }
+    arrays |= {"values": weights.data, "shape": np.array(weights.shape, dtype=np.int64)}
+    if reranker.idf is not None:
+        arrays["idf"] = reranker.idf
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+    (folder / MIXTURE).write_text(reranker.mixture.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def _read_reranker(folder: Path) -> Reranker:
+    mixture = _read(folder / MIXTURE, _read_mixture)
+    names = ["offsets", "labels", "values", "shape"]
+    offsets, labels, values, shape = (_read(folder / f"{name}.npy", _read_table) for name in names)
+    idf = folder / "idf.npy"
+    weights = csr_array((values, labels, offsets), shape=tuple(shape.tolist()))
+    return Reranker(weights, _read(idf, _read_table) if idf.exists() else None, mixture)
+
+
+def _read_mixture(file: Path) -> Mixture:
+    return _validated(Mixture, file, file.read_text(encoding="utf-8"))
 
 
 def _validated(model: type[_M], file: Path, text: str) -> _M:

@@ -85,6 +85,13 @@ SBERT = """@inproceedings{reimers2019sbert,
   year      = {2019}
 }"""
 
+XR_TRANSFORMER = """@inproceedings{zhang2021xrtransformer,
+  title     = {Fast Multi-Resolution Transformer Fine-tuning for Extreme Multi-label Text Classification},
+  author    = {Zhang, Jiong and Chang, Wei-Cheng and Yu, Hsiang-Fu and Dhillon, Inderjit S.},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2021}
+}"""
+
 CITATIONS: dict[str, tuple[str, ...]] = {
     "mach": (MACH,),
     "mach-independent": (MACH,),
@@ -99,6 +106,10 @@ CITATIONS: dict[str, tuple[str, ...]] = {
     "astra": (ASTRA,),
     "mach-frozen": (MACH, MINILM, SBERT),
     "unidec-transformer": (UNIDEC, DEXML, MINILM, SBERT),
+    "mach-reranked": (MACH, DISMEC, XR_TRANSFORMER),
+    "declare-reranked": (DECLARE, HALKO, DISMEC, XR_TRANSFORMER),
+    "unidec-reranked": (UNIDEC, DEXML, DISMEC, XR_TRANSFORMER),
+    "ova-reranked": (DISMEC, XR_TRANSFORMER),
     "mach-gandalf": (MACH, GANDALF),
     "declare-gandalf": (DECLARE, HALKO, GANDALF),
     "unidec-gandalf": (UNIDEC, DEXML, GANDALF),

@@ -15,9 +15,10 @@ from training.artifact import Artifact
 from training.calibration import RANKS, Calibration, fit_calibration
 from training.data.batches import Bags, Rows
 from training.data.card import Card
-from training.data.dataset import UnsuitableData, read_rows
+from training.data.dataset import Dataset, UnsuitableData, read_rows
 from training.data.records import Source
 from training.methods.base import Model
+from training.reranker import Reranker, RerankerConfig, fit_reranker
 
 SCORES_AT_ONCE = 4_000_000
 RECALL_AT = 100
@@ -30,9 +31,13 @@ def rank(
     return ranking(model, inputs, label_count, k, removed)[0]
 
 
-@torch.no_grad()
 def ranking(
-    model: Model, inputs: csr_array, label_count: int, k: int, removed: csr_array | None = None
+    model: Model,
+    inputs: csr_array,
+    label_count: int,
+    k: int,
+    removed: csr_array | None = None,
+    reranker: Reranker | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The best k labels of every row, ties by label row, and their raw scores.
 
@@ -42,6 +47,24 @@ def ranking(
         label_count: L.
         k: ranks wanted.
         removed: pairs that must not be predicted (reciprocal pairs of the filter file), CSR (N, L).
+        reranker: orders the answers anew, and gives them its scores.
+
+    Returns:
+        Label rows int64 (N, k), best first, and scores float32 (N, k); padded with -1 and NaN where fewer labels may be
+            predicted.
+    """
+    if reranker is None:
+        return _ranking(model, inputs, label_count, k, removed)
+    found = _ranking(model, inputs, label_count, max(k, reranker.mixture.candidates), removed)
+    labels_NK, scores_NK = reranker.rerank(inputs, *found)
+    return labels_NK[:, :k], scores_NK[:, :k]
+
+
+@torch.no_grad()
+def _ranking(
+    model: Model, inputs: csr_array, label_count: int, k: int, removed: csr_array | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The model's own ranking: see `ranking`.
 
     Returns:
         Label rows int64 (N, k), best first, and scores float32 (N, k); padded with -1 and NaN where fewer labels may be
@@ -90,16 +113,26 @@ def _first_of_ties(scores_L: Tensor, kth: Tensor, k: int) -> Tensor:
     return torch.cat([above, tied[: k - len(above)]])
 
 
-def calibrated(model: Model, rows: Rows, seed: int) -> Calibration:
+def reranker_of(model: Model, dataset: Dataset, config: RerankerConfig, seed: int) -> Reranker:
+    """Word classifiers for a trained model: see `training.reranker.fit_reranker`."""
+
+    def rank_own(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return ranking(model, inputs, dataset.label_count, k)
+
+    return fit_reranker(rank_own, dataset, config, seed)
+
+
+def calibrated(model: Model, rows: Rows, seed: int, reranker: Reranker | None = None) -> Calibration:
     """The maps from the model's raw scores to probabilities, fitted to rows that it was not trained on.
 
     Args:
         model: scorer.
         rows: the validation split.
         seed: of the folds.
+        reranker: of the model's answers.
     """
     label_count = rows.targets.shape[1]
-    ranked_NK, scores_NK = ranking(model, rows.inputs, label_count, min(RANKS, label_count))
+    ranked_NK, scores_NK = ranking(model, rows.inputs, label_count, min(RANKS, label_count), reranker=reranker)
     return fit_calibration(scores_NK, metrics.hits(ranked_NK, rows.targets), seed)
 
 
@@ -112,6 +145,7 @@ def evaluate(
     ks: Sequence[int],
     removed: csr_array | None = None,
     calibration: Calibration | None = None,
+    reranker: Reranker | None = None,
 ) -> dict[str, float]:
     """All measures of a split at ranks ``ks``, in percent.
 
@@ -127,8 +161,9 @@ def evaluate(
         ks: ranks.
         removed: pairs that must not be predicted, CSR (N, L).
         calibration: of the model's scores.
+        reranker: of the model's answers.
     """
-    ranked_NK, scores_NK = ranking(model, rows.inputs, rows.targets.shape[1], max(ks), removed)
+    ranked_NK, scores_NK = ranking(model, rows.inputs, rows.targets.shape[1], max(ks), removed, reranker)
     return _measures(ranked_NK, scores_NK, rows.targets, label_counts_L, train_rows, card, ks, calibration)
 
 
@@ -150,7 +185,9 @@ def rank_artifact(
     pairs = source.filter_pairs(split)
     if len(pairs):
         removed = csr_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=rows.targets.shape)
-    ranked_NK, scores_NK = ranking(artifact.restore(), rows.inputs, rows.targets.shape[1], k, removed)
+    ranked_NK, scores_NK = ranking(
+        artifact.restore(), rows.inputs, rows.targets.shape[1], k, removed, artifact.reranker
+    )
     return ranked_NK, scores_NK, rows.targets
 
 

@@ -13,13 +13,14 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from tqdm import tqdm
 
 from training import memory
@@ -27,7 +28,7 @@ from training.artifact import new_model, write_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
 from training.data.batches import cut_into_batches
 from training.data.dataset import Dataset
-from training.evaluation import calibrated, evaluate
+from training.evaluation import calibrated, evaluate, reranker_of
 from training.methods import METHODS
 from training.methods.base import Model, Shape, Tables, settled
 from training.recipes import RunConfig, TrainingConfig
@@ -269,6 +270,25 @@ def _keep_lines(history: Path, count: int) -> None:
     history.write_text("".join(lines[:count]), encoding="utf-8")
 
 
+def write_finished(
+    folder: Path,
+    model: Model,
+    run: RunConfig,
+    dataset: Dataset,
+    weights: Mapping[str, Tensor],
+    tables: Tables,
+    measures: Mapping[str, float],
+    history: Path,
+) -> None:
+    """Fit what follows a trained model, and write the artifact into ``folder``, which must be empty."""
+    seed, reranker = run.training.seed, None
+    # A part is no model yet: what is joined of all parts has a re-ranker.
+    if run.reranker is not None and run.part is None:
+        reranker = reranker_of(model, dataset, run.reranker, seed)
+    calibration = calibrated(model, dataset.validation, seed, reranker)
+    write_artifact(folder, run, dataset, weights, tables, calibration, reranker, measures, history)
+
+
 def _finish(
     model: Model, run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path
 ) -> dict[str, float]:
@@ -279,8 +299,7 @@ def _finish(
     weights = load_file(work.best)
     tables = METHODS[run.method.name].kept_tables(tables, weights)
     model.load_state_dict(weights)
-    calibration = calibrated(model, dataset.validation, run.training.seed)
-    write_artifact(work.artifact, run, dataset, weights, tables, calibration, kept, work.history)
+    write_finished(work.artifact, model, run, dataset, weights, tables, kept, work.history)
     work.artifact.rename(out)
     shutil.rmtree(work.path)
     return kept

@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.artifact import HISTORY, Artifact, new_model, read_artifact, write_artifact
+from training.artifact import HISTORY, Artifact, new_model, read_artifact
 from training.data.dataset import Dataset
-from training.evaluation import calibrated, evaluate
-from training.loop import VALIDATION_KS, RunError, check_target, open_work
+from training.evaluation import evaluate
+from training.loop import VALIDATION_KS, RunError, check_target, open_work, write_finished
 from training.loop import fit as fit_one
 from training.methods import METHODS
 from training.methods.base import Shape, Tables, settled
@@ -155,8 +155,7 @@ def join(folders: Sequence[Path], dataset: Dataset, out: Path) -> dict[str, floa
     out.mkdir()
     history = out.with_name(out.name + ".history")
     history.write_text("".join(map(_history, parts)), encoding="utf-8")
-    calibration = calibrated(model, dataset.validation, run.training.seed)
-    write_artifact(out, run, dataset, weights, tables, calibration, measures, history)
+    write_finished(out, model, run, dataset, weights, tables, measures, history)
     history.unlink()
     return measures
 

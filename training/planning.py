@@ -71,6 +71,8 @@ def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
         f"{FLOAT_BYTES * parameters / MIB:,.0f} MiB as an artifact",
         f"memory     {peak}{'; all but libraries and rows on the GPU' if torch.cuda.is_available() else ''}",
     ]
+    if run.reranker is not None:
+        lines.append(f"reranker   {run.reranker.model_dump_json()}")
     return lines if parts == 1 else [*lines, f"parts      {parts}; steps and memory are those of one"]
 
 

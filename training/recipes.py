@@ -20,6 +20,7 @@ from training.methods.declare import DeclareConfig
 from training.methods.mach import MachConfig
 from training.methods.ova import OvaConfig
 from training.methods.unidec import UnidecConfig
+from training.reranker import RerankerConfig
 from training.tokens import TextConfig
 from training.vocabulary import VocabularyConfig
 
@@ -104,6 +105,7 @@ class RunConfig(BaseModel):
     vocabulary: VocabularyConfig | None = Field(default_factory=_vocabulary_of)
     training: TrainingConfig = TrainingConfig()
     augmentation: GandalfConfig | None = None
+    reranker: RerankerConfig | None = None
     part: Part | None = None
 
     @model_validator(mode="after")
@@ -255,6 +257,26 @@ def mach_frozen() -> RunConfig:
     return RunConfig(method=MachConfig(), encoder=TransformerConfig(frozen=True, widths=(500,), dropout=0.2))
 
 
+def mach_reranked() -> RunConfig:
+    """MACH, whose answers word classifiers order anew."""
+    return mach().model_copy(update={"reranker": RerankerConfig()})
+
+
+def declare_reranked() -> RunConfig:
+    """DECLARE, whose answers word classifiers order anew."""
+    return declare().model_copy(update={"reranker": RerankerConfig()})
+
+
+def unidec_reranked() -> RunConfig:
+    """UniDEC, whose answers word classifiers order anew."""
+    return unidec().model_copy(update={"reranker": RerankerConfig()})
+
+
+def ova_reranked() -> RunConfig:
+    """One-vs-all, whose answers word classifiers order anew."""
+    return ova().model_copy(update={"reranker": RerankerConfig()})
+
+
 def mach_gandalf() -> RunConfig:
     """MACH on label texts as well as on the training points."""
     return mach().model_copy(update={"augmentation": GandalfConfig()})
@@ -284,6 +306,10 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "astra": astra,
     "mach-frozen": mach_frozen,
     "unidec-transformer": unidec_transformer,
+    "mach-reranked": mach_reranked,
+    "declare-reranked": declare_reranked,
+    "unidec-reranked": unidec_reranked,
+    "ova-reranked": ova_reranked,
     "mach-gandalf": mach_gandalf,
     "declare-gandalf": declare_gandalf,
     "unidec-gandalf": unidec_gandalf,

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array
 from torch import nn
 
 from model_export.faiss_index import IndexChoice
+from model_export.reranker import reranked
 from service.bundle.manifest import MethodSection
 from training.artifact import Artifact
 from training.data.batches import Bags
@@ -90,7 +91,10 @@ class Exporter(ABC, Generic[TrainedModel]):
     def reference(self) -> Reference:
         """What the trained model answers to the artifact's samples, slowly and exactly."""
         scores_QL = self.model.score(self.samples).numpy()
-        return Reference(scores_QL, self.decided(scores_QL))
+        decided_Q = self.decided(scores_QL)
+        if self.artifact.reranker is not None:
+            scores_QL = reranked(self.artifact.reranker, self.sample_rows, scores_QL)
+        return Reference(scores_QL, decided_Q)
 
     def decided(self, scores_QL: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which samples have an answer that does not hang on rounding: all of them, where scores are continuous."""
@@ -98,14 +102,19 @@ class Exporter(ABC, Generic[TrainedModel]):
 
     @cached_property
     def samples(self) -> Bags:
+        """The artifact's samples for the model."""
+        return Bags.from_csr(self.sample_rows)
+
+    @cached_property
+    def sample_rows(self) -> csr_array:
         """The artifact's samples as training reads them: independent of how the service reads queries."""
         config, tokenizer = self.artifact.config, self.artifact.tokenizer
         if tokenizer is not None:
             texts = [sample for sample in self.artifact.samples if isinstance(sample, str)]
             limits = config.run.texts
-            return Bags.from_csr(encode_texts(tokenizer, texts, limits.order, limits.max_tokens))
+            return encode_texts(tokenizer, texts, limits.order, limits.max_tokens)
         rows = [sample for sample in self.artifact.samples if not isinstance(sample, str)]
         indptr = np.cumsum([0, *(len(row["indices"]) for row in rows)])
         indices = np.array([index for row in rows for index in row["indices"]], dtype=np.int64)
         values = np.array([value for row in rows for value in row["values"]], dtype=np.float32)
-        return Bags.from_csr(csr_array((values, indices, indptr), shape=(len(rows), config.shape.input_width)))
+        return csr_array((values, indices, indptr), shape=(len(rows), config.shape.input_width))

@@ -36,6 +36,8 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
         inverse_L = arrays[layout.INVERSE_PROPENSITIES]
         holds = bool((np.isfinite(inverse_L) & (inverse_L > 0)).all())
         _require(holds, layout.INVERSE_PROPENSITIES, "finite numbers above 0", "others")
+    if manifest.rerank is not None:
+        _check_classifiers(manifest, arrays)
     match manifest.method:
         case MachSection(buckets=buckets):
             _check_buckets(arrays[layout.MACH_BUCKETS], buckets)
@@ -119,6 +121,27 @@ def _check_votes(arrays: Arrays, label_count: int) -> None:
     _require(_ascends_in_rows(indptr, indices), name, "ascending, distinct labels in each row", "others")
     positive = bool((np.isfinite(data) & (data > 0)).all())
     _require(positive, layout.DECLARE_VOTES_DATA, "finite votes above 0", "others")
+
+
+def _check_classifiers(manifest: Manifest, arrays: Arrays) -> None:
+    offsets, labels = arrays[layout.RERANK_OFFSETS], arrays[layout.RERANK_LABELS]
+    values, scales = arrays[layout.RERANK_VALUES], arrays[layout.RERANK_SCALES]
+    name = layout.RERANK_OFFSETS
+    _require(offsets.size >= 2 and offsets[0] == 0, name, "a first offset of 0, and others", "something else")
+    _require(bool((np.diff(offsets) >= 0).all()), name, "offsets that never fall", "falling ones")
+    for other, array in ((layout.RERANK_LABELS, labels), (layout.RERANK_VALUES, values)):
+        _require(array.size == offsets[-1], other, f"{offsets[-1]} entries as {name} says", f"{array.size}")
+    in_range = not labels.size or int(labels.max()) < manifest.label_count
+    _require(in_range, layout.RERANK_LABELS, f"label rows below {manifest.label_count}", "one beyond")
+    words = offsets.size - 1
+    if manifest.input.kind == "features":
+        _require(words == manifest.input.dimension, name, f"{manifest.input.dimension} features", f"{words}")
+    per_word = [layout.RERANK_SCALES] + [layout.RERANK_IDF] * (manifest.input.kind == "text")
+    for other in per_word:
+        _require(arrays[other].size == words, other, f"a number for each of {words} words", f"{arrays[other].size}")
+    finite = all(bool(np.isfinite(arrays[other]).all()) for other in (layout.RERANK_VALUES, *per_word))
+    _require(finite, layout.RERANK_VALUES, "finite numbers, there and in the arrays by word", "NaN or infinity")
+    _require(bool((scales > 0).all()), layout.RERANK_SCALES, "scales above 0", "others")
 
 
 def _check_per_row(arrays: Arrays, name: str) -> None:

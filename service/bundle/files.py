@@ -20,6 +20,7 @@ from service.bundle.manifest import (
     FileEntry,
     MethodSection,
     PropensitySection,
+    RerankSection,
     TextInput,
 )
 
@@ -52,6 +53,7 @@ def content_version(
     files: Mapping[str, FileEntry],
     calibration: CalibrationSection | None = None,
     propensity: PropensitySection | None = None,
+    rerank: RerankSection | None = None,
 ) -> str:
     """Digest of everything that decides an answer: the sections on input, method and scores, and every file.
 
@@ -67,7 +69,7 @@ def content_version(
         "method": method.model_dump(mode="json", exclude_none=True),
         "files": {name: entry.model_dump(mode="json") for name, entry in files.items()},
     }
-    optional = {"calibration": calibration, "propensity": propensity}
+    optional = {"rerank": rerank, "calibration": calibration, "propensity": propensity}
     content |= {name: section.model_dump(mode="json") for name, section in optional.items() if section is not None}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_LENGTH]

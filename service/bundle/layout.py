@@ -33,6 +33,12 @@ DECLARE_ROWS = "rows.faiss"
 
 LABEL_INDEX = "labels.faiss"
 
+RERANK_OFFSETS = "rerank.offsets.npy"
+RERANK_LABELS = "rerank.labels.npy"
+RERANK_VALUES = "rerank.values.npy"
+RERANK_SCALES = "rerank.scales.npy"
+RERANK_IDF = "rerank.idf.npy"
+
 INVERSE_PROPENSITIES = "inverse_propensities.npy"
 
 
@@ -80,6 +86,15 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
         table[TOKENIZER] = None
     if manifest.has_label_texts:
         table |= {LABEL_TEXTS: None, LABEL_TEXT_OFFSETS: offsets}
+    if manifest.rerank is not None:
+        table |= {
+            RERANK_OFFSETS: ArraySpec(("int64",), (None,)),
+            RERANK_LABELS: ArraySpec(("uint16" if manifest.label_count <= 1 << 16 else "uint32",), (None,)),
+            RERANK_VALUES: ArraySpec(("float32", "float16", "int8"), (None,)),
+            RERANK_SCALES: ArraySpec(("float32",), (None,)),
+        }
+        if manifest.input.kind == "text":
+            table[RERANK_IDF] = ArraySpec(("float32",), (None,))
     if manifest.propensity is not None:
         table[INVERSE_PROPENSITIES] = ArraySpec(("float32",), (manifest.label_count,))
     return table

@@ -189,6 +189,19 @@ class CalibrationSection(_Strict):
         return self
 
 
+class RerankSection(_Strict):
+    """The decoder's first ``candidates`` labels ordered anew, by (1 - share) * own(score) + share * words(margin).
+
+    The margin of a label is that of its linear classifier at the query's words or features, at unit length. Labels
+    beyond the candidates follow, with (1 - share) * own(score), held down to the label before.
+    """
+
+    candidates: Count
+    share: Share
+    own: PlattMap
+    words: PlattMap
+
+
 class PropensitySection(_Strict):
     """Re-ranking in favour of labels that annotators miss: by probability times inverse propensity to the ``weight``.
 
@@ -252,7 +265,8 @@ class Manifest(_Strict):
         has_label_texts: whether labels have texts beside their ids.
         precision: of the encoder's weights.
         method: the method's section.
-        calibration: makes probabilities of scores; null where the method's raw scores are served.
+        rerank: word classifiers that have a say in raw scores; null for the method's own.
+        calibration: makes probabilities of raw scores; null where these are served.
         propensity: another order of the answers; null for the order of scores.
         files: every file but the manifest itself, by name.
         parity: measured at export; null only in a draft that has not been verified yet.
@@ -268,6 +282,7 @@ class Manifest(_Strict):
     has_label_texts: bool
     precision: Precision
     method: MethodSection
+    rerank: RerankSection | None = None
     calibration: CalibrationSection | None = None
     propensity: PropensitySection | None = None
     files: dict[str, FileEntry]

@@ -120,7 +120,7 @@ def _first_fault(error: ValidationError) -> str:
 
 def _check_version(manifest: Manifest) -> None:
     expected = content_version(
-        manifest.input, manifest.method, manifest.files, manifest.calibration, manifest.propensity
+        manifest.input, manifest.method, manifest.files, manifest.calibration, manifest.propensity, manifest.rerank
     )
     if manifest.version != expected:
         raise BundleError(f"{layout.MANIFEST}: expected version {expected} by its contents, found {manifest.version}")

@@ -1,24 +1,19 @@
 """Sum or least of every label's R bucket scores, compiled.
 
-A kernel is one call that runs without the interpreter's lock. In numpy the same work is hundreds of short calls, and
-after each of them the model's thread has to win the lock back from the event loop: under overload that took longer than
-the work itself.
-
 Letters: Q queries, R repetitions, B buckets, L labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from service.compiled import compiled
+
 Scores = NDArray[np.float32]
 Buckets = NDArray[Any]
-Function = TypeVar("Function", bound=Callable[..., None])
 
 # Labels whose scores are accumulated at a time: for 32 queries they fit a core's L1 cache.
 LABELS_AT_ONCE = 256
@@ -53,15 +48,7 @@ def fold(scores_QRB: Scores, buckets_RL: Buckets, low: int, high: int, *, least:
     return scores_LQ.T
 
 
-def _compiled(kernel: Function) -> Function:
-    """Compile at the first call for each type of arguments, and keep the code for the next process."""
-    try:
-        return cast(Function, numba.njit(nogil=True, error_model="numpy", cache=True)(kernel))
-    except RuntimeError:  # no folder for it can be written: not this one, nor the user's, nor NUMBA_CACHE_DIR
-        return cast(Function, numba.njit(nogil=True, error_model="numpy")(kernel))
-
-
-@_compiled
+@compiled
 def _fold_in_turn(scores_QRB: Scores, buckets_RL: Buckets, first: int, least: bool, out_QL: Scores) -> None:
     Q, L = out_QL.shape
     for query in range(Q):
@@ -77,7 +64,7 @@ def _fold_in_turn(scores_QRB: Scores, buckets_RL: Buckets, first: int, least: bo
                         out_QL[query, label] += scores_B[buckets_L[label]]
 
 
-@_compiled
+@compiled
 def _fold_side_by_side(scores_RBQ: Scores, buckets_RL: Buckets, first: int, least: bool, out_LQ: Scores) -> None:
     L, Q = out_LQ.shape
     for low in range(0, L, LABELS_AT_ONCE):

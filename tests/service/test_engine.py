@@ -75,6 +75,25 @@ def test_company_does_not_change_an_answer(tmp_path: Path, method: Method) -> No
             np.testing.assert_allclose(top.scores_QK[row], expected.scores_QK[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", INPUT_KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_reranked_answer_is_the_beginning_of_any_longer_one(tmp_path: Path, method: Method, kind: InputKind) -> None:
+    """With the others' labels in another order than without classifiers, and scores that never rise."""
+    engine = opened(tmp_path / "bundle", method=method, input=kind, reranked=True, candidates=12)
+    engine.check_golden()
+    bags = engine.prepare(queries(kind))
+    longest = engine.run(bags, 30)
+    assert (np.diff(longest.top.scores_QK) <= 0).all()
+    for k in (1, 12, 13):
+        shorter = engine.run(bags, k)
+        np.testing.assert_array_equal(shorter.top.ids_QK, longest.top.ids_QK[:, :k])
+        np.testing.assert_array_equal(shorter.top.scores_QK, longest.top.scores_QK[:, :k])
+    plain = opened(tmp_path / "plain", method=method, input=kind).run(bags, 30).top
+    assert (plain.ids_QK != longest.top.ids_QK).any()
+    np.testing.assert_array_equal(np.sort(plain.ids_QK[:, :12]), np.sort(longest.top.ids_QK[:, :12]))
+    np.testing.assert_array_equal(plain.ids_QK[:, 12:], longest.top.ids_QK[:, 12:])
+
+
 def test_long_texts_are_cut_at_the_manifests_limit(tmp_path: Path) -> None:
     engine = opened(tmp_path / "bundle")
     exact, longer = engine.prepare(["web " * 16, "web " * 17])

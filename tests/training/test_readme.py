@@ -16,6 +16,7 @@ from training.methods.base import Shape
 from training.methods.declare import DeclareConfig
 from training.methods.mach import MachConfig
 from training.recipes import RECIPES, RunConfig, TrainingConfig
+from training.reranker import RerankerConfig
 from training.vocabulary import VocabularyConfig
 
 FOLDER = Path(__file__).parents[2] / "training"
@@ -91,6 +92,7 @@ def options() -> str:
         "`vocabulary`": VocabularyConfig,
         "`training`": TrainingConfig,
         "`augmentation` named gandalf": GandalfConfig,
+        "`reranker`": RerankerConfig,
     }
     parts = []
     for title, config in sections.items():

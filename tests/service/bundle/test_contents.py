@@ -147,6 +147,43 @@ def test_inverse_propensities_must_make_sense(copy: Copy, change: ArrayChange, s
         open_bundle(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        (layout.RERANK_OFFSETS, put(0, 1), "expected a first offset of 0, and others, found something else"),
+        (layout.RERANK_OFFSETS, put(1, 10**6), "expected offsets that never fall, found falling ones"),
+        (layout.RERANK_LABELS, lambda a: a[:-1], "expected [0-9]+ entries as rerank.offsets.npy says, found [0-9]+"),
+        (layout.RERANK_LABELS, put(3, 40), "expected label rows below 40, found one beyond"),
+        (layout.RERANK_LABELS, lambda a: a.astype(np.int32), "expected dtype uint16, found int32"),
+        (layout.RERANK_VALUES, lambda a: a[:-1], "expected [0-9]+ entries as rerank.offsets.npy says, found [0-9]+"),
+        (layout.RERANK_VALUES, put(0, np.nan), "expected finite numbers, there and in the arrays by word, found NaN"),
+        (layout.RERANK_SCALES, lambda a: a[:-1], "expected a number for each of [0-9]+ words, found [0-9]+"),
+        (layout.RERANK_SCALES, put(0, 0), "expected scales above 0, found others"),
+        (layout.RERANK_IDF, lambda a: a[:-1], "expected a number for each of [0-9]+ words, found [0-9]+"),
+    ],
+)
+def test_classifiers_that_cannot_be_right(copy: Copy, name: str, change: ArrayChange, sentence: str) -> None:
+    path = copy(reranked=True)
+    open_bundle(path)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
+def test_classifiers_are_of_the_features_there_are(copy: Copy) -> None:
+    path = copy(reranked=True, input="features")
+    open_bundle(path)
+    kept = int(np.load(path / layout.RERANK_OFFSETS)[-2])
+    for name in (layout.RERANK_OFFSETS, layout.RERANK_SCALES):
+        change_array(path, name, lambda a: a[:-1])
+    for name in (layout.RERANK_LABELS, layout.RERANK_VALUES):
+        change_array(path, name, lambda a: a[:kept])
+    resign(path)
+    with pytest.raises(BundleError, match=r"rerank\.offsets\.npy: expected [0-9]+ features, found [0-9]+"):
+        open_bundle(path)
+
+
 @pytest.mark.parametrize("name", [layout.DECLARE_VOTES_COUNTS, layout.DECLARE_LENGTHS])
 @pytest.mark.parametrize(
     ("change", "sentence"),
