@@ -123,6 +123,7 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     captured = capsys.readouterr().out
     assert [line.split()[0] for line in captured.splitlines()] == [
         *("data", "method", "encoder", "training", "steps", "weights", "memory"),
+        *(["reranker"] if recipe.endswith("-reranked") else []),
         *(["parts"] if recipe == "mach-independent" else []),
     ]
     assert f'"name":"{RECIPES[recipe]().method.name}"' in captured

@@ -47,8 +47,8 @@ def test_a_classifier_is_the_minimum_of_its_objective(seed: int, cost: float) ->
         given_ = x[rows], np.where(positive, 1.0, -1.0)[rows], cost * np.where(positive, relevance[:, label], 1)[rows]
         best = minimize(objective, np.zeros(8), args=given_, jac=True, method="L-BFGS-B")
         value, _ = objective(found[:, label].astype(float), *given_)
-        # As close as its tolerance promises; a classifier of 0 is far above.
-        assert value <= 1.02 * best.fun + 1e-6
+        # As close as its tolerance and passes allow; a classifier of 0 is far above.
+        assert value <= 1.05 * best.fun + 1e-6
 
 
 def test_rows_that_share_no_word_with_a_label_change_nothing() -> None:
