@@ -1,8 +1,8 @@
-"""Word classifiers that order anew the labels which a decoder found.
+"""Word classifiers that add to the labels which a decoder found, and order them anew.
 
 Training fits them and says why: see ``training/reranker.py``; a test holds this code to that.
 
-Letters: Q queries, C candidates, L labels, V words or features, T ids of a bag.
+Letters: Q queries, K labels of an answer, C candidates, M nominees, L labels, V words or features.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from service.scoring import logistic
 from service.topk import TopK
 
 TINY = 1e-12
+NONE = -1  # stands where there is no nominee
 
 
 class Reranker:
@@ -73,33 +74,37 @@ class Reranker:
         return max(k, self._section.candidates)
 
     def rerank(self, bags: Sequence[Bag], found: TopK) -> TopK:
-        """The decoder's labels, the first C of each query ordered anew, with the mixture's scores.
+        """As many labels as the decoder found, its first and the nominees ordered anew, with the mixture's scores.
 
         Raises:
             EngineFailed: the tokenizer gave a token that no classifier can know.
         """
-        section = self._section
-        ids_QC, own_QK = found.ids_QK[:, : section.candidates], found.scores_QK.astype(np.float64)
-        margins_QC = self._margins(bags, ids_QC)
-        mixed_QK = (1 - section.share) * _probabilities(section.own, own_QK)
-        mixed_QK[:, : section.candidates] += section.share * _probabilities(section.words, margins_QC)
-        mixed_QK = mixed_QK.astype(np.float32)
-        order_QC = np.lexsort((ids_QC, -mixed_QK[:, : section.candidates]), axis=1)
-        beyond = np.arange(order_QC.shape[1], mixed_QK.shape[1])
-        order_QK = np.concatenate([order_QC, np.tile(beyond, (len(order_QC), 1))], axis=1)
-        scores_QK = np.minimum.accumulate(np.take_along_axis(mixed_QK, order_QK, axis=1), axis=1)
-        return TopK(np.take_along_axis(found.ids_QK, order_QK, axis=1), scores_QK)
+        section, head = self._section, found.first(self._section.candidates)
+        ids_QC, margins_QC = self._asked(bags, head.ids_QK)
+        own_QK = (1 - section.share) * _probabilities(section.own, found.scores_QK)
+        count = head.ids_QK.shape[1]
+        lent = np.minimum(np.arange(ids_QC.shape[1]), count - 1)  # nominees have the last candidate's
+        mixed_QC = own_QK[:, lent] + section.share * _probabilities(section.words, margins_QC)
+        keys_QC = np.where(ids_QC == NONE, -np.inf, mixed_QC).astype(np.float32)
+        order_QC = np.lexsort((ids_QC, -keys_QC), axis=1)
+        top = TopK(np.take_along_axis(ids_QC, order_QC, axis=1), np.take_along_axis(keys_QC, order_QC, axis=1))
+        if count == found.ids_QK.shape[1]:
+            return top.first(count)
+        return _followed(top, TopK(found.ids_QK[:, count:], own_QK[:, count:].astype(np.float32)))
 
-    def _margins(self, bags: Sequence[Bag], ids_QC: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _asked(self, bags: Sequence[Bag], ids_QK: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Labels that a decoder found and nominees beside them, padded with `NONE`, and their margins."""
         weighted = [self._weighted(bag) for bag in bags]
         starts = np.cumsum([0, *(len(ids) for ids, _ in weighted)], dtype=np.int64)
         ids = np.fromiter(chain.from_iterable(ids for ids, _ in weighted), dtype=np.int64, count=int(starts[-1]))
         weights = np.concatenate([weights for _, weights in weighted])
-        margins_QC = np.empty(ids_QC.shape, dtype=np.float32)
+        nominees_QM = np.full((len(bags), self._section.nominees), NONE, dtype=np.int64)
+        ids_QC = np.concatenate([ids_QK, nominees_QM], axis=1)
+        products_QC = np.zeros(ids_QC.shape, dtype=np.float32)
         sums_L = np.zeros(self._label_count, dtype=np.float32)
         classifiers = self._offsets_V, self._labels, self._values, self._scales_V
-        _add_up(starts, ids, weights, *classifiers, ids_QC, sums_L, margins_QC)
-        return margins_QC.astype(np.float64)
+        _ask(starts, ids, weights, *classifiers, ids_QK.shape[1], sums_L, ids_QC, products_QC)
+        return ids_QC, products_QC - np.float32(1)
 
     def _weighted(self, bag: Bag) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Distinct ids with weights of unit length: TF-IDF, (1 + ln count) * idf, of texts, or features as they are."""
@@ -114,12 +119,27 @@ class Reranker:
         return ids, values.astype(np.float32)
 
 
-def _probabilities(platt: PlattMap, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    return logistic(scores, platt.slope, platt.intercept)
+def _followed(head: TopK, beyond: TopK) -> TopK:
+    """Labels of the head, padding left out, then those beyond that are not among them: as many as were found."""
+    count = beyond.ids_QK.shape[1]
+    ids_QK = np.empty((len(head.ids_QK), head.ids_QK.shape[1] + count), dtype=np.int64)
+    scores_QK = np.empty(ids_QK.shape, dtype=np.float32)
+    K = ids_QK.shape[1]
+    for query, ids_C in enumerate(head.ids_QK):
+        held, left = ids_C != NONE, ~np.isin(beyond.ids_QK[query], ids_C)
+        K = min(K, int(held.sum() + left.sum()))
+        row = slice(0, int(held.sum() + left.sum()))
+        ids_QK[query, row] = np.concatenate([ids_C[held], beyond.ids_QK[query][left]])
+        scores_QK[query, row] = np.concatenate([head.scores_QK[query][held], beyond.scores_QK[query][left]])
+    return TopK(ids_QK[:, :K], np.minimum.accumulate(scores_QK[:, :K], axis=1))
+
+
+def _probabilities(platt: PlattMap, scores: NDArray[np.floating]) -> NDArray[np.float64]:
+    return logistic(scores.astype(np.float64), platt.slope, platt.intercept)
 
 
 @compiled
-def _add_up(
+def _ask(
     starts: NDArray[np.int64],
     ids: NDArray[np.int64],
     weights: NDArray[np.float32],
@@ -127,20 +147,34 @@ def _add_up(
     labels: NDArray[Any],
     values: NDArray[Any],
     scales_V: NDArray[np.float32],
-    ids_QC: NDArray[np.int64],
+    found: int,
     sums_L: NDArray[np.float32],
-    margins_QC: NDArray[np.float32],
+    ids_QC: NDArray[np.int64],
+    products_QC: NDArray[np.float32],
 ) -> None:
-    """Margins of the candidates; ``sums_L`` is 0 before and after."""
+    """Products of the labels that were found, then the labels with the largest positive ones of all others.
+
+    ``sums_L`` is 0 before and after; of equal nominees the first label row comes first.
+    """
+    none = np.float32(0)
     for query in range(len(ids_QC)):
         for token in range(starts[query], starts[query + 1]):
             word = ids[token]
             weight = weights[token] * scales_V[word]
             for place in range(offsets_V[word], offsets_V[word + 1]):
                 sums_L[labels[place]] += weight * values[place]
-        for rank in range(ids_QC.shape[1]):
-            margins_QC[query, rank] = sums_L[ids_QC[query, rank]] - np.float32(1)
-        for token in range(starts[query], starts[query + 1]):
-            word = ids[token]
-            for place in range(offsets_V[word], offsets_V[word + 1]):
-                sums_L[labels[place]] = np.float32(0)
+        ids_C, products_C = ids_QC[query], products_QC[query]
+        for rank in range(found):
+            products_C[rank] = sums_L[ids_C[rank]]
+            sums_L[ids_C[rank]] = none
+        last = len(ids_C) - 1
+        for label in range(len(sums_L) if last >= found else 0):
+            product = sums_L[label]
+            if product <= products_C[last]:
+                continue
+            rank = last
+            while rank > found and products_C[rank - 1] < product:
+                products_C[rank], ids_C[rank] = products_C[rank - 1], ids_C[rank - 1]
+                rank -= 1
+            products_C[rank], ids_C[rank] = product, label
+        sums_L[:] = none

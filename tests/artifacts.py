@@ -136,7 +136,7 @@ def _one_thread() -> Iterator[None]:
 def _run(kind: Kind) -> RunConfig:
     method = RECIPES[kind.recipe]().method.model_copy(update=kind.method)
     training = TrainingConfig(epochs=kind.epochs, batch_size=32)
-    reranker = RerankerConfig(candidates=12) if kind.reranked else None
+    reranker = RerankerConfig(candidates=12, nominees=6) if kind.reranked else None
     if kind.transformer:
         # Frozen, and its first layer alone: what is exported and served is the same, and training takes seconds.
         model = str(get_model_path())

@@ -296,7 +296,7 @@ def _draft(path: Path, spec: Spec) -> Manifest:
     rerank = None
     if spec.reranked:
         curve = PlattMap(slope=1.0, intercept=0.0)
-        rerank = RerankSection(candidates=spec.candidates, share=0.5, own=curve, words=curve)
+        rerank = RerankSection(candidates=spec.candidates, nominees=5, share=0.5, own=curve, words=curve)
     files = {file.name: file_entry(file) for file in path.iterdir()}
     return Manifest(
         name=spec.name,

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from torch import Tensor
 
 from training import metrics
 from training.artifact import Artifact
@@ -19,6 +18,7 @@ from training.data.dataset import Dataset, UnsuitableData, read_rows
 from training.data.records import Source
 from training.methods.base import Model
 from training.reranker import Reranker, RerankerConfig, fit_reranker
+from training.topk import top
 
 SCORES_AT_ONCE = 4_000_000
 RECALL_AT = 100
@@ -57,6 +57,11 @@ def ranking(
         return _ranking(model, inputs, label_count, k, removed)
     found = _ranking(model, inputs, label_count, max(k, reranker.mixture.candidates), removed)
     labels_NK, scores_NK = reranker.rerank(inputs, *found)
+    if removed is not None:  # classifiers nominate what they like
+        gone_NK = metrics.hits(labels_NK, removed)
+        order_NK = np.argsort(gone_NK, axis=1, kind="stable")
+        labels_NK = np.take_along_axis(np.where(gone_NK, metrics.PADDING, labels_NK), order_NK, axis=1)
+        scores_NK = np.take_along_axis(np.where(gone_NK, np.nan, scores_NK), order_NK, axis=1)
     return labels_NK[:, :k], scores_NK[:, :k]
 
 
@@ -82,35 +87,10 @@ def _ranking(
         if removed is not None:
             queries, labels = removed[rows].nonzero()
             scores_QL[torch.from_numpy(queries), torch.from_numpy(labels)] = -torch.inf
-        labels_QK, best_QK = _top(scores_QL, usable)
+        labels_QK, best_QK = top(scores_QL, usable)
         ranked_NK[rows, :usable] = labels_QK.cpu().numpy()
         scores_NK[rows, :usable] = best_QK.cpu().numpy()
     return ranked_NK, scores_NK
-
-
-def _top(scores_QL: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Rows of the k highest scores, ties by label row, as `topk` alone does not promise, and these scores: (Q, k) both.
-
-    Scores that are no number, or minus infinity, are no predictions. They are replaced where they stand.
-    """
-    scores_QL.nan_to_num_(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    best, labels = scores_QL.topk(min(k + 1, scores_QL.shape[1]), dim=1)
-    labels_QK, kth_Q = labels[:, :k], best[:, k - 1]
-    # Only where the next label ties with the last place could topk have taken the wrong one.
-    for query in (best[:, k:] == kth_Q[:, None]).any(dim=1).nonzero().flatten().tolist():
-        labels_QK[query] = _first_of_ties(scores_QL[query], kth_Q[query], k)
-    labels_QK = labels_QK.sort(dim=1).values
-    ordered = scores_QL.gather(1, labels_QK).sort(dim=1, descending=True, stable=True)
-    missing_QK = ordered.values == -torch.inf
-    labels_QK = labels_QK.gather(1, ordered.indices).masked_fill(missing_QK, metrics.PADDING)
-    return labels_QK, ordered.values.masked_fill(missing_QK, torch.nan)
-
-
-def _first_of_ties(scores_L: Tensor, kth: Tensor, k: int) -> Tensor:
-    """The labels above the k-th score and, up to k, the first of those that have it: int64 (k,)."""
-    above = (scores_L > kth).nonzero().flatten()
-    tied = (scores_L == kth).nonzero().flatten()
-    return torch.cat([above, tied[: k - len(above)]])
 
 
 def reranker_of(model: Model, dataset: Dataset, config: RerankerConfig, seed: int) -> Reranker:

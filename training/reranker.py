@@ -1,16 +1,18 @@
 """Word classifiers that order anew the labels which a model found.
 
 A dense encoder generalises over words and forgets which exact word a rare label hangs on; a linear classifier over
-words remembers, but knows nothing else. So the first labels of an answer get a second opinion: each label has a sparse
-linear classifier (`training.svm`), and what the answer is ordered by is a weighted mean of two probabilities, the
-model's own and the classifier's.
+words remembers, but knows nothing else. So an answer gets a second opinion: each label has a sparse linear classifier
+(`training.svm`), the classifiers nominate labels that the model did not find, and what the answer is ordered by is a
+weighted mean of two probabilities, the model's own and the classifier's.
 
-A classifier is only ever asked about labels that the model found, so these are what it learns to tell apart: its
-negatives are the training rows whose first labels it is among. That is what PECOS calls matcher-aware negatives (Zhang
-et al., "Fast Multi-Resolution Transformer Fine-tuning for Extreme Multi-label Text Classification", NeurIPS 2021), and
-a few seconds' work, where all rows would take minutes for the same result.
+A classifier is only asked about labels that the model found or that classifiers nominate, so these are what it learns
+to tell apart: its negatives are the training rows whose first labels it is among, by the model in a first round, by the
+classifiers of that round too in a second. The first is what PECOS calls matcher-aware negatives (Zhang et al., "Fast
+Multi-Resolution Transformer Fine-tuning for Extreme Multi-label Text Classification", NeurIPS 2021). Few rows a label
+are a few seconds' work, where all would take minutes for the same result.
 
-Letters: N rows, C candidates, L labels, V words or features.
+Letters: N rows, K labels of an answer, C candidates (labels that the model found, then nominees), L labels, V words or
+features.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
@@ -27,6 +30,7 @@ from training import metrics
 from training.calibration import PlattMap, fit_platt
 from training.data.dataset import Dataset
 from training.svm import fit_classifiers
+from training.topk import top
 from training.vocabulary import inverse_document_frequency
 
 # Rows whose first labels are looked at for negatives: more would take as long as training does.
@@ -46,6 +50,7 @@ class RerankerConfig(BaseModel):
 
     candidates: int = Field(default=100, ge=2, le=10_000, description="labels of an answer that are ordered anew")
     cost: float = Field(default=0.5, gt=0, description="of a margin that is missed: higher fits training rows closer")
+    nominees: int = Field(default=50, ge=0, le=10_000, description="labels that classifiers may add to them, at most")
     least_weight: float = Field(default=0.02, ge=0, description="magnitude below which a weight is dropped")
 
 
@@ -56,7 +61,8 @@ class Mixture(BaseModel):
         own: the model's probability, of its raw score.
         words: the classifier's, of its margin.
         share: the classifier's part.
-        candidates: labels of an answer, C.
+        candidates: labels of the model's answer that are ordered anew.
+        nominees: labels that classifiers nominate, at most.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -65,11 +71,34 @@ class Mixture(BaseModel):
     words: PlattMap
     share: float = Field(ge=0, le=1)
     candidates: int = Field(ge=1)
+    nominees: int = Field(ge=0)
 
     def __call__(self, scores_NC: NDArray[np.floating], margins_NC: NDArray[np.floating]) -> NDArray[np.float64]:
         """The mean of both probabilities."""
         own_NC, words_NC = self.own(scores_NC.astype(np.float64)), self.words(margins_NC.astype(np.float64))
         return (1 - self.share) * own_NC + self.share * words_NC
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What both opinions are asked about; padded with -1 and NaN.
+
+    Attributes:
+        labels_NC: the model's first labels, then nominees that are not among them.
+        scores_NC: the model's raw scores; a nominee has that of the model's last one here, which is the most it can be.
+        margins_NC: the classifiers'.
+    """
+
+    labels_NC: NDArray[np.int64]
+    scores_NC: NDArray[np.float32]
+    margins_NC: NDArray[np.float32]
+
+    def ordered(self, mixture: Mixture) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Labels by what the mixture makes of them, ties by label row, and that."""
+        mixed_NC = mixture(self.scores_NC, self.margins_NC).astype(np.float32)
+        keys_NC = np.where(self.labels_NC == metrics.PADDING, np.inf, -mixed_NC)
+        order_NC = np.lexsort((self.labels_NC, keys_NC), axis=1)
+        return np.take_along_axis(self.labels_NC, order_NC, axis=1), np.take_along_axis(mixed_NC, order_NC, axis=1)
 
 
 @dataclass(frozen=True)
@@ -89,19 +118,30 @@ class Reranker:
     def rerank(
         self, inputs: csr_array, labels_NK: NDArray[np.int64], scores_NK: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Order the first C labels of every row anew; what lies beyond them follows as it was.
+        """Order the first labels of every row anew, nominees among them; what lies beyond follows as it was.
 
         Args:
             inputs: what the rows are, float32 CSR (N, V), as the model reads them.
-            labels_NK: best first, padded with -1.
+            labels_NK: best first, padded with -1; at least the mixture's candidates, where there are so many labels.
             scores_NK: the model's, padded with NaN.
 
         Returns:
-            As given, ties by label row, with scores that never rise in a row.
+            As given, with scores that never rise in a row.
         """
-        candidates_NC = labels_NK[:, : self.mixture.candidates]
-        margins_NC = _margins(_unit_rows(inputs, self.idf), self.weights, candidates_NC)
-        return _ordered(self.mixture, labels_NK, scores_NK, margins_NC)
+        mixture, K = self.mixture, labels_NK.shape[1]
+        head, beyond = slice(None, mixture.candidates), slice(mixture.candidates, None)
+        found = _candidates(
+            _unit_rows(inputs, self.idf), self.weights, labels_NK[:, head], scores_NK[:, head], mixture.nominees
+        )
+        labels_NC, mixed_NC = found.ordered(mixture)
+        # No classifier speaks for what lies beyond.
+        beyond_NK = (1 - mixture.share) * mixture.own(scores_NK[:, beyond].astype(np.float64))
+        labels = np.concatenate([labels_NC, _without(labels_NK[:, beyond], labels_NC)], axis=1)
+        scores = np.concatenate([mixed_NC, beyond_NK.astype(np.float32)], axis=1)
+        order_NK = np.argsort(labels == metrics.PADDING, axis=1, kind="stable")[:, :K]
+        labels_NK, scores_NK = (np.take_along_axis(values, order_NK, axis=1) for values in (labels, scores))
+        scores_NK[labels_NK == metrics.PADDING] = np.nan
+        return labels_NK, np.minimum.accumulate(scores_NK, axis=1)
 
 
 def fit_reranker(rank: Rank, dataset: Dataset, config: RerankerConfig, seed: int) -> Reranker:
@@ -114,60 +154,87 @@ def fit_reranker(rank: Rank, dataset: Dataset, config: RerankerConfig, seed: int
         seed: of the rows that negatives come from, and of the order of steps.
     """
     count = min(config.candidates, dataset.label_count)
-    train = dataset.train
-    mined = np.sort(np.random.default_rng(seed).permutation(len(train))[:MINED_ROWS])
-    labels_NC, _ = rank(train.inputs[mined], count)
-    rows = np.repeat(mined, count)
-    negatives = csr_array((np.ones(rows.size, dtype=np.bool_), (rows, labels_NC.ravel())), shape=train.targets.shape)
+    nominees = min(config.nominees, dataset.label_count)
+    train, held = dataset.train, dataset.validation
     idf = None if dataset.tokenizer is None else inverse_document_frequency(train.inputs)
-    weights = fit_classifiers(
-        _unit_rows(train.inputs, idf),
-        train.targets,
-        negatives,
-        cost=config.cost,
-        least_weight=config.least_weight,
-        seed=seed,
-    )
-    held = dataset.validation
-    labels_NC, scores_NC = rank(held.inputs, count)
-    margins_NC = _margins(_unit_rows(held.inputs, idf), weights, labels_NC)
-    return Reranker(weights, idf, fit_mixture(labels_NC, scores_NC, margins_NC, held.targets))
+    unit_NV = _unit_rows(train.inputs, idf)
+    mined = np.sort(np.random.default_rng(seed).permutation(len(train))[:MINED_ROWS])
+
+    def fitted(confused: csr_array) -> csr_array:
+        return fit_classifiers(
+            unit_NV, train.targets, confused, cost=config.cost, least_weight=config.least_weight, seed=seed
+        )
+
+    labels_MC, _ = rank(train.inputs[mined], count)
+    weights = fitted(_marked(mined, labels_MC, train.targets.shape))
+    if nominees:
+        nominees_MC = _nominees(unit_NV[mined], weights, labels_MC, nominees)
+        weights = fitted(_marked(mined, np.concatenate([labels_MC, nominees_MC], axis=1), train.targets.shape))
+    found = _candidates(_unit_rows(held.inputs, idf), weights, *rank(held.inputs, count), nominees)
+    return Reranker(weights, idf, fit_mixture(found, held.targets, count, nominees))
 
 
-def fit_mixture(
-    labels_NC: NDArray[np.int64],
-    scores_NC: NDArray[np.float32],
-    margins_NC: NDArray[np.float32],
-    targets_NL: csr_array,
-) -> Mixture:
+def fit_mixture(found: Candidates, targets_NL: csr_array, candidates: int, nominees: int) -> Mixture:
     """Fit both probabilities, and choose the share with the best nDCG@5, of equal ones the least."""
-    hits_NC = metrics.hits(labels_NC, targets_NL)
-    own = fit_platt(scores_NC.ravel().astype(np.float64), hits_NC.ravel())
-    words = fit_platt(margins_NC.ravel().astype(np.float64), hits_NC.ravel())
-    mixtures = [Mixture(own=own, words=words, share=share, candidates=labels_NC.shape[1]) for share in SHARES]
+    present_NC = found.labels_NC != metrics.PADDING
+    hits = metrics.hits(found.labels_NC, targets_NL)[present_NC]
+    own, words = (
+        fit_platt(values_NC[present_NC].astype(np.float64), hits) for values_NC in (found.scores_NC, found.margins_NC)
+    )
+    mixtures = [
+        Mixture(own=own, words=words, share=share, candidates=candidates, nominees=nominees) for share in SHARES
+    ]
     unweighted_L = np.ones(targets_NL.shape[1])
-
-    k = min(CHOSEN_AT, labels_NC.shape[1])
+    k = min(CHOSEN_AT, found.labels_NC.shape[1])
 
     def gain(mixture: Mixture) -> float:
-        ranked_NC, _ = _ordered(mixture, labels_NC, scores_NC, margins_NC)
+        ranked_NC, _ = found.ordered(mixture)
         return metrics.report(ranked_NC[:, :k], targets_NL, unweighted_L, [k])[f"nDCG@{k}"]
 
     return max(mixtures, key=gain)
 
 
-def _ordered(
-    mixture: Mixture, labels_NK: NDArray[np.int64], scores_NK: NDArray[np.float32], margins_NC: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The first C labels by what the mixture makes of them; no classifier speaks for those beyond."""
-    count = margins_NC.shape[1]
-    labels_NC = labels_NK[:, :count]
-    mixed_NC = mixture(scores_NK[:, :count], margins_NC).astype(np.float32)
-    order_NC = np.lexsort((labels_NC, np.where(labels_NC == metrics.PADDING, np.inf, -mixed_NC)), axis=1)
-    beyond_NK = (1 - mixture.share) * mixture.own(scores_NK[:, count:].astype(np.float64))
-    ordered_NK = np.concatenate([np.take_along_axis(labels_NC, order_NC, axis=1), labels_NK[:, count:]], axis=1)
-    mixed_NK = np.concatenate([np.take_along_axis(mixed_NC, order_NC, axis=1), beyond_NK.astype(np.float32)], axis=1)
-    return ordered_NK, np.minimum.accumulate(mixed_NK, axis=1)
+def _marked(rows: NDArray[np.int64], labels_MC: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
+    """Which labels stand beside which rows, padding left out: bool CSR (N, L)."""
+    places, columns = (labels_MC != metrics.PADDING).nonzero()
+    marks = np.ones(places.size, dtype=np.bool_)
+    return csr_array((marks, (rows[places], labels_MC[places, columns])), shape=shape)
+
+
+def _candidates(
+    unit_NV: csr_array, weights: csr_array, labels_NC: NDArray[np.int64], scores_NC: NDArray[np.float32], nominees: int
+) -> Candidates:
+    """The model's labels with margins, and what the classifiers nominate beside them."""
+    new_NC = _nominees(unit_NV, weights, labels_NC, nominees)
+    last_N = scores_NC[:, -1:]
+    lent_NC = np.where(new_NC == metrics.PADDING, np.nan, last_N).astype(np.float32)
+    labels_NC = np.concatenate([labels_NC, new_NC], axis=1)
+    return Candidates(labels_NC, np.concatenate([scores_NC, lent_NC], axis=1), _margins(unit_NV, weights, labels_NC))
+
+
+def _without(labels_NK: NDArray[np.int64], known_NC: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same with -1 in place of labels that are known in their row."""
+    result_NK = labels_NK.copy()
+    for row_K, known_C in zip(result_NK, known_NC, strict=True):
+        row_K[np.isin(row_K, known_C)] = metrics.PADDING
+    return result_NK
+
+
+def _nominees(unit_NV: csr_array, weights: csr_array, known_NC: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Of the labels that are not known, those with the largest positive products, best first, ties by label row.
+
+    Returns:
+        int64 (N, count), padded with -1.
+    """
+    found_NC = np.full((unit_NV.shape[0], count), metrics.PADDING, dtype=np.int64)
+    for start in range(0, unit_NV.shape[0] if count else 0, ROWS_AT_ONCE):
+        products_NL = (unit_NV[start : start + ROWS_AT_ONCE] @ weights).toarray()
+        known = known_NC[start : start + ROWS_AT_ONCE]
+        rows, places = (known != metrics.PADDING).nonzero()
+        products_NL[rows, known[rows, places]] = 0
+        products_NL[products_NL <= 0] = -np.inf  # no predictions
+        found_NC[start : start + ROWS_AT_ONCE] = top(torch.from_numpy(products_NL), count)[0].numpy()
+    return found_NC
 
 
 def _margins(unit_NV: csr_array, weights: csr_array, labels_NC: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -190,13 +190,15 @@ class CalibrationSection(_Strict):
 
 
 class RerankSection(_Strict):
-    """The decoder's first ``candidates`` labels ordered anew, by (1 - share) * own(score) + share * words(margin).
+    """Labels in the order of (1 - share) * own(score) + share * words(margin).
 
-    The margin of a label is that of its linear classifier at the query's words or features, at unit length. Labels
-    beyond the candidates follow, with (1 - share) * own(score), held down to the label before.
+    The margin of a label is that of its linear classifier at the query's words or features, at unit length. The labels
+    are the decoder's first ``candidates`` and, with the score of the last of these, up to ``nominees`` others with the
+    largest margins above -1. Labels beyond follow, with (1 - share) * own(score), held down to the label before.
     """
 
     candidates: Count
+    nominees: Annotated[int, Field(ge=0)]
     share: Share
     own: PlattMap
     words: PlattMap

@@ -90,8 +90,10 @@ def test_a_reranked_answer_is_the_beginning_of_any_longer_one(tmp_path: Path, me
         np.testing.assert_array_equal(shorter.top.scores_QK, longest.top.scores_QK[:, :k])
     plain = opened(tmp_path / "plain", method=method, input=kind).run(bags, 30).top
     assert (plain.ids_QK != longest.top.ids_QK).any()
-    np.testing.assert_array_equal(np.sort(plain.ids_QK[:, :12]), np.sort(longest.top.ids_QK[:, :12]))
-    np.testing.assert_array_equal(plain.ids_QK[:, 12:], longest.top.ids_QK[:, 12:])
+    nominated = 5
+    for own_K, reranked_K in zip(plain.ids_QK.tolist(), longest.top.ids_QK.tolist(), strict=True):
+        assert len(set(reranked_K)) == 30
+        assert set(own_K[:12]) <= set(reranked_K[: 12 + nominated])
 
 
 def test_long_texts_are_cut_at_the_manifests_limit(tmp_path: Path) -> None:

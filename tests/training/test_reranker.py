@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,17 @@ from training.loop import fit
 from training.methods.base import Shape
 from training.parts import join, part_count, part_of
 from training.recipes import RECIPES
-from training.reranker import Mixture, Reranker, RerankerConfig, fit_mixture, fit_reranker
+from training.reranker import Candidates, Mixture, Reranker, RerankerConfig, fit_mixture, fit_reranker
 
 LEVEL = PlattMap(slope=1, intercept=0)
 
 
-def reranker(share: float, candidates: int = 3, idf: NDArray[np.float32] | None = None) -> Reranker:
+def reranker(share: float, candidates: int = 3, nominees: int = 0, idf: NDArray[np.float32] | None = None) -> Reranker:
     """Over 3 words and 4 labels: word 0 speaks for label 2, word 1 against label 0."""
     weights = np.zeros((3, 4), dtype=np.float32)
     weights[0, 2], weights[1, 0] = 3, -2
-    return Reranker(csr_array(weights), idf, Mixture(own=LEVEL, words=LEVEL, share=share, candidates=candidates))
+    mixture = Mixture(own=LEVEL, words=LEVEL, share=share, candidates=candidates, nominees=nominees)
+    return Reranker(csr_array(weights), idf, mixture)
 
 
 def sigmoid(score: float) -> float:
@@ -51,6 +53,21 @@ def test_by_hand() -> None:
     assert scores[0, :3].tolist() == pytest.approx([mixed[2], mixed[1], mixed[0]], rel=1e-6)
     # Label 3 is no candidate: its own half alone.
     assert scores[0, 3] == pytest.approx(0.5 * sigmoid(0.0), rel=1e-6)
+
+
+def test_a_nominee_by_hand() -> None:
+    """Label 2 is not among the two candidates, and word 0 speaks for it: it has the score of the last of them."""
+    labels, scores = reranker(0.5, candidates=2, nominees=1).rerank(rows([3, 4, 0]), LABELS, SCORES)
+    mixed = {0: (2.0, -2.6), 1: (1.0, -1.0), 2: (1.0, 0.8)}
+    expected = {label: (sigmoid(own) + sigmoid(margin)) / 2 for label, (own, margin) in mixed.items()}
+    assert labels.tolist() == [[2, 1, 0, 3]]
+    assert scores[0, :3].tolist() == pytest.approx([expected[2], expected[1], expected[0]], rel=1e-6)
+    assert scores[0, 3] == pytest.approx(0.5 * sigmoid(0.0), rel=1e-6)
+
+
+def test_only_what_a_word_speaks_for_is_nominated() -> None:
+    labels, _ = reranker(0.5, candidates=1, nominees=3).rerank(rows([0, 1, 0]), LABELS, SCORES)
+    assert labels.tolist() == [[0, 1, 2, 3]]
 
 
 def test_a_label_beyond_the_candidates_never_scores_above_them() -> None:
@@ -96,15 +113,15 @@ def test_padding_stays_behind() -> None:
 
 
 def test_the_share_is_the_one_with_the_best_order() -> None:
-    """The model's scores say nothing; margins tell the true label."""
+    """One opinion says nothing; the other tells the true label."""
     rng = np.random.default_rng(0)
     true_N = rng.integers(0, 20, size=200)
     labels_NC = np.argsort(rng.random((200, 20)), axis=1)
     targets = csr_array((np.ones(200), (np.arange(200), true_N)), shape=(200, 20))
     noise = rng.normal(size=labels_NC.shape).astype(np.float32)
-    told = (labels_NC == true_N[:, None]) * 2.0 + 0.1 * noise
-    assert fit_mixture(labels_NC, noise, told.astype(np.float32), targets).share > 0
-    assert fit_mixture(labels_NC, told.astype(np.float32), noise, targets).share == 0
+    told = ((labels_NC == true_N[:, None]) * 2.0 + 0.1 * noise).astype(np.float32)
+    assert fit_mixture(Candidates(labels_NC, noise, told), targets, 20, 0).share > 0
+    assert fit_mixture(Candidates(labels_NC, told, noise), targets, 20, 0).share == 0
 
 
 def test_classifiers_learn_from_the_rows_that_the_model_confuses(texts: Path) -> None:
@@ -132,6 +149,7 @@ def test_every_option_changes_what_is_made(texts: Path) -> None:
     model.initialise(dataset)
     plain = reranker_of(model, dataset, RerankerConfig(), 0)
     assert reranker_of(model, dataset, RerankerConfig(candidates=3), 0).mixture.candidates == 3
+    assert reranker_of(model, dataset, RerankerConfig(nominees=2), 0).mixture.nominees == 2
     eager = reranker_of(model, dataset, RerankerConfig(cost=50), 0)
     assert np.abs(eager.weights.toarray()).sum() > 1.5 * np.abs(plain.weights.toarray()).sum()
     assert reranker_of(model, dataset, RerankerConfig(least_weight=0.5), 0).weights.nnz < plain.weights.nnz
@@ -145,7 +163,7 @@ def test_a_run_s_answers_are_reranked_wherever_they_are_measured(texts: Path, tm
     inputs = dataset.validation.inputs
     own = ranking(artifact.restore(), inputs, 8, 8)
     labels, scores = ranking(artifact.restore(), inputs, 8, 5, reranker=artifact.reranker)
-    whole = artifact.reranker.rerank(inputs, *own)
+    whole = artifact.reranker.rerank(inputs, *own)  # all labels are candidates
     np.testing.assert_array_equal(labels, whole[0][:, :5])
     np.testing.assert_array_equal(scores, whole[1][:, :5])
     measured = evaluate_artifact(artifact, open_source(texts), "tst", [1])
@@ -176,3 +194,19 @@ def test_recipes_differ_from_their_method_s_by_the_reranker_alone(recipe: str) -
     run = RECIPES[recipe]()
     assert run.reranker == RerankerConfig()
     assert run.model_copy(update={"reranker": None}) == RECIPES[recipe.removesuffix("-reranked")]()
+
+
+def test_removed_pairs_are_not_answered_even_if_nominated(texts: Path, tmp_path: Path) -> None:
+    dataset, run = load(texts, tiny("mach-reranked"))
+    fit(run, dataset, tmp_path / "out", resume=False, log=print)
+    artifact = read_artifact(tmp_path / "out")
+    assert artifact.reranker is not None
+    few = replace(artifact.reranker, mixture=artifact.reranker.mixture.model_copy(update={"candidates": 2}))
+    inputs = dataset.validation.inputs
+    before, _ = ranking(artifact.restore(), inputs, 8, 2, reranker=few)
+    rows_N = np.arange(inputs.shape[0])
+    removed = csr_array((np.ones(len(rows_N), dtype=bool), (rows_N, before[:, 0])), shape=(len(rows_N), 8))
+    labels, scores = ranking(artifact.restore(), inputs, 8, 8, removed, few)
+    assert not (labels == before[:, :1]).any()
+    np.testing.assert_array_equal(labels == -1, np.isnan(scores))
+    assert (np.diff((labels == -1).astype(int), axis=1) >= 0).all()
