@@ -72,7 +72,8 @@ def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
         f"memory     {peak}{'; all but libraries and rows on the GPU' if torch.cuda.is_available() else ''}",
     ]
     if run.reranker is not None:
-        lines.append(f"reranker   {run.reranker.model_dump_json()}")
+        # How many weights classifiers have depends on what the trained model confuses.
+        lines.append(f"reranker   {run.reranker.model_dump_json()}; memory is without its classifiers")
     return lines if parts == 1 else [*lines, f"parts      {parts}; steps and memory are those of one"]
 
 

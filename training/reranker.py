@@ -37,7 +37,7 @@ from training.vocabulary import inverse_document_frequency
 MINED_ROWS = 50_000
 SHARES = tuple(share / 10 for share in range(10))
 CHOSEN_AT = 5
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 64
 
 # Of a matrix of inputs the best k labels of every row and their raw scores, padded with -1 and NaN.
 Rank = Callable[[csr_array, int], tuple[NDArray[np.int64], NDArray[np.float32]]]
@@ -195,10 +195,12 @@ def fit_mixture(found: Candidates, targets_NL: csr_array, candidates: int, nomin
 
 
 def _marked(rows: NDArray[np.int64], labels_MC: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
-    """Which labels stand beside which rows, padding left out: bool CSR (N, L)."""
-    places, columns = (labels_MC != metrics.PADDING).nonzero()
-    marks = np.ones(places.size, dtype=np.bool_)
-    return csr_array((marks, (rows[places], labels_MC[places, columns])), shape=shape)
+    """Which labels stand beside which rows, given in rising order, padding left out: bool CSR (N, L)."""
+    present_MC = labels_MC != metrics.PADDING
+    counts_N = np.zeros(shape[0], dtype=np.int64)
+    counts_N[rows] = present_MC.sum(axis=1)
+    labels = labels_MC[present_MC].astype(np.int32)
+    return csr_array((np.ones(labels.size, dtype=np.bool_), labels, np.append(0, np.cumsum(counts_N))), shape=shape)
 
 
 def _candidates(
