@@ -145,7 +145,9 @@ class Reranker:
 
 
 def fit_reranker(rank: Rank, dataset: Dataset, config: RerankerConfig, seed: int) -> Reranker:
-    """Train the classifiers on the training rows, and choose their share on the validation rows.
+    """Train the classifiers on the training rows, and choose what they may say on the validation rows.
+
+    Without nominees, which only cost where the model finds nearly all, unless the second round's order is better.
 
     Args:
         rank: the trained model.
@@ -157,21 +159,26 @@ def fit_reranker(rank: Rank, dataset: Dataset, config: RerankerConfig, seed: int
     nominees = min(config.nominees, dataset.label_count)
     train, held = dataset.train, dataset.validation
     idf = None if dataset.tokenizer is None else inverse_document_frequency(train.inputs)
-    unit_NV = _unit_rows(train.inputs, idf)
+    unit_NV, held_NV = _unit_rows(train.inputs, idf), _unit_rows(held.inputs, idf)
     mined = np.sort(np.random.default_rng(seed).permutation(len(train))[:MINED_ROWS])
+    answers = rank(held.inputs, count)
 
-    def fitted(confused: csr_array) -> csr_array:
-        return fit_classifiers(
-            unit_NV, train.targets, confused, cost=config.cost, least_weight=config.least_weight, seed=seed
+    def fitted(confused_MC: NDArray[np.int64], nominees: int) -> tuple[float, Reranker]:
+        negatives = _marked(mined, confused_MC, train.targets.shape)
+        weights = fit_classifiers(
+            unit_NV, train.targets, negatives, cost=config.cost, least_weight=config.least_weight, seed=seed
         )
+        found = _candidates(held_NV, weights, *answers, nominees)
+        mixture = fit_mixture(found, held.targets, count, nominees)
+        return _gain(mixture, found, held.targets), Reranker(weights, idf, mixture)
 
     labels_MC, _ = rank(train.inputs[mined], count)
-    weights = fitted(_marked(mined, labels_MC, train.targets.shape))
+    rounds = [fitted(labels_MC, 0)]
     if nominees:
-        nominees_MC = _nominees(unit_NV[mined], weights, labels_MC, nominees)
-        weights = fitted(_marked(mined, np.concatenate([labels_MC, nominees_MC], axis=1), train.targets.shape))
-    found = _candidates(_unit_rows(held.inputs, idf), weights, *rank(held.inputs, count), nominees)
-    return Reranker(weights, idf, fit_mixture(found, held.targets, count, nominees))
+        nominees_MC = _nominees(unit_NV[mined], rounds[0][1].weights, labels_MC, nominees)
+        rounds.append(fitted(np.concatenate([labels_MC, nominees_MC], axis=1), nominees))
+    _, best = max(rounds, key=lambda gain_and_reranker: gain_and_reranker[0])
+    return best
 
 
 def fit_mixture(found: Candidates, targets_NL: csr_array, candidates: int, nominees: int) -> Mixture:
@@ -184,14 +191,14 @@ def fit_mixture(found: Candidates, targets_NL: csr_array, candidates: int, nomin
     mixtures = [
         Mixture(own=own, words=words, share=share, candidates=candidates, nominees=nominees) for share in SHARES
     ]
-    unweighted_L = np.ones(targets_NL.shape[1])
-    k = min(CHOSEN_AT, found.labels_NC.shape[1])
+    return max(mixtures, key=lambda mixture: _gain(mixture, found, targets_NL))
 
-    def gain(mixture: Mixture) -> float:
-        ranked_NC, _ = found.ordered(mixture)
-        return metrics.report(ranked_NC[:, :k], targets_NL, unweighted_L, [k])[f"nDCG@{k}"]
 
-    return max(mixtures, key=gain)
+def _gain(mixture: Mixture, found: Candidates, targets_NL: csr_array) -> float:
+    """nDCG@5, or of as many labels as there are."""
+    ranked_NC, _ = found.ordered(mixture)
+    k = min(CHOSEN_AT, ranked_NC.shape[1])
+    return metrics.report(ranked_NC[:, :k], targets_NL, np.ones(targets_NL.shape[1]), [k])[f"nDCG@{k}"]
 
 
 def _marked(rows: NDArray[np.int64], labels_MC: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:

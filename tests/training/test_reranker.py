@@ -149,10 +149,29 @@ def test_every_option_changes_what_is_made(texts: Path) -> None:
     model.initialise(dataset)
     plain = reranker_of(model, dataset, RerankerConfig(), 0)
     assert reranker_of(model, dataset, RerankerConfig(candidates=3), 0).mixture.candidates == 3
-    assert reranker_of(model, dataset, RerankerConfig(nominees=2), 0).mixture.nominees == 2
     eager = reranker_of(model, dataset, RerankerConfig(cost=50), 0)
     assert np.abs(eager.weights.toarray()).sum() > 1.5 * np.abs(plain.weights.toarray()).sum()
     assert reranker_of(model, dataset, RerankerConfig(least_weight=0.5), 0).weights.nnz < plain.weights.nnz
+
+
+def test_nominees_are_taken_where_they_help(texts: Path) -> None:
+    """A model that only ever finds labels 0 and 1 needs them; one that finds the true labels does not."""
+    dataset, _ = load(texts, tiny("mach"))
+    config = RerankerConfig(candidates=2, nominees=3)
+
+    def rank_poorly(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        labels_NK = np.tile(np.arange(k), (inputs.shape[0], 1))
+        return labels_NK, np.zeros(labels_NK.shape, dtype=np.float32)
+
+    def rank_perfectly(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        rows = dataset.train if inputs.shape[0] != len(dataset.validation) else dataset.validation
+        targets_NL = rows.targets.toarray()
+        labels_NK = np.argsort(-targets_NL, axis=1, kind="stable")[:, :k]
+        return labels_NK, np.take_along_axis(targets_NL, labels_NK, axis=1).astype(np.float32)
+
+    assert fit_reranker(rank_poorly, dataset, config, 0).mixture.nominees == 3
+    assert fit_reranker(rank_poorly, dataset, config.model_copy(update={"nominees": 0}), 0).mixture.nominees == 0
+    assert fit_reranker(rank_perfectly, dataset, config, 0).mixture.nominees == 0
 
 
 def test_a_run_s_answers_are_reranked_wherever_they_are_measured(texts: Path, tmp_path: Path) -> None:
