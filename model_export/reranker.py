@@ -14,7 +14,6 @@ from service.bundle.manifest import Precision, RerankSection
 from training.reranker import Reranker
 
 INT8_LIMIT = 127
-NARROW_LABELS = 1 << 16
 
 
 def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> RerankSection:
@@ -30,7 +29,7 @@ def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> Re
         values = np.rint(values / np.repeat(scales, np.diff(weights.indptr))).astype(np.int8)
     arrays: dict[str, NDArray[Any]] = {
         layout.RERANK_OFFSETS: weights.indptr.astype(np.int64),
-        layout.RERANK_LABELS: weights.indices.astype(np.uint16 if labels <= NARROW_LABELS else np.uint32),
+        layout.RERANK_LABELS: weights.indices.astype(layout.classifier_label_dtype(labels)),
         layout.RERANK_VALUES: values,
         layout.RERANK_SCALES: scales,
     }

@@ -17,7 +17,7 @@ features.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,7 +175,8 @@ def fit_reranker(rank: Rank, dataset: Dataset, config: RerankerConfig, seed: int
     labels_MC, _ = rank(train.inputs[mined], count)
     rounds = [fitted(labels_MC, 0)]
     if nominees:
-        nominees_MC = _nominees(unit_NV[mined], rounds[0][1].weights, labels_MC, nominees)
+        products = _products(unit_NV[mined], rounds[0][1].weights)
+        nominees_MC = np.concatenate([_nominated(some_NL, labels_MC[rows], nominees) for rows, some_NL in products])
         rounds.append(fitted(np.concatenate([labels_MC, nominees_MC], axis=1), nominees))
     _, best = max(rounds, key=lambda gain_and_reranker: gain_and_reranker[0])
     return best
@@ -214,11 +215,14 @@ def _candidates(
     unit_NV: csr_array, weights: csr_array, labels_NC: NDArray[np.int64], scores_NC: NDArray[np.float32], nominees: int
 ) -> Candidates:
     """The model's labels with margins, and what the classifiers nominate beside them."""
-    new_NC = _nominees(unit_NV, weights, labels_NC, nominees)
-    last_N = scores_NC[:, -1:]
-    lent_NC = np.where(new_NC == metrics.PADDING, np.nan, last_N).astype(np.float32)
-    labels_NC = np.concatenate([labels_NC, new_NC], axis=1)
-    return Candidates(labels_NC, np.concatenate([scores_NC, lent_NC], axis=1), _margins(unit_NV, weights, labels_NC))
+    found = labels_NC.shape[1]
+    all_NC = np.pad(labels_NC, ((0, 0), (0, nominees)), constant_values=metrics.PADDING)
+    margins_NC = np.empty(all_NC.shape, dtype=np.float32)
+    for rows, products_NL in _products(unit_NV, weights):
+        all_NC[rows, found:] = _nominated(products_NL.copy(), labels_NC[rows], nominees)
+        margins_NC[rows] = np.take_along_axis(products_NL, np.maximum(all_NC[rows], 0), axis=1) - 1
+    lent_NC = np.where(all_NC[:, found:] == metrics.PADDING, np.nan, scores_NC[:, -1:]).astype(np.float32)
+    return Candidates(all_NC, np.concatenate([scores_NC, lent_NC], axis=1), margins_NC)
 
 
 def _without(labels_NK: NDArray[np.int64], known_NC: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -229,31 +233,28 @@ def _without(labels_NK: NDArray[np.int64], known_NC: NDArray[np.int64]) -> NDArr
     return result_NK
 
 
-def _nominees(unit_NV: csr_array, weights: csr_array, known_NC: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _products(unit_NV: csr_array, weights: csr_array) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Products of some rows at a time with all classifiers, float32 (N, L), and which rows these are."""
+    for start in range(0, unit_NV.shape[0], ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        yield rows, (unit_NV[rows] @ weights).toarray()
+
+
+def _nominated(products_NL: NDArray[np.float32], known_NC: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Of the labels that are not known, those with the largest positive products, best first, ties by label row.
+
+    The products of others are replaced.
 
     Returns:
         int64 (N, count), padded with -1.
     """
-    found_NC = np.full((unit_NV.shape[0], count), metrics.PADDING, dtype=np.int64)
-    for start in range(0, unit_NV.shape[0] if count else 0, ROWS_AT_ONCE):
-        products_NL = (unit_NV[start : start + ROWS_AT_ONCE] @ weights).toarray()
-        known = known_NC[start : start + ROWS_AT_ONCE]
-        rows, places = (known != metrics.PADDING).nonzero()
-        products_NL[rows, known[rows, places]] = 0
-        products_NL[products_NL <= 0] = -np.inf  # no predictions
-        found_NC[start : start + ROWS_AT_ONCE] = top(torch.from_numpy(products_NL), count)[0].numpy()
-    return found_NC
-
-
-def _margins(unit_NV: csr_array, weights: csr_array, labels_NC: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Each label's margin at its row, float32 (N, C); of padding any."""
-    margins_NC = np.empty(labels_NC.shape, dtype=np.float32)
-    for start in range(0, len(labels_NC), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        products_NL = (unit_NV[rows] @ weights).toarray()
-        margins_NC[rows] = np.take_along_axis(products_NL, np.maximum(labels_NC[rows], 0), axis=1) - 1
-    return margins_NC
+    if not count:
+        return np.empty((len(products_NL), 0), dtype=np.int64)
+    rows, places = (known_NC != metrics.PADDING).nonzero()
+    products_NL[rows, known_NC[rows, places]] = 0
+    products_NL[products_NL <= 0] = -np.inf  # no predictions
+    labels: NDArray[np.int64] = top(torch.from_numpy(products_NL), count)[0].numpy()
+    return labels
 
 
 def _unit_rows(inputs: csr_array, idf: NDArray[np.float32] | None) -> csr_array:

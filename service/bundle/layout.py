@@ -79,6 +79,11 @@ def bucket_dtype(buckets: int) -> str:
     return "uint16" if buckets <= 1 << 16 else "uint32"
 
 
+def classifier_label_dtype(label_count: int) -> str:
+    """The type of the label rows in ``RERANK_LABELS``."""
+    return "uint16" if label_count <= 1 << 16 else "uint32"
+
+
 def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
     offsets = ArraySpec(("int64",), (manifest.label_count + 1,))
     table: dict[str, ArraySpec | None] = {ENCODER: None, LABEL_IDS: None, LABEL_ID_OFFSETS: offsets}
@@ -89,7 +94,7 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
     if manifest.rerank is not None:
         table |= {
             RERANK_OFFSETS: ArraySpec(("int64",), (None,)),
-            RERANK_LABELS: ArraySpec(("uint16" if manifest.label_count <= 1 << 16 else "uint32",), (None,)),
+            RERANK_LABELS: ArraySpec((classifier_label_dtype(manifest.label_count),), (None,)),
             RERANK_VALUES: ArraySpec(("float32", "float16", "int8"), (None,)),
             RERANK_SCALES: ArraySpec(("float32",), (None,)),
         }
