@@ -24,13 +24,6 @@ SCORES_AT_ONCE = 4_000_000
 RECALL_AT = 100
 
 
-def rank(
-    model: Model, inputs: csr_array, label_count: int, k: int, removed: csr_array | None = None
-) -> NDArray[np.int64]:
-    """The labels alone of `ranking`."""
-    return ranking(model, inputs, label_count, k, removed)[0]
-
-
 def ranking(
     model: Model,
     inputs: csr_array,

@@ -206,7 +206,7 @@ def test_propensities_count_points_and_labels_of_the_same_rows(artifact: Artifac
     np.testing.assert_array_equal(artifact.label_counts, counts)
     test = read_rows(source, "tst", artifact.tokenizer, artifact.config.run.texts)
     gains = metrics.inverse_propensities(counts, len(labels), 0.55, 1.5)
-    ranked = evaluation.rank(artifact.restore(), test.inputs, LABELS, 1)
+    ranked, _ = evaluation.ranking(artifact.restore(), test.inputs, LABELS, 1)
     expected = metrics.report(ranked, test.targets, gains, [1])["PSP@1"]
     assert evaluation.evaluate_artifact(artifact, source, "tst", [1])["PSP@1"] == pytest.approx(expected, rel=1e-9)
 
