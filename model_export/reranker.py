@@ -33,17 +33,25 @@ def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> Re
         layout.RERANK_VALUES: values,
         layout.RERANK_SCALES: scales,
     }
-    if reranker.idf is not None:
-        arrays[layout.RERANK_IDF] = reranker.idf.astype(np.float32)
+    terms, idf = reranker.weighing.terms, reranker.weighing.idf
+    if idf is not None:
+        arrays[layout.RERANK_IDF] = idf.astype(np.float32)
+    if terms is not None:
+        arrays |= {
+            layout.RERANK_PIECE_OFFSETS: terms.piece_offsets.astype(np.int64),
+            layout.RERANK_PIECES: terms.pieces.astype(np.int32),
+            layout.RERANK_PAIRS: terms.pairs.astype(np.int64),
+        }
     for name, array in arrays.items():
         np.save(folder / name, array)
-    return RerankSection.model_validate(reranker.mixture.model_dump())
+    weighing = {"terms": terms is not None, "present": terms is None and idf is not None}
+    return RerankSection.model_validate(reranker.mixture.model_dump() | weighing)
 
 
-def reranked(reranker: Reranker, inputs: csr_array, scores_QL: NDArray[np.float32]) -> NDArray[np.float32]:
+def reranked(reranker: Reranker, words: csr_array, scores_QL: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scores of all labels, float32 (Q, L), as an answer that holds them all has them."""
     labels_QL = np.argsort(-scores_QL, axis=1, kind="stable")
-    found_QL, mixed_QL = reranker.rerank(inputs, labels_QL, np.take_along_axis(scores_QL, labels_QL, axis=1))
+    found_QL, mixed_QL = reranker.rerank(words, labels_QL, np.take_along_axis(scores_QL, labels_QL, axis=1))
     result_QL = np.empty_like(scores_QL)
     np.put_along_axis(result_QL, found_QL, mixed_QL, axis=1)
     return result_QL

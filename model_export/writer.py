@@ -150,7 +150,7 @@ def _draft(
     queries: TextInput | FeaturesInput = FeaturesInput(dimension=config.shape.input_width)
     if config.shape.text:
         texts = config.run.texts
-        queries = TextInput(max_tokens=texts.max_tokens, order=texts.order)
+        queries = TextInput(max_tokens=texts.max_tokens, order=texts.order, heading_weight=texts.heading_weight)
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     return Manifest(
         name=name,

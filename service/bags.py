@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -45,11 +45,18 @@ class Bag:
         ids: int64 (T,), distinct and ascending; of a sequence in reading order, repeats included.
         values: float32 (T,), token counts or feature values; of a sequence all 1.
         truncated: whether tokens were cut off.
+        words: a text's ids in reading order, repeats included, and what each counts; None where nobody reads them.
     """
 
     ids: NDArray[np.int64]
     values: NDArray[np.float32]
     truncated: bool = False
+    words: tuple[NDArray[np.int64], NDArray[np.float32]] | None = None
+
+    @property
+    def reading(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """What word classifiers read: words, or ids and values where these are the same."""
+        return (self.ids, self.values) if self.words is None else self.words
 
 
 class QueryReader(Protocol):
@@ -65,18 +72,25 @@ class QueryReader(Protocol):
 
 
 class TextReader:
-    """Texts to token counts or sequences, all texts of a call in one pass of the tokenizer."""
+    """Texts to token counts or sequences, all texts of a call in one pass of the tokenizer.
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, order: Order = "bag") -> None:
+    A token counts ``1 + heading_weight`` in a heading, which is the first line of a text that has several, else 1.
+    Sequences have no headings.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, max_tokens: int, order: Order = "bag", heading_weight: float = 0.0
+    ) -> None:
         """Take over a tokenizer; it must not be changed afterwards, for threads share it."""
         tokenizer.no_truncation()  # cutting here, not there, lets us count the texts that were cut
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
         self._order = order
+        self._heading_weight = heading_weight
 
     @classmethod
-    def open(cls, path: Path, max_tokens: int, order: Order = "bag") -> TextReader:
+    def open(cls, path: Path, max_tokens: int, order: Order = "bag", heading_weight: float = 0.0) -> TextReader:
         """Load ``tokenizer.json``.
 
         Raises:
@@ -90,16 +104,37 @@ class TextReader:
         special = tokenizer.num_special_tokens_to_add(is_pair=False)
         if order == "sequence" and max_tokens <= special:
             raise BundleError(f"{path}: expected fewer special tokens than max_tokens {max_tokens}, found {special}")
-        return cls(tokenizer, max_tokens, order)
+        return cls(tokenizer, max_tokens, order, heading_weight)
 
     def read(self, queries: Sequence[Query]) -> list[Bag]:
         """See ``QueryReader``."""
         texts = [self._checked(number, query) for number, query in enumerate(queries)]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=self._order == "sequence")
-        truncated = [len(encoding.ids) > self._max_tokens for encoding in encodings]
-        kept = [_cut(encoding, self._max_tokens) for encoding in encodings]
-        bags = _distinct_with_counts(kept) if self._order == "bag" else map(_in_order, kept)
-        return [Bag(*bag, cut) for bag, cut in zip(bags, truncated, strict=True)]
+        return self._sequences(texts) if self._order == "sequence" else self._bags(texts)
+
+    def _sequences(self, texts: Sequence[str]) -> list[Bag]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=True)
+        return [
+            Bag(*_in_order(_cut(encoding, self._max_tokens)), len(encoding.ids) > self._max_tokens)
+            for encoding in encodings
+        ]
+
+    def _bags(self, texts: Sequence[str]) -> list[Bag]:
+        # Parts, not texts, are read: a text, or its heading and what follows. Most texts are one line.
+        parts: list[str] = []
+        headed = [self._heading_weight > 0 and _has_heading(text) for text in texts]
+        for text, has_heading in zip(texts, headed, strict=True):
+            parts += text.split("\n", 1) if has_heading else [text]
+        encodings = iter(self._tokenizer.encode_batch_fast(parts, add_special_tokens=False))
+        words, truncated = [], []
+        for has_heading in headed:
+            heading = next(encodings).ids if has_heading else []
+            ids = heading + next(encodings).ids
+            counts = np.ones(min(len(ids), self._max_tokens), dtype=np.float32)
+            counts[: len(heading)] = 1 + self._heading_weight
+            words.append((np.array(ids[: self._max_tokens], dtype=np.int64), counts))
+            truncated.append(len(ids) > self._max_tokens)
+        bags = _distinct_with_counts(words)
+        return [Bag(*bag, cut, word) for bag, cut, word in zip(bags, truncated, words, strict=True)]
 
     @staticmethod
     def _checked(number: int, query: Query) -> str:
@@ -185,11 +220,18 @@ def _in_order(ids: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     return np.array(ids, dtype=np.int64), np.ones(len(ids), dtype=np.float32)
 
 
-def _distinct_with_counts(tokens: Sequence[list[int]]) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    lengths = [len(ids) for ids in tokens]
-    flat = np.fromiter(chain.from_iterable(tokens), dtype=np.int64, count=sum(lengths))
-    rows = np.repeat(np.arange(len(tokens)), lengths)
-    keys, counts = np.unique(rows * ROW_STRIDE + flat, return_counts=True)
-    bounds = np.searchsorted(keys, np.arange(len(tokens) + 1) * ROW_STRIDE)
-    ids, values = keys % ROW_STRIDE, counts.astype(np.float32)
+def _has_heading(text: str) -> bool:
+    """Whether something follows the first line."""
+    return bool(text.partition("\n")[2].strip())
+
+
+def _distinct_with_counts(
+    words: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]],
+) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    rows = np.repeat(np.arange(len(words)), [len(ids) for ids, _ in words])
+    flat = np.concatenate([np.empty(0, dtype=np.int64), *(ids for ids, _ in words)])
+    weights = np.concatenate([np.empty(0, dtype=np.float32), *(counts for _, counts in words)])
+    keys, places = np.unique(rows * ROW_STRIDE + flat, return_inverse=True)
+    bounds = np.searchsorted(keys, np.arange(len(words) + 1) * ROW_STRIDE)
+    ids, values = keys % ROW_STRIDE, np.bincount(places, weights, len(keys)).astype(np.float32)
     return [(ids[low:high], values[low:high]) for low, high in pairwise(bounds)]

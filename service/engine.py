@@ -162,7 +162,7 @@ class Engine:
 def _reader(bundle: Bundle) -> QueryReader:
     section = bundle.manifest.input
     if isinstance(section, TextInput):
-        return TextReader.open(bundle.file(layout.TOKENIZER), section.max_tokens, section.order)
+        return TextReader.open(bundle.file(layout.TOKENIZER), section.max_tokens, section.order, section.heading_weight)
     return FeatureReader(section.dimension)
 
 

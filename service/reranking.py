@@ -8,7 +8,7 @@ Letters: Q queries, K labels of an answer, C candidates, M nominees, L labels, V
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,8 @@ from service.bags import Bag
 from service.bundle import Bundle, layout
 from service.bundle.manifest import PlattMap, RerankSection
 from service.compiled import compiled
-from service.errors import EngineFailed
 from service.scoring import logistic
+from service.terms import Rows, Terms
 from service.topk import TopK
 
 TINY = 1e-12
@@ -38,6 +38,7 @@ class Reranker:
         values: NDArray[Any],
         scales_V: NDArray[np.float32],
         idf_V: NDArray[np.float32] | None,
+        terms: Terms | None,
     ) -> None:
         self._section = section
         self._label_count = label_count
@@ -47,6 +48,7 @@ class Reranker:
         self._values = values.astype(np.float32) if values.dtype == np.float16 else values
         self._scales_V = scales_V
         self._idf_V = idf_V
+        self._terms = terms
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Reranker | None:
@@ -54,7 +56,13 @@ class Reranker:
         section = bundle.manifest.rerank
         if section is None:
             return None
-        arrays = bundle.arrays
+        arrays, idf_V, terms = bundle.arrays, bundle.arrays.get(layout.RERANK_IDF), None
+        if section.terms:
+            terms = Terms(
+                arrays[layout.RERANK_PIECE_OFFSETS], arrays[layout.RERANK_PIECES], arrays[layout.RERANK_PAIRS]
+            )
+        elif bundle.manifest.input.kind == "text" and idf_V is not None:
+            terms = Terms.of_tokens(len(idf_V))
         return cls(
             section,
             bundle.manifest.label_count,
@@ -62,7 +70,8 @@ class Reranker:
             arrays[layout.RERANK_LABELS],
             arrays[layout.RERANK_VALUES],
             arrays[layout.RERANK_SCALES],
-            arrays.get(layout.RERANK_IDF),
+            idf_V,
+            terms,
         )
 
     def wanted(self, k: int) -> int:
@@ -94,29 +103,29 @@ class Reranker:
 
     def _asked(self, bags: Sequence[Bag], ids_QK: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Labels that a decoder found and nominees beside them, padded with `NONE`, and their margins."""
-        weighted = [self._weighted(bag) for bag in bags]
-        starts = np.cumsum([0, *(len(ids) for ids, _ in weighted)], dtype=np.int64)
-        ids = np.fromiter(chain.from_iterable(ids for ids, _ in weighted), dtype=np.int64, count=int(starts[-1]))
-        weights = np.concatenate([weights for _, weights in weighted])
+        rows = self._weighted(bags)
         nominees_QM = np.full((len(bags), self._section.nominees), NONE, dtype=np.int64)
         ids_QC = np.concatenate([ids_QK, nominees_QM], axis=1)
         products_QC = np.zeros(ids_QC.shape, dtype=np.float32)
         sums_L = np.zeros(self._label_count, dtype=np.float32)
         classifiers = self._offsets_V, self._labels, self._values, self._scales_V
-        _ask(starts, ids, weights, *classifiers, ids_QK.shape[1], sums_L, ids_QC, products_QC)
+        _ask(rows.starts, rows.ids, rows.values, *classifiers, ids_QK.shape[1], sums_L, ids_QC, products_QC)
         return ids_QC, products_QC - np.float32(1)
 
-    def _weighted(self, bag: Bag) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Distinct ids with weights of unit length: TF-IDF, (1 + ln count) * idf, of texts, or features as they are."""
-        ids, values = bag.ids, bag.values
+    def _weighted(self, bags: Sequence[Bag]) -> Rows:
+        """Rows of unit length: of texts (1 + ln count) * idf of their terms, of features value * idf."""
+        if self._terms is None:
+            starts = np.cumsum([0, *(bag.ids.size for bag in bags)], dtype=np.int64)
+            rows = Rows(starts, np.concatenate([bag.ids for bag in bags]), np.concatenate([bag.values for bag in bags]))
+        else:
+            rows = self._terms.count(bags)
+            rows = replace(rows, values=1 + np.log(rows.values))
         if self._idf_V is not None:
-            ids, places = np.unique(ids, return_inverse=True)  # a sequence repeats its ids
-            words = len(self._idf_V)
-            if len(ids) and ids[-1] >= words:
-                raise EngineFailed(f"expected token ids below {words}, as {layout.RERANK_IDF} has, found {ids[-1]}")
-            values = (1 + np.log(np.bincount(places, bag.values, len(ids)))) * self._idf_V[ids]
-        values = values / np.sqrt(max(TINY, float(np.square(values).sum())))
-        return ids, values.astype(np.float32)
+            rows = replace(rows, values=rows.values * self._idf_V[rows.ids])
+        lengths = np.diff(rows.starts)
+        squares_Q = np.bincount(np.repeat(np.arange(len(bags)), lengths), np.square(rows.values), len(bags))
+        units = rows.values / np.repeat(np.sqrt(np.maximum(TINY, squares_Q)), lengths)
+        return replace(rows, values=units.astype(np.float32))
 
 
 def _followed(head: TopK, beyond: TopK) -> TopK:

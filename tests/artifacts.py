@@ -5,6 +5,8 @@ Tests read what `Workshop` gives and change copies only.
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +64,7 @@ KINDS = {
     "mach-features": Kind("mach", "features", 20, (24,), {"repetitions": 4, "buckets": 16}),
     "declare-features": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}),
     "ova-features": Kind("ova", "features", 20, (24,), {}),
-    "mach-reranked": Kind("mach", "text", 4, (48,), {"repetitions": 6, "buckets": 300}, reranked=True),
+    "mach-reranked": Kind("mach", "headed", 4, (48,), {"repetitions": 6, "buckets": 300}, reranked=True),
     "ova-transformer-reranked": Kind("ova", "text", 4, (48,), {"negatives": "all"}, transformer=True, reranked=True),
     "declare-features-reranked": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}, reranked=True),
     "unidec-features": Kind("unidec", "features", 20, (24,), {"dimensions": 24, "encoder_weight": 0.0}),
@@ -81,7 +83,7 @@ class Workshop:
         folder = self._root / "data" / name
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            sample.slice_to(folder, points=TEXT_POINTS) if name == "text" else write_features(folder)
+            WRITERS[name](folder)
         return folder
 
     def artifact(self, kind: str) -> Path:
@@ -90,7 +92,8 @@ class Workshop:
         if not folder.exists():
             run = _run(KINDS[kind])
             source = open_source(self.data(kind))
-            dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0)
+            in_order = run.reranker is not None and run.part is None
+            dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0, in_order=in_order)
             with _one_thread():
                 fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)
         return folder
@@ -102,6 +105,23 @@ class Workshop:
             with _one_thread():
                 build(read_artifact(self.artifact(kind)), folder, Options(precision=precision, index=index))
         return folder
+
+
+def write_texts(folder: Path) -> None:
+    """A data folder of texts of one line."""
+    sample.slice_to(folder, points=TEXT_POINTS)
+
+
+def write_headed(folder: Path) -> None:
+    """The same with all but their first words on a second line."""
+    write_texts(folder)
+    for split in ("trn", "tst"):
+        file = folder / f"{split}.json.gz"
+        records = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+        for record in records:
+            words = record["title"].split(maxsplit=2)
+            record["title"], record["content"] = " ".join(words[:2]), " ".join(words[2:])
+        file.write_bytes(gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode()))
 
 
 def write_features(folder: Path) -> None:
@@ -120,6 +140,9 @@ def write_features(folder: Path) -> None:
                 " ".join([labels, *(f"{index}:{value}" for index, value in zip(indices, values, strict=True))])
             )
         (folder / f"{split}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+WRITERS = {"text": write_texts, "headed": write_headed, "features": write_features}
 
 
 @contextmanager

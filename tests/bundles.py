@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,6 +61,9 @@ WORDS = (
     *("editor", "game", "network", "tool", "font", "data"),
 )
 MAX_TOKENS = 16
+# What classifiers read beside tokens where a bundle has terms.
+PIECES = {"font": ("a", "for"), "data": ("the", "of")}
+PAIRS = (("web", "server"), ("mail", "server"), ("image", "data"))
 DIMENSION = 30
 GOLDEN_TEXTS = ("a fast web server", "python library for image data", "unheard-of words")
 GOLDEN_FEATURES = (Features((0, 7), (1.0, 0.5)), Features((29,), (-2.0,)), Features((), ()))
@@ -103,6 +107,9 @@ class Spec:
     propensity_weight: float = 0.0
     candidates: int = 12
     reranked: bool = False
+    terms: bool = False
+    present: bool = False
+    heading_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -257,14 +264,26 @@ def _index(kind: IndexType, vectors: NDArray[np.float32]) -> Any:
 def _write_classifiers(path: Path, spec: Spec) -> None:
     rng = np.random.default_rng(spec.seed)
     words = len(WORDS) + 1 if spec.input == "text" else DIMENSION
+    if spec.terms:
+        _write_terms(path)
+        words += len(PAIRS)
     weights = rng.normal(size=(words, spec.label_count)) * (rng.random((words, spec.label_count)) < 0.2)
     present = weights.nonzero()
     np.save(path / layout.RERANK_OFFSETS, np.cumsum([0, *np.count_nonzero(weights, axis=1)], dtype=np.int64))
     np.save(path / layout.RERANK_LABELS, present[1].astype(np.uint16))
     np.save(path / layout.RERANK_VALUES, weights[present].astype(np.float32))
     np.save(path / layout.RERANK_SCALES, np.ones(words, dtype=np.float32))
-    if spec.input == "text":
+    if spec.input == "text" or spec.present:
         np.save(path / layout.RERANK_IDF, rng.uniform(1, 5, words).astype(np.float32))
+
+
+def _write_terms(path: Path) -> None:
+    ids = _tokenizer().get_vocab()
+    pieces = [[ids[piece] for piece in PIECES.get(word, ())] for word in sorted(ids, key=lambda word: ids[word])]
+    pairs = sorted(ids[left] * len(ids) + ids[right] for left, right in PAIRS)
+    np.save(path / layout.RERANK_PIECE_OFFSETS, np.cumsum([0, *map(len, pieces)], dtype=np.int64))
+    np.save(path / layout.RERANK_PIECES, np.array(list(chain.from_iterable(pieces)), dtype=np.int32))
+    np.save(path / layout.RERANK_PAIRS, np.array(pairs, dtype=np.int64))
 
 
 def _write_labels(path: Path, spec: Spec) -> None:
@@ -288,7 +307,9 @@ def _tokenizer() -> Tokenizer:
 
 def _draft(path: Path, spec: Spec) -> Manifest:
     method = _section(spec)
-    queries = TextInput(max_tokens=MAX_TOKENS) if spec.input == "text" else FeaturesInput(dimension=DIMENSION)
+    queries: TextInput | FeaturesInput = FeaturesInput(dimension=DIMENSION)
+    if spec.input == "text":
+        queries = TextInput(max_tokens=MAX_TOKENS, heading_weight=spec.heading_weight)
     calibration = CALIBRATION if spec.calibrated or spec.propensity_weight else None
     propensity = None
     if spec.propensity_weight:
@@ -296,7 +317,15 @@ def _draft(path: Path, spec: Spec) -> Manifest:
     rerank = None
     if spec.reranked:
         curve = PlattMap(slope=1.0, intercept=0.0)
-        rerank = RerankSection(candidates=spec.candidates, nominees=5, share=0.5, own=curve, words=curve)
+        rerank = RerankSection(
+            candidates=spec.candidates,
+            nominees=5,
+            share=0.5,
+            own=curve,
+            words=curve,
+            terms=spec.terms,
+            present=spec.present,
+        )
     files = {file.name: file_entry(file) for file in path.iterdir()}
     return Manifest(
         name=spec.name,

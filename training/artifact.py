@@ -29,7 +29,8 @@ from training.data.dataset import Dataset, Query
 from training.methods import METHODS
 from training.methods.base import Model, Shape
 from training.recipes import RunConfig
-from training.reranker import Mixture, Reranker
+from training.reranker import Mixture, Reranker, Weighing
+from training.terms import Terms
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=BaseModel)
@@ -224,8 +225,11 @@ def _write_reranker(folder: Path, reranker: Reranker) -> None:
         "labels": weights.indices.astype(np.int32),
     }
     arrays |= {"values": weights.data, "shape": np.array(weights.shape, dtype=np.int64)}
-    if reranker.idf is not None:
-        arrays["idf"] = reranker.idf
+    terms, idf = reranker.weighing.terms, reranker.weighing.idf
+    if idf is not None:
+        arrays["idf"] = idf
+    if terms is not None:
+        arrays |= {"pairs": terms.pairs, "piece_offsets": terms.piece_offsets, "pieces": terms.pieces}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
     (folder / MIXTURE).write_text(reranker.mixture.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -235,9 +239,14 @@ def _read_reranker(folder: Path) -> Reranker:
     mixture = _read(folder / MIXTURE, _read_mixture)
     names = ["offsets", "labels", "values", "shape"]
     offsets, labels, values, shape = (_read(folder / f"{name}.npy", _read_table) for name in names)
-    idf = folder / "idf.npy"
     weights = csr_array((values, labels, offsets), shape=tuple(shape.tolist()))
-    return Reranker(weights, _read(idf, _read_table) if idf.exists() else None, mixture)
+    terms = idf = None
+    if (folder / "idf.npy").exists():
+        idf = _read(folder / "idf.npy", _read_table)
+    if (folder / "pairs.npy").exists():
+        names = ["piece_offsets", "pieces", "pairs"]
+        terms = Terms(*(_read(folder / f"{name}.npy", _read_table) for name in names))
+    return Reranker(weights, Weighing(terms, idf), mixture)
 
 
 def _read_mixture(file: Path) -> Mixture:

@@ -86,7 +86,8 @@ def _add_prepare(commands: Any) -> None:
     prepare = commands.add_parser("prepare", help="turn JSONL, CSV or Parquet tables into a data folder")
     prepare.add_argument("inputs", nargs="+", type=Path, metavar="INPUT")
     prepare.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
-    prepare.add_argument("--text-column", required=True, metavar="NAME")
+    prepare.add_argument("--text-column", required=True, metavar="NAME", help="text of a point, or its title")
+    prepare.add_argument("--content-column", metavar="NAME", help="what follows the title; may be empty")
     prepare.add_argument("--label-column", required=True, metavar="NAME", help="a list, or text to be split")
     prepare.add_argument("--id-column", metavar="NAME", help="ids of the points; without it, their positions")
     prepare.add_argument(
@@ -183,6 +184,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
         arguments.out,
         text_column=arguments.text_column,
         label_column=arguments.label_column,
+        content_column=arguments.content_column,
         id_column=arguments.id_column,
         label_texts=arguments.label_texts,
         label_separator=arguments.label_separator,
@@ -223,15 +225,16 @@ def _fit(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         return
 
-    def log(line: str) -> None:
-        print(line, flush=True)
-
     earlier_seconds = epoch_seconds(work_folder(arguments.out).history)
-    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=log, processes=arguments.processes)
+    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=_say, processes=arguments.processes)
     what = f"kept epoch {kept['epoch']}" if "epoch" in kept else f"joined {part_count(run)} parts"
     print(f"{what} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
     if arguments.json is not None:
         meter.cost(peak.bytes, earlier_seconds).write(arguments.json)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _join(arguments: argparse.Namespace) -> None:
@@ -242,7 +245,7 @@ def _join(arguments: argparse.Namespace) -> None:
 
     check_target(arguments.out, resume=False)
     _, dataset = prepared(whole_of(read_artifact(arguments.parts[0]).config.run), _open(arguments.data))
-    kept = join(arguments.parts, dataset, arguments.out)
+    kept = join(arguments.parts, dataset, arguments.out, log=_say)
     print(f"joined {len(arguments.parts)} parts (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
 
 

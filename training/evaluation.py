@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from training.data.card import Card
 from training.data.dataset import Dataset, UnsuitableData, read_rows
 from training.data.records import Source
 from training.methods.base import Model
-from training.reranker import Reranker, RerankerConfig, fit_reranker
+from training.reranker import Fitted, Reranker, RerankerConfig, fit_reranker
 from training.topk import top
 
 SCORES_AT_ONCE = 4_000_000
@@ -31,6 +31,7 @@ def ranking(
     k: int,
     removed: csr_array | None = None,
     reranker: Reranker | None = None,
+    words: csr_array | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The best k labels of every row, ties by label row, and their raw scores.
 
@@ -41,6 +42,7 @@ def ranking(
         k: ranks wanted.
         removed: pairs that must not be predicted (reciprocal pairs of the filter file), CSR (N, L).
         reranker: orders the answers anew, and gives them its scores.
+        words: what the re-ranker reads (see `Rows.reading`); None: the inputs.
 
     Returns:
         Label rows int64 (N, k), best first, and scores float32 (N, k); padded with -1 and NaN where fewer labels may be
@@ -49,7 +51,7 @@ def ranking(
     if reranker is None:
         return _ranking(model, inputs, label_count, k, removed)
     found = _ranking(model, inputs, label_count, max(k, reranker.mixture.candidates), removed)
-    labels_NK, scores_NK = reranker.rerank(inputs, *found)
+    labels_NK, scores_NK = reranker.rerank(inputs if words is None else words, *found)
     if removed is not None:  # classifiers nominate what they like
         gone_NK = metrics.hits(labels_NK, removed)
         order_NK = np.argsort(gone_NK, axis=1, kind="stable")
@@ -86,13 +88,20 @@ def _ranking(
     return ranked_NK, scores_NK
 
 
-def reranker_of(model: Model, dataset: Dataset, config: RerankerConfig, seed: int) -> Reranker:
+def reranker_of(
+    model: Model,
+    dataset: Dataset,
+    config: RerankerConfig,
+    piece_count: int,
+    seed: int,
+    log: Callable[[str], None] = lambda line: None,
+) -> Fitted:
     """Word classifiers for a trained model: see `training.reranker.fit_reranker`."""
 
     def rank_own(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return ranking(model, inputs, dataset.label_count, k)
 
-    return fit_reranker(rank_own, dataset, config, seed)
+    return fit_reranker(rank_own, dataset, config, piece_count, seed, log)
 
 
 def calibrated(model: Model, rows: Rows, seed: int, reranker: Reranker | None = None) -> Calibration:
@@ -105,7 +114,9 @@ def calibrated(model: Model, rows: Rows, seed: int, reranker: Reranker | None = 
         reranker: of the model's answers.
     """
     label_count = rows.targets.shape[1]
-    ranked_NK, scores_NK = ranking(model, rows.inputs, label_count, min(RANKS, label_count), reranker=reranker)
+    ranked_NK, scores_NK = ranking(
+        model, rows.inputs, label_count, min(RANKS, label_count), reranker=reranker, words=rows.words
+    )
     return fit_calibration(scores_NK, metrics.hits(ranked_NK, rows.targets), seed)
 
 
@@ -136,7 +147,7 @@ def evaluate(
         calibration: of the model's scores.
         reranker: of the model's answers.
     """
-    ranked_NK, scores_NK = ranking(model, rows.inputs, rows.targets.shape[1], max(ks), removed, reranker)
+    ranked_NK, scores_NK = ranking(model, rows.inputs, rows.targets.shape[1], max(ks), removed, reranker, rows.words)
     return _measures(ranked_NK, scores_NK, rows.targets, label_counts_L, train_rows, card, ks, calibration)
 
 
@@ -153,13 +164,14 @@ def rank_artifact(
         UnsuitableData: the folder's labels or features are not those the model was trained on.
     """
     _check_same_labels(artifact, source)
-    rows = read_rows(source, split, artifact.tokenizer, artifact.config.run.texts)
+    texts, in_order = artifact.config.run.texts, artifact.reranker is not None
+    rows = read_rows(source, split, artifact.tokenizer, texts, in_order=in_order)
     removed = None
     pairs = source.filter_pairs(split)
     if len(pairs):
         removed = csr_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=rows.targets.shape)
     ranked_NK, scores_NK = ranking(
-        artifact.restore(), rows.inputs, rows.targets.shape[1], k, removed, artifact.reranker
+        artifact.restore(), rows.inputs, rows.targets.shape[1], k, removed, artifact.reranker, rows.words
     )
     return ranked_NK, scores_NK, rows.targets
 

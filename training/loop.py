@@ -130,7 +130,7 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     work = open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
     memory.return_freed()  # the optimisers
-    return _finish(model, run, dataset, tables, work, out)
+    return _finish(model, run, dataset, tables, work, out, log)
 
 
 def _train(
@@ -279,18 +279,26 @@ def write_finished(
     tables: Tables,
     measures: Mapping[str, float],
     history: Path,
+    log: Callable[[str], None],
 ) -> None:
     """Fit what follows a trained model, and write the artifact into ``folder``, which must be empty."""
-    seed, reranker = run.training.seed, None
+    seed, fitted = run.training.seed, None
     # A part is no model yet: what is joined of all parts has a re-ranker.
     if run.reranker is not None and run.part is None:
-        reranker = reranker_of(model, dataset, run.reranker, seed)
-    calibration = calibrated(model, dataset.validation, seed, reranker)
+        fitted = reranker_of(model, dataset, run.reranker, run.texts.piece_count, seed, log)
+    calibration = calibrated(model, dataset.validation, seed, None if fitted is None else fitted.chosen)
+    reranker = None if fitted is None else fitted.final
     write_artifact(folder, run, dataset, weights, tables, calibration, reranker, measures, history)
 
 
 def _finish(
-    model: Model, run: RunConfig, dataset: Dataset, tables: Tables, work: WorkFolder, out: Path
+    model: Model,
+    run: RunConfig,
+    dataset: Dataset,
+    tables: Tables,
+    work: WorkFolder,
+    out: Path,
+    log: Callable[[str], None],
 ) -> dict[str, float]:
     lines = [json.loads(line) for line in work.history.read_text(encoding="utf-8").splitlines()]
     kept: dict[str, float] = max(lines, key=lambda line: line[run.training.selection])
@@ -299,7 +307,7 @@ def _finish(
     weights = load_file(work.best)
     tables = METHODS[run.method.name].kept_tables(tables, weights)
     model.load_state_dict(weights)
-    write_finished(work.artifact, model, run, dataset, weights, tables, kept, work.history)
+    write_finished(work.artifact, model, run, dataset, weights, tables, kept, work.history, log)
     work.artifact.rename(out)
     shutil.rmtree(work.path)
     return kept

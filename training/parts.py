@@ -114,19 +114,20 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log, 
             pool.shutdown(cancel_futures=True)
             raise
     shutil.rmtree(work.artifact, ignore_errors=True)
-    measures = join(folders, dataset, work.artifact)
+    measures = join(folders, dataset, work.artifact, log=log)
     work.artifact.rename(out)
     shutil.rmtree(work.path)
     return measures
 
 
-def join(folders: Sequence[Path], dataset: Dataset, out: Path) -> dict[str, float]:
+def join(folders: Sequence[Path], dataset: Dataset, out: Path, *, log: Log) -> dict[str, float]:
     """Make one artifact of the parts of a run.
 
     Args:
         folders: artifacts of all parts, in any order.
         dataset: what they were trained on.
         out: folder to be made.
+        log: takes lines of text on what follows the joined model's weights.
 
     Returns:
         Validation measures of the joined model.
@@ -155,7 +156,7 @@ def join(folders: Sequence[Path], dataset: Dataset, out: Path) -> dict[str, floa
     out.mkdir()
     history = out.with_name(out.name + ".history")
     history.write_text("".join(map(_history, parts)), encoding="utf-8")
-    write_finished(out, model, run, dataset, weights, tables, measures, history)
+    write_finished(out, model, run, dataset, weights, tables, measures, history, log)
     history.unlink()
     return measures
 

@@ -152,7 +152,8 @@ def prepared(run: RunConfig, source: Source) -> tuple[RunConfig, Dataset]:
         UnsuitableData: the data lacks what the run needs.
     """
     fraction, seed = run.training.validation_fraction, run.training.seed
-    dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed)
+    in_order = run.reranker is not None and run.part is None
+    dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed, in_order=in_order)
     resolved = run.resolved(Shape.of(dataset))
     # After the sizes are derived: extra points are no reason for fewer epochs over the others.
     dataset = augmented(resolved, dataset)

@@ -2,42 +2,46 @@
 
 A dense encoder generalises over words and forgets which exact word a rare label hangs on; a linear classifier over
 words remembers, but knows nothing else. So an answer gets a second opinion: each label has a sparse linear classifier
-(`training.svm`), the classifiers nominate labels that the model did not find, and what the answer is ordered by is a
-weighted mean of two probabilities, the model's own and the classifier's.
+(`training.svm`) over the terms of texts (`training.terms`), the classifiers nominate labels that the model did not
+find, and what the answer is ordered by is a weighted mean of two probabilities, the model's own and the classifier's.
 
 A classifier is only asked about labels that the model found or that classifiers nominate, so these are what it learns
-to tell apart: its negatives are the training rows whose first labels it is among, by the model in a first round, by the
-classifiers of that round too in a second. The first is what PECOS calls matcher-aware negatives (Zhang et al., "Fast
-Multi-Resolution Transformer Fine-tuning for Extreme Multi-label Text Classification", NeurIPS 2021). Few rows a label
-are a few seconds' work, where all would take minutes for the same result.
+to tell apart: its negatives are the rows whose first labels it is among, by the model in a first round, by the
+classifiers of the round before too in later ones. The first is what PECOS calls matcher-aware negatives (Zhang et al.,
+"Fast Multi-Resolution Transformer Fine-tuning for Extreme Multi-label Text Classification", NeurIPS 2021). After three
+rounds hardly a row is left that would move a classifier: they are then what training against all rows gives.
 
-Letters: N rows, K labels of an answer, C candidates (labels that the model found, then nominees), L labels, V words or
-features.
+A label's own text, where there is one, is a positive row of its classifier: often the only one that a rare label has.
+
+Letters: N rows, M mined rows, K labels of an answer, C candidates (labels that the model found, then nominees), L
+labels, V words or features, W terms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array, vstack
 
 from training import metrics
 from training.calibration import PlattMap, fit_platt
+from training.data.batches import Rows
 from training.data.dataset import Dataset
+from training.products import products
 from training.svm import fit_classifiers
-from training.topk import top
+from training.terms import Terms
+from training.twins import have_their_labels, rows_with_label_texts
 from training.vocabulary import inverse_document_frequency
 
-# Rows whose first labels are looked at for negatives: more would take as long as training does.
-MINED_ROWS = 50_000
-SHARES = tuple(share / 10 for share in range(10))
+# Rows whose first labels by the model, and by the classifiers, are looked at for negatives. A model may rank all labels
+# at the cost of all, so it is asked about fewer.
+RANKED_ROWS, MINED_ROWS = 50_000, 200_000
+SHARES = tuple(share / 10 for share in range(11))
 CHOSEN_AT = 5
-ROWS_AT_ONCE = 64
 
 # Of a matrix of inputs the best k labels of every row and their raw scores, padded with -1 and NaN.
 Rank = Callable[[csr_array, int], tuple[NDArray[np.int64], NDArray[np.float32]]]
@@ -51,7 +55,18 @@ class RerankerConfig(BaseModel):
     candidates: int = Field(default=100, ge=2, le=10_000, description="labels of an answer that are ordered anew")
     cost: float = Field(default=0.5, gt=0, description="of a margin that is missed: higher fits training rows closer")
     nominees: int = Field(default=50, ge=0, le=10_000, description="labels that classifiers may add to them, at most")
-    least_weight: float = Field(default=0.02, ge=0, description="magnitude below which a weight is dropped")
+    least_weight: float = Field(default=0.05, ge=0, description="magnitude below which a weight is dropped")
+    rounds: int = Field(default=3, ge=1, description="trainings, each against what the one before confused")
+    pairs: int = Field(
+        default=500_000, ge=0, description="pairs of neighbouring tokens that are terms, the most frequent"
+    )
+    label_texts: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="relevance of a label to its own text, a training row of the classifiers; 0: no such rows; "
+        "None: 1, or 0 where training points that have some label's text mostly lack that label",
+    )
 
 
 class Mixture(BaseModel):
@@ -102,26 +117,40 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class Weighing:
+    """How rows become what classifiers read.
+
+    Attributes:
+        terms: which columns the terms of texts have; None for features, which keep theirs.
+        idf: float32 (W,), of terms, or of features that are only ever present; None for features that have values.
+    """
+
+    terms: Terms | None
+    idf: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
 class Reranker:
     """Word classifiers and how much they have to say.
 
     Attributes:
-        weights: float32 CSR (V, L).
-        idf: float32 (V,) for texts; None for features, which keep their values.
+        weights: float32 CSR (W, L).
+        weighing: what they read.
         mixture: of both opinions.
     """
 
     weights: csr_array
-    idf: NDArray[np.float32] | None
+    weighing: Weighing
     mixture: Mixture
 
     def rerank(
-        self, inputs: csr_array, labels_NK: NDArray[np.int64], scores_NK: NDArray[np.float32]
+        self, words: csr_array, labels_NK: NDArray[np.int64], scores_NK: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Order the first labels of every row anew, nominees among them; what lies beyond follows as it was.
 
         Args:
-            inputs: what the rows are, float32 CSR (N, V), as the model reads them.
+            words: what the rows are, float32 CSR (N, V): tokens in reading order as `training.tokens.read_words` gives
+                them, or features.
             labels_NK: best first, padded with -1; at least the mixture's candidates, where there are so many labels.
             scores_NK: the model's, padded with NaN.
 
@@ -130,9 +159,8 @@ class Reranker:
         """
         mixture, K = self.mixture, labels_NK.shape[1]
         head, beyond = slice(None, mixture.candidates), slice(mixture.candidates, None)
-        found = _candidates(
-            _unit_rows(inputs, self.idf), self.weights, labels_NK[:, head], scores_NK[:, head], mixture.nominees
-        )
+        rows = unit_rows(words, self.weighing)
+        found = _candidates(rows, self.weights, labels_NK[:, head], scores_NK[:, head], mixture.nominees)
         labels_NC, mixed_NC = found.ordered(mixture)
         # No classifier speaks for what lies beyond.
         beyond_NK = (1 - mixture.share) * mixture.own(scores_NK[:, beyond].astype(np.float64))
@@ -144,42 +172,124 @@ class Reranker:
         return labels_NK, np.minimum.accumulate(scores_NK, axis=1)
 
 
-def fit_reranker(rank: Rank, dataset: Dataset, config: RerankerConfig, seed: int) -> Reranker:
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_reranker` makes.
+
+    Attributes:
+        chosen: with what the held-out rows chose, which it has not been trained on: what calibration is fitted to.
+        final: the same trained on the held-out rows too, where they were drawn from the training rows.
+    """
+
+    chosen: Reranker
+    final: Reranker
+
+
+def fit_reranker(
+    rank: Rank, dataset: Dataset, config: RerankerConfig, piece_count: int, seed: int, log: Callable[[str], None]
+) -> Fitted:
     """Train the classifiers on the training rows, and choose what they may say on the validation rows.
 
-    Without nominees, which only cost where the model finds nearly all, unless the second round's order is better.
+    The held-out rows choose among the rounds, each with nominees and without: these only cost where the model finds
+    nearly all.
 
     Args:
         rank: the trained model.
-        dataset: what it was trained on.
+        dataset: what it was trained on; of texts, with tokens in reading order.
         config: options.
+        piece_count: token ids below it are pieces of words: see `training.terms.Terms.learn`.
         seed: of the rows that negatives come from, and of the order of steps.
+        log: takes one line of text per round.
     """
     count = min(config.candidates, dataset.label_count)
     nominees = min(config.nominees, dataset.label_count)
-    train, held = dataset.train, dataset.validation
-    idf = None if dataset.tokenizer is None else inverse_document_frequency(train.inputs)
-    unit_NV, held_NV = _unit_rows(train.inputs, idf), _unit_rows(held.inputs, idf)
-    mined = np.sort(np.random.default_rng(seed).permutation(len(train))[:MINED_ROWS])
+    rows, held = _training_rows(dataset, config), dataset.validation
+    weighing = _weighing(dataset, config, piece_count)
+    unit_NW, held_NW = unit_rows(rows.reading, weighing), unit_rows(held.reading, weighing)
+    drawn = np.random.default_rng(seed).permutation(len(rows))
+    ranked, mined = np.sort(drawn[:RANKED_ROWS]), np.sort(drawn[:MINED_ROWS])
     answers = rank(held.inputs, count)
 
-    def fitted(confused_MC: NDArray[np.int64], nominees: int) -> tuple[float, Reranker]:
-        negatives = _marked(mined, confused_MC, train.targets.shape)
-        weights = fit_classifiers(
-            unit_NV, train.targets, negatives, cost=config.cost, least_weight=config.least_weight, seed=seed
+    def fit(inputs_NW: csr_array, targets_NL: csr_array, negatives_NL: csr_array) -> csr_array:
+        return fit_classifiers(
+            inputs_NW, targets_NL, negatives_NL, cost=config.cost, least_weight=config.least_weight, seed=seed
         )
-        found = _candidates(held_NV, weights, *answers, nominees)
-        mixture = fit_mixture(found, held.targets, count, nominees)
-        return _gain(mixture, found, held.targets), Reranker(weights, idf, mixture)
 
-    labels_MC, _ = rank(train.inputs[mined], count)
-    rounds = [fitted(labels_MC, 0)]
+    confused_NL = _marked(ranked, rank(rows.inputs[ranked], count)[0], rows.targets.shape)
+    best: list[tuple[float, Reranker, csr_array]] = []  # one at most: classifiers are large
+    for turn in range(1, config.rounds + 1):
+        weights = fit(unit_NW, rows.targets, confused_NL)
+        for nominated in sorted({0, nominees}):
+            found = _candidates(held_NW, weights, *answers, nominated)
+            mixture = fit_mixture(found, held.targets, count, nominated)
+            new = _gain(mixture, found, held.targets), Reranker(weights, weighing, mixture), confused_NL
+            best = [max([*best, new], key=lambda one: one[0])]
+        gain, chosen, _ = best[0]
+        log(
+            f"words {turn}/{config.rounds}  {weights.nnz:,} weights; best so far: validation nDCG@{CHOSEN_AT} "
+            f"{gain:5.2f}, share {chosen.mixture.share}, {chosen.mixture.nominees} nominees"
+        )
+        if not nominees:
+            break  # nothing new is confused
+        if turn < config.rounds:
+            confused_NL = _union(confused_NL, _nominated(mined, unit_NW[mined], weights, nominees, len(rows)))
+    _, chosen, confused_NL = best[0]
+    if not dataset.validation_drawn:
+        return Fitted(chosen, chosen)
+    every = np.arange(len(held))
+    held_NL = _marked(every, answers[0], held.targets.shape)
     if nominees:
-        products = _products(unit_NV[mined], rounds[0][1].weights)
-        nominees_MC = np.concatenate([_nominated(some_NL, labels_MC[rows], nominees) for rows, some_NL in products])
-        rounds.append(fitted(np.concatenate([labels_MC, nominees_MC], axis=1), nominees))
-    _, best = max(rounds, key=lambda gain_and_reranker: gain_and_reranker[0])
-    return best
+        held_NL = _union(held_NL, _nominated(every, held_NW, chosen.weights, nominees, len(held)))
+    weights = fit(_below(unit_NW, held_NW), _below(rows.targets, held.targets), _below(confused_NL, held_NL))
+    return Fitted(chosen, replace(chosen, weights=weights))
+
+
+def _nominated(rows: NDArray[np.int64], unit_MW: csr_array, weights: csr_array, nominees: int, count: int) -> csr_array:
+    """Which labels the classifiers put first, in some of ``count`` rows: bool CSR (N, L)."""
+    labels_MC, _ = products(unit_MW, weights, np.empty((len(rows), 0), dtype=np.int64), nominees)
+    return _marked(rows, labels_MC, (count, weights.shape[1]))
+
+
+def _marked(rows: NDArray[np.int64], labels_MC: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
+    """Which labels stand beside which rows, given in rising order, padding left out: bool CSR (N, L)."""
+    present_MC = labels_MC != metrics.PADDING
+    counts_N = np.zeros(shape[0], dtype=np.int64)
+    counts_N[rows] = present_MC.sum(axis=1)
+    labels = labels_MC[present_MC].astype(np.int32)
+    return csr_array((np.ones(labels.size, dtype=np.bool_), labels, np.append(0, np.cumsum(counts_N))), shape=shape)
+
+
+def _union(one: csr_array, other: csr_array) -> csr_array:
+    return csr_array(one + other)
+
+
+def _training_rows(dataset: Dataset, config: RerankerConfig) -> Rows:
+    """The training rows and, where they are wanted, label texts."""
+    train, bags, words = dataset.train, dataset.label_bags, dataset.label_words
+    if bags is None or words is None:
+        return train
+    relevance = config.label_texts
+    if relevance is None:
+        relevance = float(have_their_labels(train, rows_with_label_texts(train, bags)))
+    if not relevance:
+        return train
+    own_LL = relevance * eye_array(dataset.label_count, format="csr", dtype=np.float32)
+    return Rows(_below(train.inputs, bags), _below(train.targets, own_LL), _below(train.reading, words))
+
+
+def _below(above: csr_array, below: csr_array) -> csr_array:
+    return csr_array(vstack([above, below], format="csr"))
+
+
+def _weighing(dataset: Dataset, config: RerankerConfig, piece_count: int) -> Weighing:
+    """Terms of texts and their IDF; IDF of features where all that are there have the value 1."""
+    train = dataset.train
+    if dataset.tokenizer is None:
+        present = bool((train.inputs.data == 1).all())
+        return Weighing(None, inverse_document_frequency(train.inputs) if present else None)
+    parts = [train.reading] + ([dataset.label_words] if dataset.label_words is not None else [])
+    terms = Terms.learn(dataset.tokenizer, piece_count, config.pairs, parts)
+    return Weighing(terms, inverse_document_frequency(terms.count(train.reading)))
 
 
 def fit_mixture(found: Candidates, targets_NL: csr_array, candidates: int, nominees: int) -> Mixture:
@@ -202,27 +312,14 @@ def _gain(mixture: Mixture, found: Candidates, targets_NL: csr_array) -> float:
     return metrics.report(ranked_NC[:, :k], targets_NL, np.ones(targets_NL.shape[1]), [k])[f"nDCG@{k}"]
 
 
-def _marked(rows: NDArray[np.int64], labels_MC: NDArray[np.int64], shape: tuple[int, int]) -> csr_array:
-    """Which labels stand beside which rows, given in rising order, padding left out: bool CSR (N, L)."""
-    present_MC = labels_MC != metrics.PADDING
-    counts_N = np.zeros(shape[0], dtype=np.int64)
-    counts_N[rows] = present_MC.sum(axis=1)
-    labels = labels_MC[present_MC].astype(np.int32)
-    return csr_array((np.ones(labels.size, dtype=np.bool_), labels, np.append(0, np.cumsum(counts_N))), shape=shape)
-
-
 def _candidates(
-    unit_NV: csr_array, weights: csr_array, labels_NC: NDArray[np.int64], scores_NC: NDArray[np.float32], nominees: int
+    unit_NW: csr_array, weights: csr_array, labels_NC: NDArray[np.int64], scores_NC: NDArray[np.float32], nominees: int
 ) -> Candidates:
     """The model's labels with margins, and what the classifiers nominate beside them."""
     found = labels_NC.shape[1]
-    all_NC = np.pad(labels_NC, ((0, 0), (0, nominees)), constant_values=metrics.PADDING)
-    margins_NC = np.empty(all_NC.shape, dtype=np.float32)
-    for rows, products_NL in _products(unit_NV, weights):
-        all_NC[rows, found:] = _nominated(products_NL.copy(), labels_NC[rows], nominees)
-        margins_NC[rows] = np.take_along_axis(products_NL, np.maximum(all_NC[rows], 0), axis=1) - 1
+    all_NC, products_NC = products(unit_NW, weights, labels_NC, nominees)
     lent_NC = np.where(all_NC[:, found:] == metrics.PADDING, np.nan, scores_NC[:, -1:]).astype(np.float32)
-    return Candidates(all_NC, np.concatenate([scores_NC, lent_NC], axis=1), margins_NC)
+    return Candidates(all_NC, np.concatenate([scores_NC, lent_NC], axis=1), products_NC - np.float32(1))
 
 
 def _without(labels_NK: NDArray[np.int64], known_NC: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -233,36 +330,25 @@ def _without(labels_NK: NDArray[np.int64], known_NC: NDArray[np.int64]) -> NDArr
     return result_NK
 
 
-def _products(unit_NV: csr_array, weights: csr_array) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-    """Products of some rows at a time with all classifiers, float32 (N, L), and which rows these are."""
-    for start in range(0, unit_NV.shape[0], ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        yield rows, (unit_NV[rows] @ weights).toarray()
+def unit_rows(words: csr_array, weighing: Weighing) -> csr_array:
+    """What classifiers read, at unit length: of texts (1 + ln count) * idf of their terms, of features value * idf.
 
+    Rows of nothing stay so.
 
-def _nominated(products_NL: NDArray[np.float32], known_NC: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Of the labels that are not known, those with the largest positive products, best first, ties by label row.
-
-    The products of others are replaced.
+    Args:
+        words: see `Reranker.rerank`.
+        weighing: which terms there are, and their IDF.
 
     Returns:
-        int64 (N, count), padded with -1.
+        float32 CSR (N, W).
     """
-    if not count:
-        return np.empty((len(products_NL), 0), dtype=np.int64)
-    rows, places = (known_NC != metrics.PADDING).nonzero()
-    products_NL[rows, known_NC[rows, places]] = 0
-    products_NL[products_NL <= 0] = -np.inf  # no predictions
-    labels: NDArray[np.int64] = top(torch.from_numpy(products_NL), count)[0].numpy()
-    return labels
-
-
-def _unit_rows(inputs: csr_array, idf: NDArray[np.float32] | None) -> csr_array:
-    """TF-IDF, (1 + ln count) * idf, of texts, or features as they are, at unit length; rows of nothing stay so."""
-    rows = inputs.copy()
-    rows.sum_duplicates()  # sequences name a token as often as it stands in the text
-    if idf is not None:
-        rows.data = (1 + np.log(rows.data)) * idf[rows.indices]
+    if weighing.terms is None:
+        rows = words.copy()
+    else:
+        rows = weighing.terms.count(words)
+        rows.data = 1 + np.log(rows.data)
+    if weighing.idf is not None:
+        rows.data = rows.data * weighing.idf[rows.indices]
     squares_N = np.add.reduceat(np.append(np.square(rows.data), 0), rows.indptr[:-1]) * (np.diff(rows.indptr) > 0)
     lengths_N = np.sqrt(np.where(squares_N > 0, squares_N, 1))
     rows.data = (rows.data / np.repeat(lengths_N, np.diff(rows.indptr))).astype(np.float32)

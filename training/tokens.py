@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from tokenizers import Encoding, Tokenizer
 
-from training.vocabulary import count_tokens
+from training.vocabulary import summed, tokens_in_order
 
 Order = Literal["bag", "sequence"]
 
@@ -36,6 +36,14 @@ class TextConfig(Protocol):
     def max_label_tokens(self) -> int | None:
         """The same for the text of a label; None: as for points."""
 
+    @property
+    def heading_weight(self) -> float:
+        """What a token counts more in the first line of a text that has several."""
+
+    @property
+    def piece_count(self) -> int:
+        """Token ids below it are pieces that words are cut into; 0 where tokens are pieces anyway."""
+
     def tokenizer(self, texts: Iterable[str]) -> Tokenizer:
         """The tokenizer: learned from the texts, which are read once, or one that exists."""
 
@@ -45,10 +53,21 @@ def label_limit(config: TextConfig) -> int:
     return config.max_label_tokens or config.max_tokens
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], order: Order, max_tokens: int) -> csr_array:
-    """Rows of token ids, float32 CSR (N, V): see `count_tokens` and `token_sequences`."""
-    encode = count_tokens if order == "bag" else token_sequences
-    return encode(tokenizer, texts, max_tokens)
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], config: TextConfig, max_tokens: int) -> csr_array:
+    """What the encoder reads, float32 CSR (N, V): bags of counts, or sequences (see `token_sequences`)."""
+    return as_encoded(read_words(tokenizer, texts, config, max_tokens), config)
+
+
+def as_encoded(words: csr_array, config: TextConfig) -> csr_array:
+    """What the encoder reads of tokens in reading order."""
+    return summed(words) if config.order == "bag" else words
+
+
+def read_words(tokenizer: Tokenizer, texts: Sequence[str], config: TextConfig, max_tokens: int) -> csr_array:
+    """Tokens in reading order with what they count, whatever the encoder reads: float32 CSR (N, V), not canonical."""
+    if config.order == "bag":
+        return tokens_in_order(tokenizer, texts, max_tokens, config.heading_weight)
+    return token_sequences(tokenizer, texts, max_tokens)
 
 
 def token_sequences(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> csr_array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -41,6 +41,17 @@ class VocabularyConfig(BaseModel):
     max_label_tokens: int | None = Field(
         default=None, ge=1, description="the same for the text of a label; None: as many as of a point"
     )
+    heading_weight: float = Field(
+        default=15.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="what a token counts more in the first line of a text that has several",
+    )
+
+    @property
+    def piece_count(self) -> int:
+        """Sub-words come first among the ids; where there are fewer than asked for, so do some words."""
+        return self.subwords
 
     def tokenizer(self, texts: Iterable[str]) -> Tokenizer:
         """One that is learned from the texts."""
@@ -104,20 +115,58 @@ def chunks(texts: Iterable[str], size: int = CHUNK_TEXTS) -> Iterator[list[str]]
         yield chunk
 
 
-def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> csr_array:
-    """Bags of token counts.
+def tokens_in_order(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, heading_weight: float = 0.0
+) -> csr_array:
+    """Token ids in reading order, each with what it counts.
+
+    The first line of a text that has several is its heading: a few words that say what the text is about, and that
+    would drown among the others.
+
+    Args:
+        tokenizer: of whole words, which a line break ends.
+        texts: N of them.
+        max_tokens: of a text; later ones are cut off.
+        heading_weight: what a token of a heading counts beside 1.
 
     Returns:
-        float32 CSR of shape (N, V): how often each token stands among the first ``max_tokens`` of each text.
+        float32 CSR (N, V), not canonical: ids as they are read, repeats included.
     """
-    encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    ids = [encoding.ids[:max_tokens] for encoding in encodings]
-    lengths = np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
-    vocabulary = tokenizer.get_vocab_size()
-    flat = np.fromiter((token for row in ids for token in row), dtype=np.int64, count=int(lengths.sum()))
-    keys, counts = np.unique(np.repeat(np.arange(len(ids)), lengths) * vocabulary + flat, return_counts=True)
-    indptr = np.searchsorted(keys, np.arange(len(ids) + 1) * vocabulary)
-    return csr_array((counts.astype(np.float32), keys % vocabulary, indptr), shape=(len(ids), vocabulary))
+    parts = [_heading_and_rest(text) for text in texts] if heading_weight else [("", text) for text in texts]
+    encodings = tokenizer.encode_batch_fast(list(chain.from_iterable(parts)), add_special_tokens=False)
+    headings = [encoding.ids[:max_tokens] for encoding in encodings[::2]]
+    rests = [
+        encoding.ids[: max_tokens - len(heading)] for encoding, heading in zip(encodings[1::2], headings, strict=True)
+    ]
+    runs = list(chain.from_iterable(zip(headings, rests, strict=True)))
+    lengths = np.fromiter((len(run) for run in runs), dtype=np.int64, count=len(runs))
+    indptr = np.concatenate([[0], np.cumsum(lengths)[1::2]])
+    ids = np.fromiter(chain.from_iterable(runs), dtype=np.int64, count=int(indptr[-1]))
+    counts = np.repeat(np.tile(np.array([1 + heading_weight, 1], dtype=np.float32), len(texts)), lengths)
+    return csr_array((counts, ids, indptr), shape=(len(texts), tokenizer.get_vocab_size()))
+
+
+def _heading_and_rest(text: str) -> tuple[str, str]:
+    """A text of one line has no heading."""
+    heading, _, rest = text.partition("\n")
+    return (heading, rest) if rest.strip() else ("", text)
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, heading_weight: float = 0.0) -> csr_array:
+    """Bags of token counts: see `tokens_in_order`.
+
+    Returns:
+        float32 CSR of shape (N, V): how often each token stands among the first ``max_tokens`` of each text, in
+        headings more than once each time.
+    """
+    return summed(tokens_in_order(tokenizer, texts, max_tokens, heading_weight))
+
+
+def summed(rows: csr_array) -> csr_array:
+    """The same rows with what stands several times added up, columns rising."""
+    result = rows.copy()
+    result.sum_duplicates()
+    return result
 
 
 def inverse_document_frequency(bags: csr_array) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from service.bundle.manifest import MethodSection
 from training.artifact import Artifact
 from training.data.batches import Bags
 from training.methods.base import Model
-from training.tokens import encode_texts
+from training.tokens import as_encoded, read_words
 
 # Largest difference between two scores that count as one: absolute while a query's scores stay below 1, relative to
 # their largest above. Sums of logits reach hundreds, where float32 has no digits left for an absolute bound.
@@ -93,7 +93,7 @@ class Exporter(ABC, Generic[TrainedModel]):
         scores_QL = self.model.score(self.samples).numpy()
         decided_Q = self.decided(scores_QL)
         if self.artifact.reranker is not None:
-            scores_QL = reranked(self.artifact.reranker, self.sample_rows, scores_QL)
+            scores_QL = reranked(self.artifact.reranker, self.sample_words, scores_QL)
         return Reference(scores_QL, decided_Q)
 
     def decided(self, scores_QL: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -106,13 +106,20 @@ class Exporter(ABC, Generic[TrainedModel]):
         return Bags.from_csr(self.sample_rows)
 
     @cached_property
+    def sample_words(self) -> csr_array:
+        """What the re-ranker reads of the artifact's samples: tokens in reading order, or features."""
+        tokenizer, texts = self.artifact.tokenizer, self.artifact.config.run.texts
+        if tokenizer is None:
+            return self.sample_rows
+        samples = [sample for sample in self.artifact.samples if isinstance(sample, str)]
+        return read_words(tokenizer, samples, texts, texts.max_tokens)
+
+    @cached_property
     def sample_rows(self) -> csr_array:
         """The artifact's samples as training reads them: independent of how the service reads queries."""
-        config, tokenizer = self.artifact.config, self.artifact.tokenizer
-        if tokenizer is not None:
-            texts = [sample for sample in self.artifact.samples if isinstance(sample, str)]
-            limits = config.run.texts
-            return encode_texts(tokenizer, texts, limits.order, limits.max_tokens)
+        config, texts = self.artifact.config, self.artifact.config.run.texts
+        if self.artifact.tokenizer is not None:
+            return as_encoded(self.sample_words, texts)
         rows = [sample for sample in self.artifact.samples if not isinstance(sample, str)]
         indptr = np.cumsum([0, *(len(row["indices"]) for row in rows)])
         indices = np.array([index for row in rows for index in row["indices"]], dtype=np.int64)

@@ -136,12 +136,32 @@ def _check_classifiers(manifest: Manifest, arrays: Arrays) -> None:
     words = offsets.size - 1
     if manifest.input.kind == "features":
         _require(words == manifest.input.dimension, name, f"{manifest.input.dimension} features", f"{words}")
-    per_word = [layout.RERANK_SCALES] + [layout.RERANK_IDF] * (manifest.input.kind == "text")
+    per_word = [name for name in (layout.RERANK_SCALES, layout.RERANK_IDF) if name in arrays]
     for other in per_word:
         _require(arrays[other].size == words, other, f"a number for each of {words} words", f"{arrays[other].size}")
     finite = all(bool(np.isfinite(arrays[other]).all()) for other in (layout.RERANK_VALUES, *per_word))
     _require(finite, layout.RERANK_VALUES, "finite numbers, there and in the arrays by word", "NaN or infinity")
     _require(bool((scales > 0).all()), layout.RERANK_SCALES, "scales above 0", "others")
+    if manifest.rerank is not None and manifest.rerank.terms:
+        _check_terms(arrays, words)
+
+
+def _check_terms(arrays: Arrays, words: int) -> None:
+    offsets, pieces = arrays[layout.RERANK_PIECE_OFFSETS], arrays[layout.RERANK_PIECES]
+    pairs = arrays[layout.RERANK_PAIRS]
+    name, tokens = layout.RERANK_PIECE_OFFSETS, offsets.size - 1
+    _require(offsets.size >= 2 and offsets[0] == 0, name, "a first offset of 0, and others", "something else")
+    _require(bool((np.diff(offsets) >= 0).all()), name, "offsets that never fall", "falling ones")
+    _require(
+        pieces.size == offsets[-1], layout.RERANK_PIECES, f"{offsets[-1]} entries as {name} says", f"{pieces.size}"
+    )
+    in_range = not pieces.size or (int(pieces.min()) >= 0 and int(pieces.max()) < tokens)
+    _require(in_range, layout.RERANK_PIECES, f"token ids in 0..{tokens - 1}", "one outside")
+    name = layout.RERANK_PAIRS
+    _require(bool((np.diff(pairs) > 0).all()), name, "rising pairs", "others")
+    in_range = not pairs.size or (int(pairs[0]) >= 0 and int(pairs[-1]) < tokens**2)
+    _require(in_range, name, f"pairs of token ids below {tokens}", "others")
+    _require(tokens + pairs.size == words, name, f"{words - tokens} pairs, as there are words", f"{pairs.size}")
 
 
 def _check_per_row(arrays: Arrays, name: str) -> None:

@@ -38,6 +38,9 @@ RERANK_LABELS = "rerank.labels.npy"
 RERANK_VALUES = "rerank.values.npy"
 RERANK_SCALES = "rerank.scales.npy"
 RERANK_IDF = "rerank.idf.npy"
+RERANK_PIECE_OFFSETS = "rerank.pieces.offsets.npy"
+RERANK_PIECES = "rerank.pieces.npy"
+RERANK_PAIRS = "rerank.pairs.npy"
 
 INVERSE_PROPENSITIES = "inverse_propensities.npy"
 
@@ -98,8 +101,14 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
             RERANK_VALUES: ArraySpec(("float32", "float16", "int8"), (None,)),
             RERANK_SCALES: ArraySpec(("float32",), (None,)),
         }
-        if manifest.input.kind == "text":
+        if manifest.input.kind == "text" or manifest.rerank.present:
             table[RERANK_IDF] = ArraySpec(("float32",), (None,))
+        if manifest.rerank.terms:
+            table |= {
+                RERANK_PIECE_OFFSETS: ArraySpec(("int64",), (None,)),
+                RERANK_PIECES: ArraySpec(("int32",), (None,)),
+                RERANK_PAIRS: ArraySpec(("int64",), (None,)),
+            }
     if manifest.propensity is not None:
         table[INVERSE_PROPENSITIES] = ArraySpec(("float32",), (manifest.label_count,))
     return table

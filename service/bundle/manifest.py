@@ -39,12 +39,14 @@ class TextInput(_Strict):
     """Queries are texts; tokens after the first ``max_tokens`` are cut off.
 
     ``order`` says what the encoder reads: a bag (distinct ids with counts), or a sequence (ids in reading order,
-    between the tokenizer's special tokens). "bag" is not written: bundles from before this field keep their version.
+    between the tokenizer's special tokens). In a bag, a token of the first line of a text that has several counts
+    ``1 + heading_weight``. Defaults are not written: bundles from before these fields keep their version.
     """
 
     kind: Literal["text"] = "text"
     max_tokens: Count
     order: Annotated[Order, Field(exclude_if=lambda order: order == "bag")] = "bag"
+    heading_weight: Annotated[float, Field(ge=0.0, exclude_if=lambda weight: weight == 0)] = 0.0
 
 
 class FeaturesInput(_Strict):
@@ -195,6 +197,9 @@ class RerankSection(_Strict):
     The margin of a label is that of its linear classifier at the query's words or features, at unit length. The labels
     are the decoder's first ``candidates`` and, with the score of the last of these, up to ``nominees`` others with the
     largest margins above -1. Labels beyond follow, with (1 - share) * own(score), held down to the label before.
+
+    With ``terms``, classifiers of texts read beside tokens the pieces of tokens that have some, and pairs of
+    neighbours; without, tokens alone. With ``present``, features are weighted by IDF. False is not written.
     """
 
     candidates: Count
@@ -202,6 +207,8 @@ class RerankSection(_Strict):
     share: Share
     own: PlattMap
     words: PlattMap
+    terms: Annotated[bool, Field(exclude_if=lambda terms: not terms)] = False
+    present: Annotated[bool, Field(exclude_if=lambda present: not present)] = False
 
 
 class PropensitySection(_Strict):
@@ -297,6 +304,13 @@ class Manifest(_Strict):
         for position, answer in enumerate(self.golden):
             if isinstance(answer.query, str) != wants_text:
                 raise ValueError(f"golden[{position}].query: expected {self.input.kind}, found the other kind")
+        return self
+
+    @model_validator(mode="after")
+    def _classifiers_read_the_input(self) -> Self:
+        kind, rerank = self.input.kind, self.rerank
+        if rerank is not None and ((rerank.terms and kind != "text") or (rerank.present and kind != "features")):
+            raise ValueError(f"rerank: expected terms with texts alone and present with features alone, found {kind}")
         return self
 
     @model_validator(mode="after")

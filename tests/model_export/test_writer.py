@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from torch import Tensor
 
@@ -67,8 +68,35 @@ def test_lower_precision_is_smaller_and_its_loss_is_measured(workshop: Workshop,
 def test_texts_bring_their_tokenizer_and_limit(workshop: Workshop) -> None:
     artifact = read_artifact(workshop.artifact("mach"))
     bundle = open_bundle(workshop.bundle("mach"))
-    assert bundle.manifest.input.model_dump() == {"kind": "text", "max_tokens": 32}
+    assert bundle.manifest.input.model_dump() == {"kind": "text", "max_tokens": 32, "heading_weight": 15.0}
     assert bundle.file(layout.TOKENIZER).read_bytes() == (artifact.path / TOKENIZER).read_bytes()
+
+
+def test_sequences_have_no_headings(workshop: Workshop) -> None:
+    texts = manifest_of(workshop.bundle("ova-transformer-reranked")).input
+    assert texts.model_dump() == {"kind": "text", "max_tokens": 32, "order": "sequence"}
+
+
+@pytest.mark.parametrize("kind", ["mach-reranked", "ova-transformer-reranked", "declare-features-reranked"])
+def test_classifiers_of_texts_bring_their_terms(workshop: Workshop, kind: str) -> None:
+    reranker = read_artifact(workshop.artifact(kind)).reranker
+    bundle = open_bundle(workshop.bundle(kind))
+    assert reranker is not None
+    assert bundle.manifest.rerank is not None
+    terms = reranker.weighing.terms
+    assert bundle.manifest.rerank.terms is (terms is not None) is ("features" not in kind)
+    if terms is None:
+        assert not [name for name in (layout.RERANK_PIECES, layout.RERANK_PAIRS) if name in bundle.arrays]
+        return
+    for name, expected in (
+        (layout.RERANK_PIECE_OFFSETS, terms.piece_offsets),
+        (layout.RERANK_PIECES, terms.pieces),
+        (layout.RERANK_PAIRS, terms.pairs),
+    ):
+        np.testing.assert_array_equal(bundle.arrays[name], expected)
+    assert terms.pairs.size > 100
+    # A transformer's tokens are pieces already.
+    assert (terms.pieces.size > 100) is (kind == "mach-reranked")
 
 
 def test_features_bring_their_number(workshop: Workshop) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,12 +22,19 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def reader(max_tokens: int = 100) -> TextReader:
-    return TextReader(tokenizer(), max_tokens)
+def reader(max_tokens: int = 100, heading_weight: float = 0.0) -> TextReader:
+    return TextReader(tokenizer(), max_tokens, heading_weight=heading_weight)
 
 
 def contents(bag: Bag) -> dict[int, float]:
     return dict(zip(bag.ids.tolist(), bag.values.tolist(), strict=True))
+
+
+def words(bag: Bag) -> list[tuple[int, float]]:
+    assert bag.words is not None
+    ids, counts = bag.words
+    assert (ids.dtype, counts.dtype) == (np.int64, np.float32)
+    return list(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
 def test_texts_become_distinct_ascending_ids_with_counts() -> None:
@@ -45,6 +52,31 @@ def test_tokens_beyond_the_limit_are_cut_and_reported() -> None:
 def test_texts_without_tokens_make_empty_bags() -> None:
     bags = reader().read(["", "  ", "a"])
     assert [bag.ids.size for bag in bags] == [0, 0, 1]
+
+
+def test_tokens_of_a_heading_count_more() -> None:
+    headed, first_line_only, plain = reader(heading_weight=4).read(["a b\nb c", "a\nb\nb", "a b b"])
+    assert contents(headed) == {2: 6.0, 5: 5.0, 9: 1.0}
+    assert words(headed) == [(5, 5.0), (2, 5.0), (2, 1.0), (9, 1.0)]
+    assert words(first_line_only) == [(5, 5.0), (2, 1.0), (2, 1.0)]
+    assert words(plain) == [(5, 1.0), (2, 1.0), (2, 1.0)]
+    assert contents(reader().read(["a b\nb c"])[0]) == {2: 2.0, 5: 1.0, 9: 1.0}
+
+
+@pytest.mark.parametrize("text", ["a b", "a b\n", "a b\n \n\t", "\na b", " \na b"])
+def test_a_text_of_one_line_has_no_heading(text: str) -> None:
+    (bag,) = reader(heading_weight=4).read([text])
+    assert words(bag) == [(5, 1.0), (2, 1.0)]
+
+
+def test_what_follows_a_heading_is_cut_first() -> None:
+    exact, longer = reader(3, heading_weight=4).read(["a b\nc", "a b\nc a"])
+    assert words(exact) == words(longer) == [(5, 5.0), (2, 5.0), (9, 1.0)]
+    assert (exact.truncated, longer.truncated) == (False, True)
+    heading_alone, cut_heading = reader(2, heading_weight=4).read(["a b\nc", "a b c\nc"])
+    assert words(heading_alone) == words(cut_heading) == [(5, 5.0), (2, 5.0)]
+    assert heading_alone.truncated
+    assert cut_heading.truncated
 
 
 def test_what_the_tokenizer_file_says_of_lengths_and_special_tokens_is_overruled(tmp_path: Path) -> None:
@@ -69,6 +101,14 @@ def test_sequences_keep_order_repeats_and_special_tokens() -> None:
     (bag,) = sequence_reader().read(["c a c zzz a"])
     assert (bag.ids.tolist(), bag.values.tolist()) == ([1, 9, 5, 9, 0, 5, 0], [1.0] * 7)
     assert (bag.ids.dtype, bag.values.dtype, bag.truncated) == (np.int64, np.float32, False)
+
+
+def test_sequences_have_no_headings() -> None:
+    made = TextReader(sequence_reader()._tokenizer, 100, "sequence", heading_weight=4)
+    (bag,) = made.read(["c a\nb"])
+    assert (bag.ids.tolist(), bag.values.tolist(), bag.words) == ([1, 9, 5, 2, 0], [1.0] * 5, None)
+    assert bag.reading[0] is bag.ids
+    assert bag.reading[1] is bag.values
 
 
 def test_a_sequence_that_is_cut_keeps_the_special_token_at_its_end() -> None:
@@ -125,6 +165,26 @@ def test_a_batch_of_texts_counts_each_text_alone(texts: list[list[str]], max_tok
         assert contents(bag) == expected
         assert bag.ids.tolist() == sorted(expected)
         assert bag.truncated == (len(words) > max_tokens)
+
+
+texts_of_lines = st.lists(st.lists(st.sampled_from("abc?"), max_size=4).map(" ".join), min_size=1, max_size=3)
+
+
+@given(st.lists(texts_of_lines.map("\n".join), min_size=1, max_size=6), st.integers(1, 8))
+def test_headings_of_a_batch_are_those_of_each_text_alone(texts: list[str], max_tokens: int) -> None:
+    for text, bag in zip(texts, reader(max_tokens, heading_weight=2.5).read(texts), strict=True):
+        first, _, rest = text.partition("\n")
+        heading = first.split() if rest.strip() else []
+        tokens = text.split()
+        counts = [3.5 if place < len(heading) else 1.0 for place in range(len(tokens))]
+        expected = [(VOCABULARY.get(word, 0), count) for word, count in zip(tokens, counts, strict=True)]
+        assert words(bag) == expected[:max_tokens]
+        summed: defaultdict[int, float] = defaultdict(float)
+        for id_, count in expected[:max_tokens]:
+            summed[id_] += count
+        assert contents(bag) == summed
+        assert bag.ids.tolist() == sorted(summed)
+        assert bag.truncated == (len(tokens) > max_tokens)
 
 
 def test_threads_share_a_reader() -> None:

@@ -96,6 +96,34 @@ def test_a_reranked_answer_is_the_beginning_of_any_longer_one(tmp_path: Path, me
         assert set(own_K[:12]) <= set(reranked_K[: 12 + nominated])
 
 
+@pytest.mark.parametrize("terms", [False, True])
+def test_the_order_of_words_counts_where_classifiers_know_pairs(tmp_path: Path, terms: bool) -> None:
+    engine = opened(tmp_path / "bundle", reranked=True, terms=terms)
+    engine.check_golden()
+    one, other = (engine.run(engine.prepare([text]), 40).top.scores_QK for text in ("web server", "server web"))
+    assert np.array_equal(one, other) is not terms
+
+
+def test_features_that_are_only_ever_present_have_weights(tmp_path: Path) -> None:
+    """The same classifiers answer otherwise than those of features as they are."""
+    engines = [
+        opened(tmp_path / str(present), input="features", reranked=True, present=present) for present in (False, True)
+    ]
+    query = Features((0, 7, 12), (1.0, 1.0, 1.0))
+    plain, weighted = (engine.run(engine.prepare([query]), 40).top.scores_QK for engine in engines)
+    assert not np.array_equal(plain, weighted)
+
+
+@pytest.mark.parametrize("heading_weight", [0.0, 3.0])
+@pytest.mark.parametrize("reranked", [False, True])
+def test_headings_count_as_the_manifest_says(tmp_path: Path, heading_weight: float, reranked: bool) -> None:
+    engine = opened(tmp_path / "bundle", reranked=reranked, terms=reranked, heading_weight=heading_weight)
+    texts = ("web\nfast mail", "web fast mail", "web web web web fast mail")
+    headed, plain, repeated = (engine.run(engine.prepare([text]), 40).top.scores_QK for text in texts)
+    assert np.array_equal(headed, plain) is (heading_weight == 0)
+    np.testing.assert_allclose(headed, repeated if heading_weight else plain, rtol=1e-5, atol=1e-5)
+
+
 def test_long_texts_are_cut_at_the_manifests_limit(tmp_path: Path) -> None:
     engine = opened(tmp_path / "bundle")
     exact, longer = engine.prepare(["web " * 16, "web " * 17])

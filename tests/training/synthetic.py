@@ -103,6 +103,17 @@ def _point(uid: str, labels: np.ndarray) -> dict[str, object]:
     return {"uid": uid, "title": " ".join(words), "target_ind": sorted(labels.tolist())}
 
 
+def in_two_lines(texts: Path, folder: Path) -> Path:
+    """A folder of `write_texts` with all but the first word of each text on a second line."""
+    folder.mkdir()
+    for file in texts.iterdir():
+        records = [json.loads(line) for line in file.read_text().splitlines()]
+        for record in records:
+            record["title"], record["content"] = record["title"].split(maxsplit=1)
+        _write_lines(folder / file.name, records)
+    return folder
+
+
 def write_features(folder: Path, *, points: int = 60, seed: int = 0) -> Path:
     """A folder in XC sparse layout: feature l stands for label l, features above are noise."""
     folder.mkdir(parents=True)
@@ -169,5 +180,7 @@ def load(folder: Path, run: RunConfig) -> tuple[Dataset, RunConfig]:
     """The folder's data set, and the run resolved for it."""
     training = run.training
     fraction, seed = training.validation_fraction, training.seed
-    dataset = load_dataset(open_source(folder), run.texts, validation_fraction=fraction, seed=seed)
+    in_order = run.reranker is not None and run.part is None
+    source = open_source(folder)
+    dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed, in_order=in_order)
     return dataset, run.resolved(Shape.of(dataset))

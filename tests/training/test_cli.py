@@ -384,6 +384,7 @@ def test_from_a_table_to_measures(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--test-fraction", "1"], "--test-fraction: expected a share between 0 and 1, found 1.0"),
         (["--label-separator", ""], "--label-separator: expected at least one character"),
         (["--text-column", "nope"], "nope"),
+        (["--content-column", "nope"], "nope"),
     ],
 )
 def test_prepare_refuses_wrong_options(

@@ -7,18 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from tests.training.synthetic import LABELS, matrix, write_features, write_texts
 from training.data.dataset import Dataset, UnsuitableData, load_dataset, read_rows
 from training.data.records import open_source
 from training.methods.base import Shape
+from training.tokens import as_encoded, read_words
 from training.vocabulary import VocabularyConfig, count_tokens
 
 VOCABULARY = VocabularyConfig(min_count=1, subwords=60, max_tokens=4)
 
 
-def load(folder: Path, *, fraction: float = 0.25, seed: int = 0) -> Dataset:
-    return load_dataset(open_source(folder), VOCABULARY, validation_fraction=fraction, seed=seed)
+def load(folder: Path, *, fraction: float = 0.25, seed: int = 0, in_order: bool = False) -> Dataset:
+    return load_dataset(open_source(folder), VOCABULARY, validation_fraction=fraction, seed=seed, in_order=in_order)
+
+
+def same_tokens(one: csr_array, other: csr_array) -> bool:
+    """Whether two matrices hold the same ids in the same order."""
+    same = np.array_equal(one.indices, other.indices) and np.array_equal(one.indptr, other.indptr)
+    return same and one.shape == other.shape and np.array_equal(one.data, other.data)
 
 
 def test_training_rows_are_split_by_share_and_seed(texts: Path) -> None:
@@ -81,6 +89,47 @@ def test_label_texts_become_bags(texts: Path) -> None:
     np.testing.assert_array_equal(dataset.label_bags.toarray(), expected.toarray())
 
 
+@pytest.mark.parametrize("dev", [0, 9])
+def test_tokens_are_kept_in_reading_order_where_they_are_asked_for(tmp_path: Path, dev: int) -> None:
+    folder = write_texts(tmp_path / "data", dev=dev)
+    dataset = load(folder, in_order=True)
+    tokenizer, label_texts = dataset.tokenizer, dataset.label_texts
+    assert tokenizer is not None
+    assert label_texts is not None
+    assert dataset.label_words is not None
+    assert dataset.validation.words is not None
+    samples = [str(sample) for sample in dataset.samples]
+    assert same_tokens(dataset.validation.words, read_words(tokenizer, samples, VOCABULARY, 4))
+    assert same_tokens(dataset.label_words, read_words(tokenizer, label_texts, VOCABULARY, 4))
+    assert dataset.label_bags is not None
+    for words, bags in (
+        (dataset.train.words, dataset.train.inputs),
+        (dataset.validation.words, dataset.validation.inputs),
+        (dataset.label_words, dataset.label_bags),
+    ):
+        assert words is not None
+        assert same_tokens(as_encoded(words, VOCABULARY), bags)
+        assert not words.has_canonical_format
+    assert dataset.train.reading is dataset.train.words
+    rows = np.array([5, 0])
+    assert same_tokens(dataset.train.take(rows).reading, dataset.train.words[rows])
+
+
+def test_without_tokens_in_reading_order_inputs_are_read(texts: Path, features: Path) -> None:
+    unasked, of_features = load(texts), load(features, in_order=True)
+    for dataset in (unasked, of_features):
+        assert dataset.train.words is None
+        assert dataset.validation.words is None
+        assert dataset.label_words is None
+        assert dataset.train.reading is dataset.train.inputs
+        assert dataset.train.take(np.arange(3)).words is None
+
+
+@pytest.mark.parametrize("dev", [0, 9])
+def test_a_data_set_knows_whether_its_validation_rows_were_drawn(tmp_path: Path, dev: int) -> None:
+    assert load(write_texts(tmp_path / "data", dev=dev)).validation_drawn is (dev == 0)
+
+
 @pytest.mark.parametrize("kind", ["features", "texts without label texts"])
 def test_without_label_texts_there_are_no_label_bags(features: Path, tmp_path: Path, kind: str) -> None:
     folder = features if kind == "features" else write_texts(tmp_path / "data", label_texts=False)
@@ -108,10 +157,11 @@ def test_relevances_are_kept(tmp_path: Path) -> None:
 
 def test_rows_do_not_depend_on_the_size_of_a_chunk(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, tokenizer = open_source(texts), load(texts).tokenizer
-    whole = read_rows(source, "trn", tokenizer, VOCABULARY)
+    whole = read_rows(source, "trn", tokenizer, VOCABULARY, in_order=True)
     monkeypatch.setattr("training.data.dataset.CHUNK_TEXTS", 7)
-    parts = read_rows(source, "trn", tokenizer, VOCABULARY)
-    for name in ("inputs", "targets"):
+    parts = read_rows(source, "trn", tokenizer, VOCABULARY, in_order=True)
+    assert same_tokens(parts.reading, whole.reading)
+    for name in ("inputs", "targets", "words"):
         np.testing.assert_array_equal(getattr(parts, name).toarray(), getattr(whole, name).toarray())
         assert getattr(parts, name).dtype == np.float32
 

@@ -13,11 +13,13 @@ from scipy.sparse import csr_array, vstack
 from tests.training.synthetic import load, tiny
 from training.artifact import new_model, read_artifact
 from training.augment import gandalf as module
-from training.augment.gandalf import GandalfConfig, gandalf, have_their_labels, rows_with_label_texts, soft_targets
+from training.augment.gandalf import GandalfConfig, gandalf, soft_targets
 from training.cli import DONE, main
 from training.data.batches import Bags, Batch, Rows
 from training.data.dataset import Dataset, UnsuitableData
 from training.methods.base import Shape
+from training.tokens import as_encoded
+from training.twins import have_their_labels, rows_with_label_texts
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,23 @@ def test_label_texts_become_points(dataset: Dataset) -> None:
     assert (larger.train.targets[rows:].diagonal() == 1).all()
     assert larger.validation is dataset.validation
     assert larger.label_counts is dataset.label_counts
+
+
+def test_label_texts_become_points_in_reading_order_too(texts: Path) -> None:
+    run = tiny("mach-reranked")
+    dataset = load(texts, run)[0]
+    assert dataset.train.words is not None
+    assert dataset.label_words is not None
+    larger = gandalf(dataset, GandalfConfig(fraction=0.6)).train
+    assert larger.words is not None
+    rows = len(dataset.train)
+    assert rows < len(larger) < rows + dataset.label_count
+    np.testing.assert_array_equal(larger.words.indices[: dataset.train.words.nnz], dataset.train.words.indices)
+    labels = [int(larger.targets[[row]].argmax()) for row in range(rows, len(larger))]
+    assert labels != list(range(len(labels)))
+    for row, label in enumerate(labels, rows):
+        np.testing.assert_array_equal(larger.words[[row]].indices, dataset.label_words[[label]].indices)
+    assert (as_encoded(larger.words, run.texts) != larger.inputs).nnz == 0
 
 
 def test_a_fraction_takes_the_rarest_labels(dataset: Dataset) -> None:

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
-from tests.training.synthetic import MINILM, load, tiny, tiny_transformer
+from tests.training.synthetic import MINILM, in_two_lines, load, tiny, tiny_transformer
 from tests.training.test_loop import history
 from training.artifact import read_artifact
 from training.data.batches import Bags
@@ -79,7 +79,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "weights_kept": 20,
     },
     "encoder": {"widths": [6], "dropout": 0.5, "table_updates": "rows", "scale": 0.5, "hashed_width": 10},
-    "vocabulary": {"words": 3, "min_count": 40, "subwords": 45, "max_tokens": 2, "max_label_tokens": 1},
+    "vocabulary": {
+        "words": 3,
+        "min_count": 40,
+        "subwords": 45,
+        "max_tokens": 2,
+        "max_label_tokens": 1,
+        "heading_weight": 2.0,
+    },
     "transformer": {
         "model": "the folder of `other_model`",
         "pooling": "cls",
@@ -187,11 +194,14 @@ def test_without_a_change_the_outcome_is_the_same(
     ("section", "option"), [case for case in CASES if case not in ELSEWHERE and case[0] != "transformer"]
 )
 def test_no_option_is_ignored(texts: Path, tmp_path: Path, usual: dict[str, str], section: str, option: str) -> None:
-    folder = one_label_a_point(texts, tmp_path / "data") if option == "loss" and section == "mach" else texts
-    name = recipe_of(section, option)
+    folder, name = texts, recipe_of(section, option)
     run, expected = tiny(name), usual[name]
-    if folder is not texts:
+    if (section, option) == ("mach", "loss"):
+        folder = one_label_a_point(texts, tmp_path / "data")
         expected = outcome(folder, tmp_path / "auto", with_bce(run))
+    if option == "heading_weight":
+        folder = in_two_lines(texts, tmp_path / "data")
+        expected = outcome(folder, tmp_path / "headed", run)
     if (section, option) in BESIDE:
         run = run.model_copy(update={"method": run.method.model_copy(update=BESIDE[section, option])})
         expected = outcome(folder, tmp_path / "beside", run)
@@ -285,6 +295,8 @@ def test_a_recipe_differs_from_its_method_alone_by_what_it_says(recipe: str) -> 
         ("training", "learning_rate", float("nan")),
         ("training", "learning_rate", float("inf")),
         ("vocabulary", "max_label_tokens", 0),
+        ("vocabulary", "heading_weight", -1.0),
+        ("vocabulary", "heading_weight", float("inf")),
         ("training", "accumulate", 0),
         ("training", "precision", "fp8"),
     ],

@@ -140,19 +140,19 @@ def test_only_the_parts_of_one_run_are_joined(texts: Path, features: Path, tmp_p
     parts = [tmp_path / str(repetition) for repetition in range(REPETITIONS)]
     out = tmp_path / "out"
     with pytest.raises(RunError, match="expected the parts 1 to 3, each once, found 1, 3"):
-        join([parts[0], parts[2]], dataset, out)
+        join([parts[0], parts[2]], dataset, out, log=print)
     with pytest.raises(RunError, match="expected the parts 1 to 3, each once, found 1, 1, 2, 3"):
-        join([parts[0], *parts], dataset, out)
+        join([parts[0], *parts], dataset, out, log=print)
     with pytest.raises(RunError, match="expected a part, as `fit --part` writes it, found a whole run"):
-        join([whole, *parts], dataset, out)
+        join([whole, *parts], dataset, out, log=print)
     with pytest.raises(RunError, match="expected the parts of a run, found none"):
-        join([], dataset, out)
+        join([], dataset, out, log=print)
     other = load(texts, apart(buckets=9))[1]
     fit_one(part_of(other, 1), dataset, tmp_path / "other", resume=False, log=lambda line: None)
     with pytest.raises(RunError, match=r"other: expected a part of the same run as .*, found another's"):
-        join([parts[0], tmp_path / "other", parts[2]], dataset, out)
+        join([parts[0], tmp_path / "other", parts[2]], dataset, out, log=print)
     with pytest.raises(RunError, match="0: expected a part trained on features, found other data"):
-        join(parts, load(features, apart())[0], out)
+        join(parts, load(features, apart())[0], out, log=print)
     assert not out.exists()
 
 

@@ -112,6 +112,7 @@ def test_every_option_is_described() -> None:
         VocabularyConfig,
         TrainingConfig,
         GandalfConfig,
+        RerankerConfig,
     ]
     silent = [
         f"{model.__name__}.{name}"

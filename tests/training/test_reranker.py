@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
-from tests.training.synthetic import load, tiny
-from training.artifact import ArtifactError, new_model, read_artifact
+from tests.training.synthetic import load, tiny, write_texts
+from training.artifact import new_model
 from training.calibration import PlattMap
-from training.data.records import open_source
-from training.evaluation import evaluate_artifact, ranking, reranker_of
-from training.loop import fit
+from training.data.batches import Rows
+from training.data.dataset import Dataset
+from training.evaluation import reranker_of
 from training.methods.base import Shape
-from training.parts import join, part_count, part_of
-from training.recipes import RECIPES
-from training.reranker import Candidates, Mixture, Reranker, RerankerConfig, fit_mixture, fit_reranker
+from training.reranker import (
+    Candidates,
+    Fitted,
+    Mixture,
+    Rank,
+    Reranker,
+    RerankerConfig,
+    Weighing,
+    fit_mixture,
+    fit_reranker,
+    unit_rows,
+)
+from training.svm import fit_classifiers
+from training.terms import Terms
+from training.tokens import read_words
+from training.vocabulary import inverse_document_frequency
 
 LEVEL = PlattMap(slope=1, intercept=0)
+AS_THEY_ARE = Weighing(None, None)
 
 
-def reranker(share: float, candidates: int = 3, nominees: int = 0, idf: NDArray[np.float32] | None = None) -> Reranker:
+def reranker(share: float, candidates: int = 3, nominees: int = 0, weighing: Weighing = AS_THEY_ARE) -> Reranker:
     """Over 3 words and 4 labels: word 0 speaks for label 2, word 1 against label 0."""
-    weights = np.zeros((3, 4), dtype=np.float32)
+    weights = np.zeros((3 if weighing.terms is None else weighing.terms.width, 4), dtype=np.float32)
     weights[0, 2], weights[1, 0] = 3, -2
     mixture = Mixture(own=LEVEL, words=LEVEL, share=share, candidates=candidates, nominees=nominees)
-    return Reranker(csr_array(weights), idf, mixture)
+    return Reranker(csr_array(weights), weighing, mixture)
+
+
+def of_texts(*idf: float, pieces: Sequence[int] = (), pairs: Sequence[int] = ()) -> Weighing:
+    """Of 3 tokens; the last one has the pieces."""
+    terms = Terms(np.array([0, 0, 0, len(pieces)]), np.array(pieces, np.int32), np.array(pairs, np.int64))
+    return Weighing(terms, np.array(idf, dtype=np.float32))
 
 
 def sigmoid(score: float) -> float:
@@ -89,19 +110,40 @@ def test_equal_scores_are_ordered_by_label_row() -> None:
 
 def test_texts_are_weighted_by_tf_idf() -> None:
     """Counts 1 and e: (1 + ln count) * idf is (2, 2), at unit length 0.707 each."""
-    idf = np.array([2, 1, 1], dtype=np.float32)
-    _, scores = reranker(1.0, idf=idf).rerank(rows([1, np.e, 0]), LABELS, SCORES)
+    _, scores = reranker(1.0, weighing=of_texts(2, 1, 1)).rerank(rows([1, np.e, 0]), LABELS, SCORES)
     assert scores[0, 0] == pytest.approx(sigmoid(3 * np.sqrt(0.5) - 1), rel=1e-6)
+
+
+def test_features_may_have_an_idf() -> None:
+    """Values 3 and 4 times 2 and 1: at unit length 0.832 and 0.555."""
+    weighing = Weighing(None, np.array([2, 1, 1], dtype=np.float32))
+    units = unit_rows(rows([3, 4, 0]), weighing).toarray()
+    np.testing.assert_allclose(units, np.array([[6, 4, 0]]) / np.sqrt(52), rtol=1e-6)
+    _, scores = reranker(1.0, weighing=weighing).rerank(rows([3, 4, 0]), LABELS, SCORES)
+    assert scores[0, 0] == pytest.approx(sigmoid(18 / np.sqrt(52) - 1), rel=1e-6)
 
 
 def test_a_sequence_is_weighted_as_the_bag_of_its_tokens() -> None:
     sequence = csr_array((np.ones(3, dtype=np.float32), np.array([1, 0, 1]), np.array([0, 3])), shape=(1, 3))
-    idf = np.ones(3, dtype=np.float32)
     found, expected = (
-        reranker(1.0, idf=idf).rerank(inputs, LABELS, SCORES)[1] for inputs in (sequence, rows([1, 2, 0]))
+        reranker(1.0, weighing=of_texts(1, 1, 1)).rerank(inputs, LABELS, SCORES)[1]
+        for inputs in (sequence, rows([1, 2, 0]))
     )
     np.testing.assert_array_equal(found, expected)
     assert sequence.nnz == 3  # and is left as it was
+
+
+def test_pieces_and_pairs_speak_too() -> None:
+    """Tokens 2 and 1 in this order: piece 0 of token 2 counts as token 0 does, and the pair is a term of its own."""
+    weighing = of_texts(1, 1, 1, 2, pieces=[0], pairs=[2 * 3 + 1])
+    words = csr_array((np.ones(2, dtype=np.float32), np.array([2, 1]), np.array([0, 2])), shape=(1, 3))
+    np.testing.assert_allclose(unit_rows(words, weighing).toarray(), np.array([[1, 1, 1, 2]]) / np.sqrt(7), rtol=1e-6)
+    _, scores = reranker(1.0, weighing=weighing).rerank(words, LABELS, SCORES)
+    assert scores[0, 0] == pytest.approx(sigmoid(3 / np.sqrt(7) - 1), rel=1e-6)
+    backwards = csr_array((words.data, words.indices[::-1].copy(), words.indptr), shape=(1, 3))
+    np.testing.assert_allclose(
+        unit_rows(backwards, weighing).toarray(), np.array([[1, 1, 1, 0]]) / np.sqrt(3), rtol=1e-6
+    )
 
 
 def test_padding_stays_behind() -> None:
@@ -124,44 +166,162 @@ def test_the_share_is_the_one_with_the_best_order() -> None:
     assert fit_mixture(Candidates(labels_NC, told, noise), targets, 20, 0).share == 0
 
 
+def rank_blindly(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A model that knows nothing: the first k labels, whatever it is asked."""
+    labels_NK = np.tile(np.arange(k), (inputs.shape[0], 1))
+    return labels_NK, np.zeros(labels_NK.shape, dtype=np.float32)
+
+
+def fitted(dataset: Dataset, config: RerankerConfig, rank: Rank = rank_blindly, piece_count: int = 60) -> Fitted:
+    return fit_reranker(rank, dataset, config, piece_count, 0, print)
+
+
 def test_classifiers_learn_from_the_rows_that_the_model_confuses(texts: Path) -> None:
     """A model that knows nothing but finds all labels: words alone then answer well."""
-    dataset, _ = load(texts, tiny("mach"))
-
-    def rank_blindly(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        labels_NK = np.tile(np.arange(k), (inputs.shape[0], 1))
-        return labels_NK, np.zeros(labels_NK.shape, dtype=np.float32)
-
-    made = fit_reranker(rank_blindly, dataset, RerankerConfig(), 0)
+    dataset, _ = load(texts, tiny("mach-reranked"))
+    made = fitted(dataset, RerankerConfig()).chosen
     held = dataset.validation
-    labels, _ = made.rerank(held.inputs, *rank_blindly(held.inputs, 8))
+    labels, _ = made.rerank(held.reading, *rank_blindly(held.inputs, 8))
     first_N = held.targets.toarray()[np.arange(len(held)), labels[:, 0]] > 0
     assert made.mixture.candidates == 8
     assert first_N.mean() > 0.8
-    again = fit_reranker(rank_blindly, dataset, RerankerConfig(), 0)
+    again = fitted(dataset, RerankerConfig()).chosen
     np.testing.assert_array_equal(again.weights.toarray(), made.weights.toarray())
 
 
 def test_every_option_changes_what_is_made(texts: Path) -> None:
-    dataset, run = load(texts, tiny("mach"))
+    dataset, run = load(texts, tiny("mach-reranked"))
     model = new_model(run, Shape.of(dataset))
     model.attach(type(model).make_tables(run.method, dataset, 0))
     model.initialise(dataset)
-    plain = reranker_of(model, dataset, RerankerConfig(), 0)
-    assert reranker_of(model, dataset, RerankerConfig(candidates=3), 0).mixture.candidates == 3
-    eager = reranker_of(model, dataset, RerankerConfig(cost=50), 0)
-    assert np.abs(eager.weights.toarray()).sum() > 1.5 * np.abs(plain.weights.toarray()).sum()
-    assert reranker_of(model, dataset, RerankerConfig(least_weight=0.5), 0).weights.nnz < plain.weights.nnz
+
+    def made(**options: object) -> Reranker:
+        config = RerankerConfig(**options)  # type: ignore[arg-type]
+        return reranker_of(model, dataset, config, run.texts.piece_count, 0).chosen
+
+    plain = made()
+    assert plain.weighing.terms is not None
+    assert made(candidates=3).mixture.candidates == 3
+    assert np.abs(made(cost=50).weights.toarray()).sum() > 1.5 * np.abs(plain.weights.toarray()).sum()
+    assert made(least_weight=0.5).weights.nnz < plain.weights.nnz
+    fewer = made(pairs=7).weighing.terms
+    assert fewer is not None
+    assert len(plain.weighing.terms.pairs) > 7 == len(fewer.pairs)
+    without, doubled = made(label_texts=0), made(label_texts=2)
+    differences = [np.abs(plain.weights - other.weights).max() for other in (without, doubled)]
+    assert min(differences) > 0.05
+    np.testing.assert_array_equal(made(label_texts=1).weights.toarray(), plain.weights.toarray())
+
+
+def test_option_rounds(texts: Path) -> None:
+    """A model that only ever finds labels 0 and 1 teaches the others' classifiers nothing: later rounds do."""
+    dataset, _ = load(texts, tiny("mach-reranked"))
+    config = RerankerConfig(candidates=2, nominees=3, label_texts=0)
+    lines: dict[int, list[str]] = {rounds: [] for rounds in (1, 2, 3)}
+    made = {
+        rounds: fit_reranker(
+            rank_blindly, dataset, config.model_copy(update={"rounds": rounds}), 60, 0, lines[rounds].append
+        )
+        for rounds in lines
+    }
+    assert [len(said) for said in lines.values()] == [1, 2, 3]
+    assert lines[3][:2] == [line.replace("/2", "/3") for line in lines[2]]
+    negative = [float(np.minimum(one.chosen.weights[:, [5]].toarray(), 0).sum()) for one in made.values()]
+    assert negative[0] == 0
+    assert negative[1] < 0
+
+
+def test_without_nominees_there_is_one_round(texts: Path) -> None:
+    lines: list[str] = []
+    config = RerankerConfig(nominees=0, rounds=3)
+    fit_reranker(rank_blindly, load(texts, tiny("mach-reranked"))[0], config, 60, 0, lines.append)
+    assert len(lines) == 1
+
+
+@pytest.mark.parametrize("nominees", [0, 3])
+def test_classifiers_learn_from_drawn_rows_last(texts: Path, nominees: int) -> None:
+    """Those of the held-out rows' first labels and nominees are told apart there too."""
+    dataset, _ = load(texts, tiny("mach-reranked"))
+    config = RerankerConfig(candidates=2, nominees=nominees, rounds=1, label_texts=0, cost=0.7, least_weight=0.01)
+    made = fitted(dataset, config)
+    assert made.final.mixture == made.chosen.mixture
+    assert made.final.weighing is made.chosen.weighing
+    rows, held = dataset.train, dataset.validation
+    rows_NW, held_NW = (unit_rows(part.reading, made.final.weighing) for part in (rows, held))
+    confused_NL = np.zeros((len(rows) + len(held), 8), dtype=np.bool_)
+    confused_NL[:, :2] = True
+    margins_NL = (held_NW @ made.chosen.weights).toarray()
+    for confused_L, margins_L in zip(confused_NL[len(rows) :], margins_NL, strict=True):
+        first = np.argsort(-margins_L, kind="stable")[:nominees]
+        confused_L[first[margins_L[first] > 0]] = True
+    inputs_NW, targets_NL = vstack([rows_NW, held_NW], format="csr"), vstack([rows.targets, held.targets], format="csr")
+    expected = fit_classifiers(
+        csr_array(inputs_NW), csr_array(targets_NL), csr_array(confused_NL), cost=0.7, least_weight=0.01, seed=0
+    )
+    np.testing.assert_array_equal(made.final.weights.toarray(), expected.toarray())
+    assert (made.final.weights != made.chosen.weights).nnz > 0
+
+
+def test_a_split_of_its_own_is_not_learned_from(tmp_path: Path) -> None:
+    dataset, _ = load(write_texts(tmp_path / "data", dev=15), tiny("mach-reranked"))
+    made = fitted(dataset, RerankerConfig())
+    assert made.final is made.chosen
+
+
+def test_features_have_no_terms(features: Path) -> None:
+    dataset, run = load(features, tiny("mach-reranked"))
+    made = fitted(dataset, RerankerConfig(), piece_count=run.texts.piece_count).final
+    assert made.weighing == AS_THEY_ARE
+    assert made.weights.shape == (dataset.input_width, dataset.label_count)
+
+
+def test_features_that_are_only_ever_present_are_weighted_by_idf(features: Path) -> None:
+    dataset, _ = load(features, tiny("mach-reranked"))
+    present = dataset.train.inputs.copy()
+    present.data[:] = 1
+    made = fitted(replace(dataset, train=replace(dataset.train, inputs=present)), RerankerConfig()).final
+    assert made.weighing.terms is None
+    np.testing.assert_array_equal(made.weighing.idf, inverse_document_frequency(present))
+
+
+def test_a_label_without_rows_is_nominated_thanks_to_its_text(tmp_path: Path) -> None:
+    folder = write_texts(tmp_path / "data")
+    with (folder / "lbl.json").open("a") as file:
+        file.write('{"uid": "rare", "title": "quokka"}\n')
+    dataset, run = load(folder, tiny("mach-reranked"))
+    assert dataset.tokenizer is not None
+    assert dataset.label_counts[8] == 0
+    config = RerankerConfig(candidates=2, nominees=3)
+    question = read_words(dataset.tokenizer, ["the quokka"], run.texts, 12)
+    found = []
+    for label_texts in (None, 1.0, 0.0):
+        made = fitted(dataset, config.model_copy(update={"label_texts": label_texts})).final
+        assert made.mixture.nominees == 3
+        nominating = replace(made, mixture=made.mixture.model_copy(update={"share": 1.0}))
+        labels, _ = nominating.rerank(question, *rank_blindly(question, 2))
+        found.append(8 in labels[0])
+    assert found == [True, True, False]
+
+
+@pytest.mark.parametrize(("offset", "taught"), [(0, True), (1, False)])
+def test_label_texts_are_left_out_where_training_points_contradict_them(texts: Path, offset: int, taught: bool) -> None:
+    """Points with a label's text and that label in their own, or another."""
+    dataset, _ = load(texts, tiny("mach-reranked"))
+    assert dataset.label_bags is not None
+    assert dataset.label_words is not None
+    targets = csr_array(np.roll(np.eye(8, dtype=np.float32), offset, axis=1))
+    alike = replace(dataset, train=Rows(dataset.label_bags, targets, dataset.label_words))
+    made, without, with_them = (
+        fitted(alike, RerankerConfig(label_texts=label_texts)).chosen.weights for label_texts in (None, 0.0, 1.0)
+    )
+    assert (without != with_them).nnz > 0
+    assert (made != (with_them if taught else without)).nnz == 0
 
 
 def test_nominees_are_taken_where_they_help(texts: Path) -> None:
     """A model that only ever finds labels 0 and 1 needs them; one that finds the true labels does not."""
-    dataset, _ = load(texts, tiny("mach"))
-    config = RerankerConfig(candidates=2, nominees=3)
-
-    def rank_poorly(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        labels_NK = np.tile(np.arange(k), (inputs.shape[0], 1))
-        return labels_NK, np.zeros(labels_NK.shape, dtype=np.float32)
+    dataset, _ = load(texts, tiny("mach-reranked"))
+    config = RerankerConfig(candidates=2, nominees=3, label_texts=0)
 
     def rank_perfectly(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         rows = dataset.train if inputs.shape[0] != len(dataset.validation) else dataset.validation
@@ -169,63 +329,6 @@ def test_nominees_are_taken_where_they_help(texts: Path) -> None:
         labels_NK = np.argsort(-targets_NL, axis=1, kind="stable")[:, :k]
         return labels_NK, np.take_along_axis(targets_NL, labels_NK, axis=1).astype(np.float32)
 
-    assert fit_reranker(rank_poorly, dataset, config, 0).mixture.nominees == 3
-    assert fit_reranker(rank_poorly, dataset, config.model_copy(update={"nominees": 0}), 0).mixture.nominees == 0
-    assert fit_reranker(rank_perfectly, dataset, config, 0).mixture.nominees == 0
-
-
-def test_a_run_s_answers_are_reranked_wherever_they_are_measured(texts: Path, tmp_path: Path) -> None:
-    dataset, run = load(texts, tiny("mach-reranked"))
-    fit(run, dataset, tmp_path / "out", resume=False, log=print)
-    artifact = read_artifact(tmp_path / "out")
-    assert artifact.reranker is not None
-    inputs = dataset.validation.inputs
-    own = ranking(artifact.restore(), inputs, 8, 8)
-    labels, scores = ranking(artifact.restore(), inputs, 8, 5, reranker=artifact.reranker)
-    whole = artifact.reranker.rerank(inputs, *own)  # all labels are candidates
-    np.testing.assert_array_equal(labels, whole[0][:, :5])
-    np.testing.assert_array_equal(scores, whole[1][:, :5])
-    measured = evaluate_artifact(artifact, open_source(texts), "tst", [1])
-    assert measured["P@1"] > measured["constant_P@1"]
-
-
-def test_a_damaged_mixture_is_a_sentence(texts: Path, tmp_path: Path) -> None:
-    dataset, run = load(texts, tiny("mach-reranked"))
-    fit(run, dataset, tmp_path / "out", resume=False, log=print)
-    (tmp_path / "out" / "reranker" / "mixture.json").write_text("{}")
-    with pytest.raises(ArtifactError, match=r"mixture.json: own: Field required"):
-        read_artifact(tmp_path / "out")
-
-
-def test_a_part_has_no_reranker_and_the_whole_has_one(texts: Path, tmp_path: Path) -> None:
-    independent = tiny("mach-independent").model_copy(update={"reranker": RerankerConfig()})
-    dataset, run = load(texts, independent)
-    folders = [tmp_path / str(repetition) for repetition in range(part_count(run))]
-    for repetition, folder in enumerate(folders):
-        fit(part_of(run, repetition), dataset, folder, resume=False, log=print)
-    assert read_artifact(folders[0]).reranker is None
-    join(folders, dataset, tmp_path / "whole")
-    assert read_artifact(tmp_path / "whole").reranker is not None
-
-
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name.endswith("-reranked")])
-def test_recipes_differ_from_their_method_s_by_the_reranker_alone(recipe: str) -> None:
-    run = RECIPES[recipe]()
-    assert run.reranker == RerankerConfig()
-    assert run.model_copy(update={"reranker": None}) == RECIPES[recipe.removesuffix("-reranked")]()
-
-
-def test_removed_pairs_are_not_answered_even_if_nominated(texts: Path, tmp_path: Path) -> None:
-    dataset, run = load(texts, tiny("mach-reranked"))
-    fit(run, dataset, tmp_path / "out", resume=False, log=print)
-    artifact = read_artifact(tmp_path / "out")
-    assert artifact.reranker is not None
-    few = replace(artifact.reranker, mixture=artifact.reranker.mixture.model_copy(update={"candidates": 2}))
-    inputs = dataset.validation.inputs
-    before, _ = ranking(artifact.restore(), inputs, 8, 2, reranker=few)
-    rows_N = np.arange(inputs.shape[0])
-    removed = csr_array((np.ones(len(rows_N), dtype=bool), (rows_N, before[:, 0])), shape=(len(rows_N), 8))
-    labels, scores = ranking(artifact.restore(), inputs, 8, 8, removed, few)
-    assert not (labels == before[:, :1]).any()
-    np.testing.assert_array_equal(labels == -1, np.isnan(scores))
-    assert (np.diff((labels == -1).astype(int), axis=1) >= 0).all()
+    assert fitted(dataset, config).chosen.mixture.nominees == 3
+    assert fitted(dataset, config.model_copy(update={"nominees": 0})).chosen.mixture.nominees == 0
+    assert fitted(dataset, config, rank_perfectly).chosen.mixture.nominees == 0

@@ -15,11 +15,12 @@ from scipy.sparse import csr_array, vstack
 from tokenizers import Tokenizer
 
 from tests.training.synthetic import MINILM, matrix
-from training.augment.gandalf import rows_with_label_texts
 from training.data.batches import Bags, Batch, Rows, cut_into_batches
+from training.encoders import TransformerConfig
 from training.encoders.pretrained import read_tokenizer
-from training.tokens import count_tokens, encode_texts, label_limit, token_sequences
-from training.vocabulary import VocabularyConfig
+from training.tokens import encode_texts, label_limit, token_sequences
+from training.twins import rows_with_label_texts
+from training.vocabulary import VocabularyConfig, count_tokens
 
 texts = st.lists(
     st.one_of(
@@ -76,11 +77,12 @@ def test_truncation_keeps_the_special_token_at_the_end(tokenizer: Tokenizer) -> 
 
 def test_a_bag_has_neither_order_nor_special_tokens(tokenizer: Tokenizer) -> None:
     one, other = ("a red red house", "red house a red")
-    bags = encode_texts(tokenizer, [one, other], "bag", 9)
+    bags = encode_texts(tokenizer, [one, other], VocabularyConfig(), 9)
     assert (bags != count_tokens(tokenizer, [one, other], 9)).nnz == 0
     assert (bags[[0]] != bags[[1]]).nnz == 0
-    assert rows_of(encode_texts(tokenizer, [one], "sequence", 9)) != rows_of(
-        encode_texts(tokenizer, [other], "sequence", 9)
+    as_sequence = TransformerConfig(model=MINILM)
+    assert rows_of(encode_texts(tokenizer, [one], as_sequence, 9)) != rows_of(
+        encode_texts(tokenizer, [other], as_sequence, 9)
     )
 
 

@@ -21,6 +21,7 @@ from training.vocabulary import (
     chunks,
     count_tokens,
     inverse_document_frequency,
+    tokens_in_order,
     train_tokenizer,
 )
 
@@ -121,6 +122,47 @@ def test_option_max_tokens(tokenizer: Tokenizer) -> None:
     assert dict(zip(counted.indices.tolist(), counted.data.tolist(), strict=True)) == {network: 2.0, tool: 1.0}
 
 
+def in_order(
+    tokenizer: Tokenizer, text: str, max_tokens: int = 50, heading_weight: float = 4
+) -> list[tuple[str, float]]:
+    """Tokens of a text, each with what it counts."""
+    row = tokens_in_order(tokenizer, [text], max_tokens, heading_weight)
+    assert (row.shape, row.dtype) == ((1, tokenizer.get_vocab_size()), np.float32)
+    assert row.indptr.tolist() == [0, len(row.indices)]
+    return [
+        (tokenizer.id_to_token(id_), count) for id_, count in zip(row.indices.tolist(), row.data.tolist(), strict=True)
+    ]
+
+
+def test_tokens_of_a_heading_count_more(tokenizer: Tokenizer) -> None:
+    text = "network tool\ntool for\nnetwork"
+    heading, rest = [("network", 5), ("tool", 5)], [("tool", 1), ("for", 1), ("network", 1)]
+    assert in_order(tokenizer, text) == heading + rest
+    assert in_order(tokenizer, text, heading_weight=0) == [(token, 1) for token, _ in heading + rest]
+    bag = count_tokens(tokenizer, [text], 50, 4)
+    assert {tokenizer.id_to_token(id_): bag[0, id_] for id_ in bag.indices} == {"network": 6, "tool": 6, "for": 1}
+
+
+@pytest.mark.parametrize("text", ["network tool", "network tool\n", "network tool\n \n\t", "\nnetwork tool"])
+def test_a_text_of_one_line_has_no_heading(tokenizer: Tokenizer, text: str) -> None:
+    assert in_order(tokenizer, text) == [("network", 1), ("tool", 1)]
+
+
+def test_what_follows_a_heading_is_cut_first(tokenizer: Tokenizer) -> None:
+    text = "network tool\nfor line"
+    assert in_order(tokenizer, text, max_tokens=3) == [("network", 5), ("tool", 5), ("for", 1)]
+    assert in_order(tokenizer, text, max_tokens=2) == [("network", 5), ("tool", 5)]
+    assert in_order(tokenizer, text, max_tokens=1) == [("network", 5)]
+
+
+def test_sub_words_come_first(tokenizer: Tokenizer) -> None:
+    """Where more are asked for than there are, words take their ids."""
+    plain, alone = (train_tokenizer(TEXTS, CONFIG.model_copy(update={"words": words})) for words in (8, 0))
+    assert CONFIG.piece_count == alone.get_vocab_size() == 48
+    for id_ in range(CONFIG.piece_count):
+        assert plain.id_to_token(id_) == alone.id_to_token(id_)
+
+
 words = st.sampled_from(["network", "tool", "Monitoring", "graphs", "größe", "日本", "x", "--", "photo_graph", " "])
 
 
@@ -138,6 +180,29 @@ def test_counts_are_those_of_a_counter(tokenizer: Tokenizer, texts: Sequence[str
         found = bags.indices[bag].tolist()
         assert found == sorted(set(ids))
         assert dict(zip(found, bags.data[bag].tolist(), strict=True)) == Counter(ids)
+
+
+@given(
+    texts=st.lists(st.lists(st.lists(words, max_size=4).map(" ".join), max_size=3).map("\n".join), max_size=5),
+    max_tokens=st.integers(1, 8),
+    heading_weight=st.sampled_from([0.0, 0.5, 15.0]),
+)
+def test_tokens_in_order_are_those_of_each_line(
+    tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, heading_weight: float
+) -> None:
+    rows = tokens_in_order(tokenizer, texts, max_tokens, heading_weight)
+    bags = count_tokens(tokenizer, texts, max_tokens, heading_weight)
+    assert rows.shape == bags.shape == (len(texts), tokenizer.get_vocab_size())
+    np.testing.assert_array_equal(rows.toarray(), bags.toarray())
+    assert bags.has_canonical_format
+    for row, text in enumerate(texts):
+        first, _, rest = text.partition("\n")
+        lengths = [len(tokenizer.encode(part, add_special_tokens=False).ids) for part in (first, text)]
+        heading = lengths[0] if rest.strip() else 0
+        expected = [1 + heading_weight] * heading + [1.0] * (lengths[1] - heading)
+        read = slice(rows.indptr[row], rows.indptr[row + 1])
+        assert rows.indices[read].tolist() == tokenizer.encode(text, add_special_tokens=False).ids[:max_tokens]
+        assert rows.data[read].tolist() == expected[:max_tokens]
 
 
 def test_inverse_document_frequency_by_hand() -> None:

@@ -20,6 +20,7 @@ from scipy.sparse import csr_array, vstack
 
 from training.data.batches import Rows
 from training.data.dataset import Dataset, UnsuitableData
+from training.twins import have_their_labels, rows_with_label_texts
 
 # Co-occurrences counted at a time, before the small ones are dropped: G as a whole need not fit into memory.
 COUNTED_AT_ONCE = 1 << 24
@@ -67,27 +68,13 @@ def gandalf(dataset: Dataset, config: GandalfConfig) -> Dataset:
         dataset.train.targets, labels, config.threshold, config.most_targets, own_target=own_target
     )
     labelled = np.flatnonzero(np.diff(targets_LL.indptr))
-    inputs = vstack([dataset.train.inputs, dataset.label_bags[labels[labelled]]], format="csr")
-    targets = vstack([dataset.train.targets, targets_LL[labelled]], format="csr")
-    return replace(dataset, train=Rows(csr_array(inputs), csr_array(targets)))
-
-
-def rows_with_label_texts(train: Rows, label_bags: csr_array) -> dict[int, int]:
-    """A training row for each label whose text, as a bag, is that of one."""
-    row_of = {_key(train.inputs, row): row for row in range(len(train))}
-    rows = ((label, row_of.get(_key(label_bags, label))) for label in range(label_bags.shape[0]))
-    return {label: row for label, row in rows if row is not None}
-
-
-def have_their_labels(train: Rows, twins: dict[int, int]) -> bool:
-    """Whether training rows with a label's text mostly have that label; true without such rows.
-
-    Where points and labels are of one kind (products that are bought together, packages that need each other), a text
-    is hardly ever labelled with itself, and to teach that it is would be wrong for every query of that kind.
-    """
-    indptr, indices = train.targets.indptr, train.targets.indices
-    found = [label in indices[indptr[row] : indptr[row + 1]] for label, row in twins.items()]
-    return not found or bool(np.mean(found) >= 0.5)
+    train, chosen = dataset.train, labels[labelled]
+    inputs = vstack([train.inputs, dataset.label_bags[chosen]], format="csr")
+    targets = vstack([train.targets, targets_LL[labelled]], format="csr")
+    words = None
+    if train.words is not None and dataset.label_words is not None:
+        words = csr_array(vstack([train.words, dataset.label_words[chosen]], format="csr"))
+    return replace(dataset, train=Rows(csr_array(inputs), csr_array(targets), words))
 
 
 def soft_targets(
@@ -127,12 +114,6 @@ def soft_targets(
         part.sort_indices()
         parts.append(part)
     return csr_array(vstack(parts, format="csr"))
-
-
-def _key(bags: csr_array, row: int) -> bytes:
-    """Equal for equal bags."""
-    low, high = bags.indptr[row : row + 2]
-    return bytes(bags.indices[low:high].tobytes() + bags.data[low:high].tobytes())
 
 
 def _rarest_first(dataset: Dataset, known: set[int], fraction: float) -> NDArray[np.int64]:

@@ -22,17 +22,24 @@ class Rows:
     Attributes:
         inputs: float32 CSR (N, V): token counts of texts, or feature values.
         targets: float32 CSR (N, L): relevances of the true labels.
+        words: tokens of texts in reading order, as `training.tokens.read_words` gives them; None where nobody asked.
     """
 
     inputs: csr_array
     targets: csr_array
+    words: csr_array | None = None
 
     def __len__(self) -> int:
         return int(self.inputs.shape[0])
 
+    @property
+    def reading(self) -> csr_array:
+        """What word classifiers read: tokens in reading order, or what the encoder reads where that is the same."""
+        return self.inputs if self.words is None else self.words
+
     def take(self, rows: NDArray[np.int64]) -> Rows:
         """The given rows, in the given order."""
-        return Rows(self.inputs[rows], self.targets[rows])
+        return Rows(self.inputs[rows], self.targets[rows], None if self.words is None else self.words[rows])
 
 
 @dataclass(frozen=True)

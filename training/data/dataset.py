@@ -17,7 +17,7 @@ from training.data.batches import Rows
 from training.data.card import Card
 from training.data.points import Point
 from training.data.records import Source
-from training.tokens import TextConfig, encode_texts, label_limit
+from training.tokens import TextConfig, as_encoded, label_limit, read_words
 from training.vocabulary import CHUNK_TEXTS, chunks
 
 MOST_VALIDATION_ROWS = 10_000
@@ -43,6 +43,8 @@ class Dataset:
         train: rows that the weights are fitted to.
         validation: rows that choose the best epoch.
         label_bags: label texts as the points' are, float32 CSR (L, V), or None.
+        label_words: the same in reading order; None where there are no texts, or nobody asked.
+        validation_drawn: whether the validation rows were drawn from the training rows, for want of a split.
         tokenizer: for texts; None for features.
         samples: a few validation inputs as a user would send them.
     """
@@ -57,6 +59,8 @@ class Dataset:
     label_bags: csr_array | None
     tokenizer: Tokenizer | None
     samples: list[Query]
+    label_words: csr_array | None = None
+    validation_drawn: bool = False
 
     @property
     def label_count(self) -> int:
@@ -69,7 +73,9 @@ class Dataset:
         return int(self.train.inputs.shape[1])
 
 
-def load_dataset(source: Source, texts: TextConfig, *, validation_fraction: float, seed: int) -> Dataset:
+def load_dataset(
+    source: Source, texts: TextConfig, *, validation_fraction: float, seed: int, in_order: bool = False
+) -> Dataset:
     """Read a source, make its tokenizer, and set validation rows apart.
 
     The validation rows are the source's ``dev`` split or, without one, a seeded share of the training rows.
@@ -79,6 +85,7 @@ def load_dataset(source: Source, texts: TextConfig, *, validation_fraction: floa
         texts: how texts become token ids.
         validation_fraction: share of the training rows.
         seed: draws them.
+        in_order: keep the tokens of texts in reading order too, which takes about as much memory again.
 
     Raises:
         DataError: the files are not as their layout promises.
@@ -91,11 +98,12 @@ def load_dataset(source: Source, texts: TextConfig, *, validation_fraction: floa
         raise UnsuitableData(
             f"{source.card.name}: a transformer reads texts, and this data set has features; use a bag encoder"
         )
-    rows = read_rows(source, "trn", tokenizer, texts)
+    rows = read_rows(source, "trn", tokenizer, texts, in_order=in_order)
     label_counts = np.bincount(rows.targets.indices, minlength=rows.targets.shape[1])
     if "dev" in source.splits():
         train, held = np.arange(len(rows)), None
-        validation, samples = read_rows(source, "dev", tokenizer, texts), _samples(source, "dev", None)
+        validation = read_rows(source, "dev", tokenizer, texts, in_order=in_order)
+        samples = _samples(source, "dev", None)
     else:
         held = _held_out(len(rows), validation_fraction, seed)
         train = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
@@ -103,11 +111,12 @@ def load_dataset(source: Source, texts: TextConfig, *, validation_fraction: floa
     if not len(train) or not len(validation):
         found = f"{len(train)} and {len(validation)}"
         raise UnsuitableData(f"{source.card.name}: expected training and validation rows, found {found}")
-    label_bags = None
+    label_bags = label_words = None
     if tokenizer is not None and source.label_texts is not None:
-        label_bags = _stack(
-            encode_texts(tokenizer, chunk, texts.order, label_limit(texts)) for chunk in chunks(source.label_texts)
+        label_words = _stack(
+            read_words(tokenizer, chunk, texts, label_limit(texts)) for chunk in chunks(source.label_texts)
         )
+        label_bags = as_encoded(label_words, texts)
     return Dataset(
         card=source.card,
         label_ids=source.label_ids,
@@ -119,16 +128,20 @@ def load_dataset(source: Source, texts: TextConfig, *, validation_fraction: floa
         label_bags=label_bags,
         tokenizer=tokenizer,
         samples=samples,
+        label_words=label_words if in_order else None,
+        validation_drawn=held is not None,
     )
 
 
-def read_rows(source: Source, split: str, tokenizer: Tokenizer | None, texts: TextConfig) -> Rows:
+def read_rows(
+    source: Source, split: str, tokenizer: Tokenizer | None, texts: TextConfig, *, in_order: bool = False
+) -> Rows:
     """One split of a source as sparse rows; without a tokenizer, of features.
 
     Raises:
         DataError: as for `Source.points`.
     """
-    parts = _Parts(source.card, tokenizer, texts)
+    parts = _Parts(source.card, tokenizer, texts, in_order)
     for point in source.points(split):
         parts.add(point)
     return parts.finish()
@@ -141,8 +154,10 @@ class _Parts:
     card: Card
     tokenizer: Tokenizer | None
     texts: TextConfig
+    in_order: bool
     points: list[Point] = field(default_factory=list)
     inputs: list[csr_array] = field(default_factory=list)
+    words: list[csr_array] = field(default_factory=list)
     targets: list[csr_array] = field(default_factory=list)
 
     def add(self, point: Point) -> None:
@@ -152,21 +167,25 @@ class _Parts:
 
     def finish(self) -> Rows:
         self._close_chunk()
-        return Rows(_stack(self.inputs), _stack(self.targets))
+        return Rows(_stack(self.inputs), _stack(self.targets), _stack(self.words) if self.words else None)
 
     def _close_chunk(self) -> None:
-        self.inputs.append(self._encode())
+        self._encode()
         labels = [point.labels for point in self.points]
         self.targets.append(_csr(labels, [point.relevances for point in self.points], self.card.label_count))
         self.points.clear()
 
-    def _encode(self) -> csr_array:
+    def _encode(self) -> None:
         if self.tokenizer is not None:
             points = [point.text or "" for point in self.points]
-            return encode_texts(self.tokenizer, points, self.texts.order, self.texts.max_tokens)
+            words = read_words(self.tokenizer, points, self.texts, self.texts.max_tokens)
+            self.inputs.append(as_encoded(words, self.texts))
+            if self.in_order:
+                self.words.append(words)
+            return
         indices = [point.indices for point in self.points if point.indices is not None]
         values = [point.values for point in self.points if point.values is not None]
-        return _csr(indices, values, self.card.feature_count or 0)
+        self.inputs.append(_csr(indices, values, self.card.feature_count or 0))
 
 
 def _csr(indices: list[NDArray[np.int32]], values: list[NDArray[np.float32]], width: int) -> csr_array:

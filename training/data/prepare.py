@@ -42,22 +42,27 @@ class _Columns:
     """Where the parts of a point stand in the user's tables."""
 
     text: str
+    content: str | None
     labels: str
     id: str | None
     separator: str
 
     def read(self, files: Sequence[Path]) -> Iterator[tuple[Row, list[str]]]:
         """Stream the rows of all files with their checked labels."""
-        names = dict.fromkeys(name for name in (self.text, self.labels, self.id) if name is not None)
+        names = dict.fromkeys(name for name in (self.text, self.content, self.labels, self.id) if name is not None)
         for file in files:
             for row in read_table(file, list(names)):
                 row.text(self.text)
+                if self.content is not None:
+                    row.optional_text(self.content)
                 yield row, self._labels(row)
 
     def point(self, row: Row, position: int, label_rows: Sequence[int]) -> dict[str, object]:
         """Return the point as XC raw layout writes it; `position` is its id where no column gives one."""
         uid = str(position) if self.id is None else _name(row, self.id, row.values[self.id])
-        return {"uid": uid, "title": row.text(self.text), "target_ind": sorted(label_rows)}
+        content = "" if self.content is None else row.optional_text(self.content)
+        texts = {"title": row.text(self.text)} | ({"content": content} if content else {})
+        return {"uid": uid, **texts, "target_ind": sorted(label_rows)}
 
     def _labels(self, row: Row) -> list[str]:
         value = row.values[self.labels]
@@ -76,6 +81,7 @@ def prepare(
     *,
     text_column: str,
     label_column: str,
+    content_column: str | None = None,
     id_column: str | None = None,
     label_texts: Path | None = None,
     label_separator: str = ",",
@@ -92,8 +98,9 @@ def prepare(
     Args:
         inputs: the tables, at least one; the training set when `test_inputs` are given, else both sets.
         out: folder to make; it must not exist.
-        text_column: column with a point's text.
+        text_column: column with a point's text, or with its title.
         label_column: column with its labels.
+        content_column: column with what follows the title, which may be empty.
         id_column: column with its id, a string or whole number; without it the id is the row's position in the inputs.
         label_texts: table with the columns `id` and `text` that lists all labels; it sets their order, and labels
             that no row uses stay. Without it the labels are those used, in sorted order, and have no texts.
@@ -114,7 +121,7 @@ def prepare(
     if not label_separator:
         raise ValueError("label_separator: expected at least one character, found an empty string")
     refuse_existing(out)
-    columns = _Columns(text_column, label_column, id_column, label_separator)
+    columns = _Columns(text_column, content_column, label_column, id_column, label_separator)
     texts = None if label_texts is None else _read_label_texts(label_texts)
     labels, row_count = _survey(columns, inputs, label_texts, texts)
     if test_inputs:

@@ -44,6 +44,17 @@ class Row:
             raise self.error(f"text in column '{column}'", excerpt(value))
         return value
 
+    def optional_text(self, column: str) -> str:
+        """Return a column that may hold text: nothing where it is null or white space.
+
+        Raises:
+            DataError: it holds something else.
+        """
+        value = self.values[column]
+        if not (value is None or type(value) is str):
+            raise self.error(f"text or nothing in column '{column}'", excerpt(value))
+        return (value or "").strip()
+
 
 def read_table(file: Path, columns: Sequence[str]) -> Iterator[Row]:
     """Stream the named columns of one table; the file's name tells its format.

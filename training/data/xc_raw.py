@@ -69,7 +69,10 @@ def _read_labels(file: Path) -> tuple[list[str], list[str] | None]:
 def _full_text(file: Path, line: int, record: Record) -> str:
     title = text_field(file, line, record, "title")
     content = text_field(file, line, record, "content") if "content" in record else ""
-    return f"{title} {content}" if content else title
+    if not content:
+        return title
+    # The first line is the heading, whatever stands in it.
+    return f"{' '.join(title.split())}\n{content}"
 
 
 def _targets(file: Path, line: int, record: Record, label_count: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:

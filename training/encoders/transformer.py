@@ -41,6 +41,8 @@ class TransformerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     order: ClassVar[Literal["sequence"]] = "sequence"
+    heading_weight: ClassVar[float] = 0.0  # attention finds headings by itself
+    piece_count: ClassVar[int] = 0
 
     kind: Literal["transformer"] = "transformer"
     model: str = Field(

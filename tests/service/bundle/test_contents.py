@@ -171,6 +171,50 @@ def test_classifiers_that_cannot_be_right(copy: Copy, name: str, change: ArrayCh
         open_bundle(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        (layout.RERANK_PIECE_OFFSETS, put(0, 1), "expected a first offset of 0, and others, found something else"),
+        (layout.RERANK_PIECE_OFFSETS, lambda a: a[:1], "expected a first offset of 0, and others, found something"),
+        (layout.RERANK_PIECE_OFFSETS, put(1, 3), "expected offsets that never fall, found falling ones"),
+        (layout.RERANK_PIECE_OFFSETS, lambda a: a.astype(np.int32), "expected dtype int64, found int32"),
+        (layout.RERANK_PIECES, lambda a: a[:-1], "expected 4 entries as rerank.pieces.offsets.npy says, found 3"),
+        (layout.RERANK_PIECES, put(2, 21), r"expected token ids in 0\.\.20, found one outside"),
+        (layout.RERANK_PIECES, put(2, -1), r"expected token ids in 0\.\.20, found one outside"),
+        (layout.RERANK_PIECES, lambda a: a.astype(np.int64), "expected dtype int32, found int64"),
+        (layout.RERANK_PAIRS, lambda a: a[::-1].copy(), "expected rising pairs, found others"),
+        (layout.RERANK_PAIRS, lambda a: a[[0, 0, 1]], "expected rising pairs, found others"),
+        (layout.RERANK_PAIRS, put(0, -1), "expected pairs of token ids below 21, found others"),
+        (layout.RERANK_PAIRS, put(2, 21 * 21), "expected pairs of token ids below 21, found others"),
+        (layout.RERANK_PAIRS, lambda a: a[:-1], "expected 3 pairs, as there are words, found 2"),
+        (layout.RERANK_PAIRS, lambda a: a[:, None], r"expected shape \(any\), found \(3, 1\)"),
+    ],
+)
+def test_terms_that_cannot_be_right(copy: Copy, name: str, change: ArrayChange, sentence: str) -> None:
+    path = copy(reranked=True, terms=True)
+    open_bundle(path)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a: a[:-1], "expected a number for each of 30 words, found 29"),
+        (lambda a: a.astype(np.float64), "expected dtype float32, found float64"),
+    ],
+)
+def test_weights_of_features_that_cannot_be_right(copy: Copy, change: ArrayChange, sentence: str) -> None:
+    path = copy(reranked=True, input="features", present=True)
+    open_bundle(path)
+    change_array(path, layout.RERANK_IDF, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {layout.RERANK_IDF}: {sentence}"):
+        open_bundle(path)
+
+
 def test_classifiers_are_of_the_features_there_are(copy: Copy) -> None:
     path = copy(reranked=True, input="features")
     open_bundle(path)

@@ -11,11 +11,21 @@ from service.bundle import content_version, encode_strings, file_entry
 from service.bundle.files import map_array, map_bytes
 from service.bundle.labels import StringTable
 from service.bundle.layout import bucket_dtype
-from service.bundle.manifest import DeclareSection, FeaturesInput, FileEntry, PropensitySection, TextInput
+from service.bundle.manifest import (
+    DeclareSection,
+    FeaturesInput,
+    FileEntry,
+    PlattMap,
+    PropensitySection,
+    RerankSection,
+    TextInput,
+)
 from tests.bundles import CALIBRATION
 
 PINNED = "3c19f1a07b17"
 PROPENSITY = PropensitySection(weight=1.0, candidates=5)
+LEVEL = PlattMap(slope=1.0, intercept=0.0)
+RERANK = RerankSection(candidates=5, nominees=2, share=0.5, own=LEVEL, words=LEVEL)
 SECTION = DeclareSection(rank=3, neighbours=2, recovery="rows")
 
 
@@ -53,8 +63,13 @@ def test_the_version_covers_what_decides_an_answer_and_nothing_else() -> None:
         content_version(
             TextInput(max_tokens=8), SECTION, files, CALIBRATION, PROPENSITY.model_copy(update={"weight": 2.0})
         ),
+        content_version(TextInput(max_tokens=8, heading_weight=2.0), SECTION, files),
+        *(
+            content_version(TextInput(max_tokens=8), SECTION, files, rerank=RERANK.model_copy(update=changes))
+            for changes in ({}, {"terms": True}, {"present": True})
+        ),
     }
-    assert len(others - {version}) == 8
+    assert len(others - {version}) == 12
 
 
 def test_a_bundle_without_sections_on_scores_keeps_the_version_it_was_written_with() -> None:
@@ -74,6 +89,8 @@ def test_fields_that_say_nothing_leave_the_version_alone() -> None:
     """A bundle older than an optional field has the version that it was given, which is pinned here."""
     files = {"a": FileEntry(size=1, sha256="0" * 64)}
     assert content_version(TextInput(max_tokens=8), SECTION, files) == PINNED
+    assert content_version(TextInput(max_tokens=8, heading_weight=0), SECTION, files) == PINNED
+    assert set(RERANK.model_dump()) == {"candidates", "nominees", "share", "own", "words"}
     for changes in ({"merged": True}, {"temperature": 0.5}):
         assert content_version(TextInput(max_tokens=8), SECTION.model_copy(update=changes), files) != PINNED
 

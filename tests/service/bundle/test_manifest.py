@@ -55,6 +55,20 @@ def test_golden_queries_must_fit_the_input(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("spec", "change"),
+    [
+        (Spec(reranked=True, input="features"), {"terms": True}),
+        (Spec(reranked=True), {"present": True}),
+    ],
+)
+def test_word_classifiers_must_read_the_input(tmp_path: Path, spec: Spec, change: dict[str, bool]) -> None:
+    write_bundle(tmp_path / "bundle", spec)
+    content = read_manifest(tmp_path / "bundle").model_dump()
+    with pytest.raises(ValidationError, match=f"present with features alone, found {spec.input}"):
+        Manifest.model_validate(content | {"rerank": content["rerank"] | change})
+
+
+@pytest.mark.parametrize(
     "change",
     [{"repetitions": 0}, {"buckets": 1}, {"aggregation": "mean"}, {"activation": "relu"}, {"repetitions": 4.0}],
 )

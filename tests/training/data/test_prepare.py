@@ -101,6 +101,23 @@ def test_a_draw_leaves_both_sides_something(tmp_path: Path) -> None:
     assert run([file], tmp_path / "most", test_fraction=0.99) == Prepared(1, 1, 2)
 
 
+def test_content_follows_the_title_on_a_line_of_its_own(tmp_path: Path) -> None:
+    rows = [("red  house\nby a river", "It burnt."), ("blue", ""), ("green", None), ("grey", " \n")]
+    lines = (json.dumps({"text": text, "more": more, "labels": ["a"]}) + "\n" for text, more in rows)
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(lines))
+    run([file], tmp_path / "out", content_column="more", test_inputs=[file])
+    assert [text for text, _ in read(tmp_path / "out", "trn")] == [
+        "red house by a river\nIt burnt.",
+        "blue",
+        "green",
+        "grey",
+    ]
+    file.write_text('{"text": "red", "more": 7, "labels": ["a"]}\n' * 2)
+    with pytest.raises(DataError, match=r"a\.jsonl.* line 1: expected text or nothing in column 'more', found 7"):
+        run([file], tmp_path / "other", content_column="more")
+
+
 def test_a_given_split_is_kept(tmp_path: Path) -> None:
     inputs = [write_jsonl(tmp_path / "a.jsonl", ROWS[1:4]), write_csv(tmp_path / "b.csv", ROWS[4:6])]
     test = write_parquet(tmp_path / "test.parquet", ROWS[6:9])

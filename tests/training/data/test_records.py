@@ -59,8 +59,21 @@ def test_text_is_title_and_content_unless_that_is_empty(tmp_path: Path) -> None:
     records = ({"uid": "p", "title": "title", "target_ind": []} | content for content in titles)
     write(tmp_path / "tst.json", "".join(json.dumps(record) + "\n" for record in records))
     source = open_source(tmp_path)
-    assert [point.text for point in source.points("tst")] == ["title and more", "title", "title"]
-    assert source.label_texts == ["first", "second more", ""]
+    assert [point.text for point in source.points("tst")] == ["title\nand more", "title", "title"]
+    assert source.label_texts == ["first", "second\nmore", ""]
+
+
+def test_a_title_is_the_first_line_whatever_stands_in_it(tmp_path: Path) -> None:
+    write(tmp_path / "lbl.json", LABELS)
+    title = " of\ttwo\n\nlines \n"
+    records = [
+        {"uid": "p", "title": title, "content": " and\nmore", "target_ind": []},
+        {"uid": "q", "title": title, "target_ind": []},
+        {"uid": "r", "title": "", "content": "no title", "target_ind": []},
+    ]
+    write(tmp_path / "tst.json", "".join(json.dumps(record) + "\n" for record in records))
+    texts = [point.text for point in open_source(tmp_path).points("tst")]
+    assert texts == ["of two lines\n and\nmore", title, "\nno title"]
 
 
 def test_labels_without_titles_have_no_texts(raw: Path) -> None:
