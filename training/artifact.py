@@ -29,8 +29,9 @@ from training.data.dataset import Dataset, Query
 from training.methods import METHODS
 from training.methods.base import Model, Shape
 from training.recipes import RunConfig
-from training.reranker import Mixture, Reranker, Weighing
+from training.reranker import Mixture, Reranker
 from training.terms import Terms
+from training.weighing import Weighing
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=BaseModel)

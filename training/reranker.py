@@ -33,9 +33,8 @@ from training.data.batches import Rows
 from training.data.dataset import Dataset
 from training.products import products
 from training.svm import fit_classifiers
-from training.terms import Terms
 from training.twins import have_their_labels, rows_with_label_texts
-from training.vocabulary import inverse_document_frequency
+from training.weighing import Weighing, learn_weighing, unit_rows
 
 # Rows whose first labels by the model, and by the classifiers, are looked at for negatives. A model may rank all labels
 # at the cost of all, so it is asked about fewer.
@@ -117,19 +116,6 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Weighing:
-    """How rows become what classifiers read.
-
-    Attributes:
-        terms: which columns the terms of texts have; None for features, which keep theirs.
-        idf: float32 (W,), of terms, or of features that are only ever present; None for features that have values.
-    """
-
-    terms: Terms | None
-    idf: NDArray[np.float32] | None
-
-
-@dataclass(frozen=True)
 class Reranker:
     """Word classifiers and how much they have to say.
 
@@ -204,7 +190,7 @@ def fit_reranker(
     count = min(config.candidates, dataset.label_count)
     nominees = min(config.nominees, dataset.label_count)
     rows, held = _training_rows(dataset, config), dataset.validation
-    weighing = _weighing(dataset, config, piece_count)
+    weighing = learn_weighing(dataset, config.pairs, piece_count)
     unit_NW, held_NW = unit_rows(rows.reading, weighing), unit_rows(held.reading, weighing)
     drawn = np.random.default_rng(seed).permutation(len(rows))
     ranked, mined = np.sort(drawn[:RANKED_ROWS]), np.sort(drawn[:MINED_ROWS])
@@ -281,17 +267,6 @@ def _below(above: csr_array, below: csr_array) -> csr_array:
     return csr_array(vstack([above, below], format="csr"))
 
 
-def _weighing(dataset: Dataset, config: RerankerConfig, piece_count: int) -> Weighing:
-    """Terms of texts and their IDF; IDF of features where all that are there have the value 1."""
-    train = dataset.train
-    if dataset.tokenizer is None:
-        present = bool((train.inputs.data == 1).all())
-        return Weighing(None, inverse_document_frequency(train.inputs) if present else None)
-    parts = [train.reading] + ([dataset.label_words] if dataset.label_words is not None else [])
-    terms = Terms.learn(dataset.tokenizer, piece_count, config.pairs, parts)
-    return Weighing(terms, inverse_document_frequency(terms.count(train.reading)))
-
-
 def fit_mixture(found: Candidates, targets_NL: csr_array, candidates: int, nominees: int) -> Mixture:
     """Fit both probabilities, and choose the share with the best nDCG@5, of equal ones the least."""
     present_NC = found.labels_NC != metrics.PADDING
@@ -328,28 +303,3 @@ def _without(labels_NK: NDArray[np.int64], known_NC: NDArray[np.int64]) -> NDArr
     for row_K, known_C in zip(result_NK, known_NC, strict=True):
         row_K[np.isin(row_K, known_C)] = metrics.PADDING
     return result_NK
-
-
-def unit_rows(words: csr_array, weighing: Weighing) -> csr_array:
-    """What classifiers read, at unit length: of texts (1 + ln count) * idf of their terms, of features value * idf.
-
-    Rows of nothing stay so.
-
-    Args:
-        words: see `Reranker.rerank`.
-        weighing: which terms there are, and their IDF.
-
-    Returns:
-        float32 CSR (N, W).
-    """
-    if weighing.terms is None:
-        rows = words.copy()
-    else:
-        rows = weighing.terms.count(words)
-        rows.data = 1 + np.log(rows.data)
-    if weighing.idf is not None:
-        rows.data = rows.data * weighing.idf[rows.indices]
-    squares_N = np.add.reduceat(np.append(np.square(rows.data), 0), rows.indptr[:-1]) * (np.diff(rows.indptr) > 0)
-    lengths_N = np.sqrt(np.where(squares_N > 0, squares_N, 1))
-    rows.data = (rows.data / np.repeat(lengths_N, np.diff(rows.indptr))).astype(np.float32)
-    return rows

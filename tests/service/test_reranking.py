@@ -20,8 +20,9 @@ from service.reranking import Reranker as Served
 from service.terms import Terms as ServedTerms
 from service.topk import TopK, select
 from training.calibration import PlattMap
-from training.reranker import Mixture, Reranker, Weighing
+from training.reranker import Mixture, Reranker
 from training.terms import Terms
+from training.weighing import Weighing
 
 WORDS, LABELS = 12, 30
 HEADING_WEIGHT = 2.5

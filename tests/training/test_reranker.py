@@ -25,15 +25,14 @@ from training.reranker import (
     Rank,
     Reranker,
     RerankerConfig,
-    Weighing,
     fit_mixture,
     fit_reranker,
-    unit_rows,
 )
 from training.svm import fit_classifiers
 from training.terms import Terms
 from training.tokens import read_words
 from training.vocabulary import inverse_document_frequency
+from training.weighing import Weighing, unit_rows
 
 LEVEL = PlattMap(slope=1, intercept=0)
 AS_THEY_ARE = Weighing(None, None)

@@ -296,18 +296,18 @@ class Unidec(Model):
             arrays += 1 + ARRAYS_OF_A_LOSS * (1 + config.symmetric) * len(config.encoder_loss.split("+"))
         if config.trained != "encoder":
             arrays += 1 + ARRAYS_OF_A_LOSS * (1 + config.symmetric_classifier) * len(config.classifier_loss.split("+"))
-        return arrays * self._pool_labels() + self._activations_per_text()
+        return arrays * self._pool_labels() + self._activations_per_text(heads=2)
 
     def activations_per_batch(self) -> int:
-        """The pool's labels pass the encoder too, unless the classifier is trained alone."""
-        return self.label_texts_per_step() * self._activations_per_text()
+        """The pool's labels pass the encoder and its head too, unless the classifier is trained alone."""
+        return self.label_texts_per_step() * self._activations_per_text(heads=1)
 
     def _pool_labels(self) -> int:
         """Distinct labels of a pool, as many as are expected of so many draws."""
         return round(self.label_count * (1 - (1 - 1 / self.label_count) ** self.config.pool_size))
 
-    def _activations_per_text(self) -> int:
-        return self.encoder.activations_per_row() + 8 * self.config.dimensions
+    def _activations_per_text(self, heads: int) -> int:
+        return self.encoder.activations_per_row() + 4 * heads * self.config.dimensions
 
     def scoring_floats(self, queries: int, label_count: int) -> int:
         """Label vectors while they are joined; later beside the scores."""
