@@ -1,15 +1,14 @@
 """What word classifiers read of a text beside its tokens: the pieces of whole words, and pairs of neighbours.
 
 A token is a whole word where the vocabulary holds it. Its pieces say what it has in common with other words (of one
-stem, or of one compound), and a pair says what its two words mean together. Encoders learn as much from tokens alone;
-linear classifiers cannot.
+stem, or of one compound), and a pair says what its two words mean together: linear classifiers of tokens see neither.
 
 Letters: N texts, V tokens, P pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,18 +108,13 @@ def _frequent_pairs(parts: Sequence[csr_array], vocabulary: int, most: int) -> N
     keys, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if not most:
         return keys
-    for some in _neighbour_keys(parts):
-        found, times = np.unique(some, return_counts=True)
+    for part in parts:
+        found, times = np.unique(_neighbours(part)[0], return_counts=True)
         keys, places = np.unique(np.concatenate([keys, found]), return_inverse=True)
         counts = np.bincount(places, np.concatenate([counts, times])).astype(np.int64)
     frequent = counts >= LEAST_PAIRS
     keys, counts = keys[frequent], counts[frequent]
     return np.sort(keys[np.argsort(-counts, kind="stable")[:most]])
-
-
-def _neighbour_keys(parts: Sequence[csr_array]) -> Iterator[NDArray[np.int64]]:
-    for part in parts:
-        yield _neighbours(part)[0]
 
 
 def _neighbours(words: csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -147,6 +147,15 @@ def test_inverse_propensities_must_make_sense(copy: Copy, change: ArrayChange, s
         open_bundle(path)
 
 
+def assert_refused(path: Path, name: str, change: ArrayChange, sentence: str) -> None:
+    """A bundle that opens, and after the change does not."""
+    open_bundle(path)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
@@ -163,12 +172,7 @@ def test_inverse_propensities_must_make_sense(copy: Copy, change: ArrayChange, s
     ],
 )
 def test_classifiers_that_cannot_be_right(copy: Copy, name: str, change: ArrayChange, sentence: str) -> None:
-    path = copy(reranked=True)
-    open_bundle(path)
-    change_array(path, name, change)
-    resign(path)
-    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
-        open_bundle(path)
+    assert_refused(copy(reranked=True), name, change, sentence)
 
 
 @pytest.mark.parametrize(
@@ -191,12 +195,7 @@ def test_classifiers_that_cannot_be_right(copy: Copy, name: str, change: ArrayCh
     ],
 )
 def test_terms_that_cannot_be_right(copy: Copy, name: str, change: ArrayChange, sentence: str) -> None:
-    path = copy(reranked=True, terms=True)
-    open_bundle(path)
-    change_array(path, name, change)
-    resign(path)
-    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
-        open_bundle(path)
+    assert_refused(copy(reranked=True, terms=True), name, change, sentence)
 
 
 @pytest.mark.parametrize(
