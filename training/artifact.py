@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
-from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.calibration import Calibration
 from training.data.card import Card
 from training.data.dataset import Dataset, Query
+from training.data.sparse import narrow_csr
 from training.methods import METHODS
 from training.methods.base import Model, Shape
 from training.recipes import RunConfig
@@ -240,7 +240,7 @@ def _read_reranker(folder: Path) -> Reranker:
     mixture = _read(folder / MIXTURE, _read_mixture)
     names = ["offsets", "labels", "values", "shape"]
     offsets, labels, values, shape = (_read(folder / f"{name}.npy", _read_table) for name in names)
-    weights = csr_array((values, labels, offsets), shape=tuple(shape.tolist()))
+    weights = narrow_csr(values, labels, offsets, tuple(shape.tolist()))
     terms = idf = None
     if (folder / "idf.npy").exists():
         idf = _read(folder / "idf.npy", _read_table)

@@ -109,7 +109,9 @@ def _add_fit(commands: Any) -> None:
     fit = commands.add_parser("fit", help="train a model and write an artifact")
     fit.add_argument("--data", required=True, metavar="DIR", help='data folder, or "sample" for the embedded data set')
     fit.add_argument(
-        "--method", metavar="NAME", help="mach, declare, unidec or ova; the recipe of the same name is the default"
+        "--method",
+        metavar="NAME",
+        help="mach, declare, unidec or ova, re-ranked by words; alone with --recipe NAME",
     )
     fit.add_argument("--recipe", metavar="NAME", help="a named configuration; see `xmc-train list`")
     fit.add_argument("--config", type=Path, metavar="FILE.toml", help="options that replace the recipe's")
@@ -348,10 +350,14 @@ def _ranks(text: str) -> list[int]:
 
 def _run_config(arguments: argparse.Namespace) -> Any:
     from training.overrides import configured
+    from training.recipes import DEFAULTS
 
-    name = arguments.recipe or arguments.method
-    if name is None:
+    name = arguments.recipe
+    if name is None and arguments.method is None:
         raise _WrongUse("fit needs --method or --recipe")
+    if name is None and arguments.method not in DEFAULTS:
+        raise _WrongUse(f"no method named {arguments.method!r}; expected one of {', '.join(DEFAULTS)}")
+    name = name or DEFAULTS[arguments.method]
     run = configured(name, arguments.config, arguments.set)
     if arguments.method is not None and run.method.name != arguments.method:
         raise _WrongUse(f"recipe {name!r} is of method {run.method.name}, not {arguments.method}")

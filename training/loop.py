@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 from tqdm import tqdm
 
 from training import memory
@@ -32,6 +31,7 @@ from training.evaluation import calibrated, evaluate, reranker_of
 from training.methods import METHODS
 from training.methods.base import Model, Shape, Tables, settled
 from training.recipes import RunConfig, TrainingConfig
+from training.reranker import Reranker
 from training.stepping import Stepper
 
 VALIDATION_KS = (1, 3, 5)
@@ -129,7 +129,8 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
     work = open_work(out, run, dataset)
     _train(model, run, dataset, work, device, log)
-    memory.return_freed()  # the optimisers
+    model.zero_grad(set_to_none=True)
+    memory.return_freed()  # gradients and optimisers
     return _finish(model, run, dataset, tables, work, out, log)
 
 
@@ -150,9 +151,7 @@ def _train(
         started = time.perf_counter()
         loss = _epoch(model, stepper, dataset, config, epoch, device)
         trained = time.perf_counter()
-        measures = evaluate(
-            model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
-        )
+        measures = validation_measures(model, dataset)
         value = measures[config.selection]
         progress.epoch, progress.scaler = epoch, stepper.scaler.state_dict()
         if value > progress.best:
@@ -171,6 +170,12 @@ def _train(
             f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
             f"{trained - started:6.1f} s"
         )
+
+
+def validation_measures(model: Model, dataset: Dataset, reranker: Reranker | None = None) -> dict[str, float]:
+    """Measures of the held-out rows at `VALIDATION_KS`."""
+    counts = dataset.label_counts, dataset.counted_rows
+    return evaluate(model, dataset.validation, *counts, dataset.card, VALIDATION_KS, reranker=reranker)
 
 
 def _epoch(
@@ -275,20 +280,35 @@ def write_finished(
     model: Model,
     run: RunConfig,
     dataset: Dataset,
-    weights: Mapping[str, Tensor],
     tables: Tables,
     measures: Mapping[str, float],
     history: Path,
     log: Callable[[str], None],
-) -> None:
-    """Fit what follows a trained model, and write the artifact into ``folder``, which must be empty."""
+) -> dict[str, float]:
+    """Fit what follows a trained model, and write the artifact into ``folder``, which must be empty.
+
+    Args:
+        folder: of the artifact.
+        model: with the weights to be kept.
+        run: resolved configuration.
+        dataset: what it was trained on.
+        tables: the method's.
+        measures: of the model on the validation rows.
+        history: file with a line for each epoch.
+        log: takes one line of text for each round of a re-ranker.
+
+    Returns:
+        The measures, those of re-ranked answers where there is a re-ranker.
+    """
     seed, fitted = run.training.seed, None
     # A part is no model yet: what is joined of all parts has a re-ranker.
     if run.reranker is not None and run.part is None:
         fitted = reranker_of(model, dataset, run.reranker, run.texts.piece_count, seed, log)
+        measures = {**measures, **validation_measures(model, dataset, fitted.chosen)}
     calibration = calibrated(model, dataset.validation, seed, None if fitted is None else fitted.chosen)
     reranker = None if fitted is None else fitted.final
-    write_artifact(folder, run, dataset, weights, tables, calibration, reranker, measures, history)
+    write_artifact(folder, run, dataset, model.state_dict(), tables, calibration, reranker, measures, history)
+    return dict(measures)
 
 
 def _finish(
@@ -307,7 +327,8 @@ def _finish(
     weights = load_file(work.best)
     tables = METHODS[run.method.name].kept_tables(tables, weights)
     model.load_state_dict(weights)
-    write_finished(work.artifact, model, run, dataset, weights, tables, kept, work.history, log)
+    del weights  # as large as the model
+    kept = write_finished(work.artifact, model, run, dataset, tables, kept, work.history, log)
     work.artifact.rename(out)
     shutil.rmtree(work.path)
     return kept

@@ -27,8 +27,7 @@ from torch import Tensor
 
 from training.artifact import HISTORY, Artifact, new_model, read_artifact
 from training.data.dataset import Dataset
-from training.evaluation import evaluate
-from training.loop import VALIDATION_KS, RunError, check_target, open_work, write_finished
+from training.loop import RunError, check_target, open_work, validation_measures, write_finished
 from training.loop import fit as fit_one
 from training.methods import METHODS
 from training.methods.base import Shape, Tables, settled
@@ -150,13 +149,11 @@ def join(folders: Sequence[Path], dataset: Dataset, out: Path, *, log: Log) -> d
     model = new_model(run, Shape.of(dataset))
     model.attach(tables)
     model.load_state_dict(weights)
-    measures = evaluate(
-        model, dataset.validation, dataset.label_counts, dataset.counted_rows, dataset.card, VALIDATION_KS
-    )
+    measures = validation_measures(model, dataset)
     out.mkdir()
     history = out.with_name(out.name + ".history")
     history.write_text("".join(map(_history, parts)), encoding="utf-8")
-    write_finished(out, model, run, dataset, weights, tables, measures, history, log)
+    measures = write_finished(out, model, run, dataset, tables, measures, history, log)
     history.unlink()
     return measures
 

@@ -21,6 +21,7 @@ from training.methods.base import Model, Shape, settled
 from training.parts import part_count, part_of
 from training.recipes import RunConfig
 from training.tokens import label_limit
+from training.word_memory import ASKING_THE_MODEL, word_moments
 
 FLOAT_BYTES = 4
 MIB = 2**20
@@ -72,8 +73,7 @@ def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
         f"memory     {peak}{'; all but libraries and rows on the GPU' if torch.cuda.is_available() else ''}",
     ]
     if run.reranker is not None:
-        # How many weights classifiers have depends on what the trained model confuses.
-        lines.append(f"reranker   {run.reranker.model_dump_json()}; memory is without its classifiers")
+        lines.append(f"reranker   {run.reranker.model_dump_json()}")
     return lines if parts == 1 else [*lines, f"parts      {parts}; steps and memory are those of one"]
 
 
@@ -90,7 +90,8 @@ def expected_peak(run: RunConfig, dataset: Dataset) -> Peak:
     memory.return_freed()  # as after reading a run's data
     now = memory.resident_bytes()
     before = {"libraries and rows": now}
-    peaks = [Peak(moment, before | parts) for moment, parts in _moments(job, dataset, model).items()]
+    moments = _moments(job, dataset, model) | _reranker_moments(run, dataset)
+    peaks = [Peak(moment, before | parts) for moment, parts in moments.items()]
     reading = Peak("reading", before | {"texts": max(0, memory.peak_bytes() - now)})
     return max([reading, *peaks], key=lambda peak: peak.bytes)
 
@@ -134,8 +135,6 @@ def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[s
     rows = min(settled(run.training.batch_size), len(dataset.train))
     activations = rows * model.activations_per_row() + model.activations_per_batch()
     activations += _read_activations(model, run, dataset)
-    queries = min(len(dataset.validation), max(1, SCORES_AT_ONCE // model.scores_per_query(dataset.label_count)))
-    scores = model.scoring_floats(queries, dataset.label_count)
     remembering = max(encoder.activations_remembering() for encoder in model.own_encoders())
     remembered = _remembered_bytes(model, dataset)
     return {
@@ -151,9 +150,29 @@ def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[s
             "weights, gradients and moments": FLOAT_BYTES * _learned(model),
             "tables": model.table_bytes(dataset) + remembered,
             "activations": FLOAT_BYTES * activations,
-            "scores": FLOAT_BYTES * scores,
+            "scores": _scoring_bytes(model, dataset),
         },
     }
+
+
+def _reranker_moments(run: RunConfig, dataset: Dataset) -> dict[str, dict[str, int]]:
+    """The same of a run's word classifiers, which follow when the optimisers are gone, and all parts are one model."""
+    if run.reranker is None or run.part is not None:
+        return {}
+    model = _sizes(run, Shape.of(dataset))
+    own = {
+        "weights": FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters()),
+        "tables": model.table_bytes(dataset) + _remembered_bytes(model, dataset),
+    }
+    moments = word_moments(dataset, run.reranker, run.texts.piece_count)
+    moments[ASKING_THE_MODEL]["scores"] = _scoring_bytes(model, dataset)
+    return {moment: own | parts for moment, parts in moments.items()}
+
+
+def _scoring_bytes(model: Model, dataset: Dataset) -> int:
+    """What the ranking of held-out rows takes."""
+    queries = min(len(dataset.validation), max(1, SCORES_AT_ONCE // model.scores_per_query(dataset.label_count)))
+    return FLOAT_BYTES * model.scoring_floats(queries, dataset.label_count)
 
 
 def _learned(model: Model) -> int:

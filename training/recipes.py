@@ -315,3 +315,6 @@ RECIPES: dict[str, Callable[[], RunConfig]] = {
     "declare-gandalf": declare_gandalf,
     "unidec-gandalf": unidec_gandalf,
 }
+
+# What `--method` stands for.
+DEFAULTS = {method: f"{method}-reranked" for method in METHODS}

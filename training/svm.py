@@ -18,6 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array
 
+from training import memory
+from training.data.sparse import narrow_csr
+
 MOST_PASSES = 20
 # Largest projected gradient at which a classifier is done, as in LIBLINEAR.
 TOLERANCE = 0.1
@@ -66,10 +69,18 @@ def fit_classifiers(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = [part for some in pool.map(fit_some, range(0, label_count, LABELS_AT_ONCE)) for part in some]
+    return _by_word(parts, width)
+
+
+def _by_word(parts: list[Found], width: int) -> csr_array:
+    """Classifiers as columns. Empties the list: weights are held twice at most."""
     offsets = np.cumsum([0, *(len(ids) for ids, _ in parts)], dtype=np.int64)
-    ids = np.concatenate([ids for ids, _ in parts])
-    values = np.concatenate([values for _, values in parts])
-    by_word = csr_array((values, ids, offsets), shape=(label_count, width)).T.tocsr()
+    ids, values = np.empty(offsets[-1], dtype=np.int32), np.empty(offsets[-1], dtype=np.float32)
+    for label in reversed(range(len(parts))):
+        place = slice(offsets[label], offsets[label + 1])
+        ids[place], values[place] = parts.pop()
+    memory.return_freed()
+    by_word = narrow_csr(values, ids, offsets, (len(offsets) - 1, width)).T.tocsr()
     by_word.sort_indices()
     return by_word
 

@@ -17,10 +17,11 @@ from scipy.sparse import coo_array, csr_array
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
 
+from training.data.sparse import narrow_csr
 from training.vocabulary import CONTINUATION, UNKNOWN
 
 LEAST_PAIRS = 2  # occurrences below which a pair is not a term
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
@@ -67,22 +68,25 @@ class Terms:
         indptr = np.concatenate([[0], *(np.diff(part.indptr) for part in counted)]).cumsum()
         ids = np.concatenate([part.indices for part in counted])
         data = np.concatenate([part.data for part in counted])
-        return csr_array((data, ids.astype(np.int32), indptr), shape=(words.shape[0], self.width))
+        return narrow_csr(data, ids, indptr, (words.shape[0], self.width))
 
     def _count(self, words: csr_array) -> csr_array:
         rows = np.repeat(np.arange(words.shape[0]), np.diff(words.indptr))
         ids, counts = words.indices.astype(np.int64), words.data
         lengths = np.diff(self.piece_offsets)[ids]
         places = np.repeat(self.piece_offsets[ids] - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        keys, neighbours = _neighbours(words)
+        keys, joined = _neighbours(words)
+        neighbours = np.flatnonzero(joined)
         known = np.searchsorted(self.pairs, keys)
         found = known < len(self.pairs)
         found[found] = self.pairs[known[found]] == keys[found]
         columns = [ids, self.pieces[places], len(self.piece_offsets) - 1 + known[found]]
         values = [counts, np.repeat(counts, lengths), counts[neighbours[found]]]
         owners = [rows, np.repeat(rows, lengths), rows[neighbours[found]]]
-        cells = (np.concatenate(owners), np.concatenate(columns))
-        counted = coo_array((np.concatenate(values), cells), shape=(words.shape[0], self.width))
+        rows_and_columns = tuple(
+            np.concatenate(parts, dtype=np.int32, casting="same_kind") for parts in (owners, columns)
+        )
+        counted = coo_array((np.concatenate(values), rows_and_columns), shape=(words.shape[0], self.width))
         return csr_array(counted.tocsr())
 
 
@@ -105,27 +109,27 @@ def _cut_words(tokenizer: Tokenizer, piece_count: int, vocabulary: int) -> tuple
 
 def _frequent_pairs(parts: Sequence[csr_array], vocabulary: int, most: int) -> NDArray[np.int64]:
     """Keys of the most frequent pairs, rising."""
-    keys, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if not most:
-        return keys
-    for part in parts:
-        found, times = np.unique(_neighbours(part)[0], return_counts=True)
-        keys, places = np.unique(np.concatenate([keys, found]), return_inverse=True)
-        counts = np.bincount(places, np.concatenate([counts, times])).astype(np.int64)
+        return np.empty(0, dtype=np.int64)
+    keys = np.concatenate([_neighbours(part)[0] for part in parts])
+    keys.sort()  # in place: there are as many as tokens
+    firsts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])[: len(keys)])
+    counts = np.diff(firsts, append=len(keys))
     frequent = counts >= LEAST_PAIRS
-    keys, counts = keys[frequent], counts[frequent]
-    return np.sort(keys[np.argsort(-counts, kind="stable")[:most]])
+    found, counts = keys[firsts[frequent]], counts[frequent]
+    return np.sort(found[np.argsort(-counts, kind="stable")[:most]])
 
 
-def _neighbours(words: csr_array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys of all pairs of neighbours, and the places of their left tokens.
+def _neighbours(words: csr_array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Keys of all pairs of neighbours, and whether each token but the last is the left one of a pair.
 
     What ends a heading and what begins the rest are none: they count differently.
     """
-    ids = words.indices.astype(np.int64)
-    joined = np.ones(max(0, len(ids) - 1), dtype=np.bool_)
+    ids = words.indices
+    joined = words.data[1:] == words.data[:-1]
     ends = words.indptr[1:-1]
     joined[ends[(ends > 0) & (ends < len(ids))] - 1] = False
-    joined &= words.data[1:] == words.data[:-1]
-    left = np.flatnonzero(joined)
-    return ids[left] * words.shape[1] + ids[left + 1], left
+    keys = ids[:-1].astype(np.int64)
+    keys *= words.shape[1]
+    keys += ids[1:]
+    return keys[joined], joined

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from tokenizers import Encoding, Tokenizer
 
+from training.data.sparse import narrow_csr
 from training.vocabulary import summed, tokens_in_order
 
 Order = Literal["bag", "sequence"]
@@ -86,7 +87,7 @@ def token_sequences(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int)
     indptr = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     ids = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(indptr[-1]))
     width = 1 + max(tokenizer.get_vocab().values())  # ids may have gaps
-    return csr_array((np.ones(len(ids), dtype=np.float32), ids, indptr), shape=(len(rows), width))
+    return narrow_csr(np.ones(len(ids), dtype=np.float32), ids, indptr, (len(rows), width))
 
 
 def _cut(encoding: Encoding, max_tokens: int) -> list[int]:

@@ -5,6 +5,8 @@ Letters: L labels.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 from scipy.sparse import csr_array
 
@@ -12,10 +14,15 @@ from training.data.batches import Rows
 
 
 def rows_with_label_texts(train: Rows, label_bags: csr_array) -> dict[int, int]:
-    """A training row for each label whose text, as a bag, is that of one."""
-    row_of = {_key(train.inputs, row): row for row in range(len(train))}
-    rows = ((label, row_of.get(_key(label_bags, label))) for label in range(label_bags.shape[0]))
-    return {label: row for label, row in rows if row is not None}
+    """The last training row for each label whose text, as a bag, is that of one."""
+    labels_of = defaultdict(list)
+    for label in range(label_bags.shape[0]):
+        labels_of[_key(label_bags, label)].append(label)
+    rows = {}
+    for row in range(len(train)):
+        for label in labels_of.get(_key(train.inputs, row), ()):
+            rows[label] = row
+    return rows
 
 
 def have_their_labels(train: Rows, twins: dict[int, int]) -> bool:

@@ -23,6 +23,8 @@ from tokenizers.normalizers import Sequence as NormalizerSequence
 from tokenizers.pre_tokenizers import Split
 from tokenizers.trainers import WordPieceTrainer
 
+from training.data.sparse import narrow_csr
+
 CHUNK_TEXTS = 8192
 UNKNOWN = "[UNK]"
 CONTINUATION = "##"
@@ -143,7 +145,7 @@ def tokens_in_order(
     indptr = np.concatenate([[0], np.cumsum(lengths)[1::2]])
     ids = np.fromiter(chain.from_iterable(runs), dtype=np.int64, count=int(indptr[-1]))
     counts = np.repeat(np.tile(np.array([1 + heading_weight, 1], dtype=np.float32), len(texts)), lengths)
-    return csr_array((counts, ids, indptr), shape=(len(texts), tokenizer.get_vocab_size()))
+    return narrow_csr(counts, ids, indptr, (len(texts), tokenizer.get_vocab_size()))
 
 
 def _heading_and_rest(text: str) -> tuple[str, str]:

@@ -15,6 +15,8 @@ from training.data.dataset import Dataset
 from training.terms import Terms
 from training.vocabulary import inverse_document_frequency
 
+ROWS_AT_ONCE = 8192
+
 
 @dataclass(frozen=True)
 class Weighing:
@@ -29,21 +31,37 @@ class Weighing:
     idf: NDArray[np.float32] | None
 
 
-def learn_weighing(dataset: Dataset, most_pairs: int, piece_count: int) -> Weighing:
-    """Terms of texts and their IDF; IDF of features where all that are there have the value 1.
+def learn_terms(dataset: Dataset, most_pairs: int, piece_count: int) -> Terms | None:
+    """Terms of a data set's texts, those of its labels among them; None for features.
 
     Args:
         dataset: what is trained on; of texts, with tokens in reading order.
         most_pairs: see `training.terms.Terms.learn`.
         piece_count: the same.
     """
-    train = dataset.train
     if dataset.tokenizer is None:
-        present = bool((train.inputs.data == 1).all())
-        return Weighing(None, inverse_document_frequency(train.inputs) if present else None)
-    parts = [train.reading] + ([dataset.label_words] if dataset.label_words is not None else [])
-    terms = Terms.learn(dataset.tokenizer, piece_count, most_pairs, parts)
-    return Weighing(terms, inverse_document_frequency(terms.count(train.reading)))
+        return None
+    parts = [dataset.train.reading] + ([dataset.label_words] if dataset.label_words is not None else [])
+    return Terms.learn(dataset.tokenizer, piece_count, most_pairs, parts)
+
+
+def learn_weighing(terms: Terms | None, words: csr_array, train_rows: int) -> tuple[Weighing, csr_array]:
+    """IDF of terms, or of features where all that are there have the value 1; and rows so weighed.
+
+    Args:
+        terms: of texts.
+        words: see `unit_rows`.
+        train_rows: so many rows, the first, are training points, which IDF is that of.
+
+    Returns:
+        The weighing, and ``unit_rows`` of it, float32 CSR (N, W).
+    """
+    counted = _counted(words, terms)
+    train = first_rows(counted, train_rows)
+    weighted = terms is not None or bool((train.data == 1).all())
+    weighing = Weighing(terms, inverse_document_frequency(train) if weighted else None)
+    _weigh(counted, weighing)
+    return weighing, counted
 
 
 def unit_rows(words: csr_array, weighing: Weighing) -> csr_array:
@@ -52,20 +70,39 @@ def unit_rows(words: csr_array, weighing: Weighing) -> csr_array:
     Rows of nothing stay so.
 
     Args:
-        words: see `Reranker.rerank`.
+        words: see `training.reranker.Reranker.rerank`.
         weighing: which terms there are, and their IDF.
 
     Returns:
         float32 CSR (N, W).
     """
-    if weighing.terms is None:
-        rows = words.copy()
-    else:
-        rows = weighing.terms.count(words)
-        rows.data = 1 + np.log(rows.data)
-    if weighing.idf is not None:
-        rows.data = rows.data * weighing.idf[rows.indices]
-    squares_N = np.add.reduceat(np.append(np.square(rows.data), 0), rows.indptr[:-1]) * (np.diff(rows.indptr) > 0)
-    lengths_N = np.sqrt(np.where(squares_N > 0, squares_N, 1))
-    rows.data = (rows.data / np.repeat(lengths_N, np.diff(rows.indptr))).astype(np.float32)
-    return rows
+    counted = _counted(words, weighing.terms)
+    _weigh(counted, weighing)
+    return counted
+
+
+def first_rows(matrix: csr_array, count: int) -> csr_array:
+    """The first rows of a matrix, which shares its memory."""
+    end = matrix.indptr[count]
+    cells = (matrix.data[:end], matrix.indices[:end], matrix.indptr[: count + 1])
+    return csr_array(cells, shape=(count, matrix.shape[1]))
+
+
+def _counted(words: csr_array, terms: Terms | None) -> csr_array:
+    return words.copy() if terms is None else terms.count(words)
+
+
+def _weigh(rows: csr_array, weighing: Weighing) -> None:
+    """Turn counts into weights at unit length, in place and few rows at a time: rows may be most of what is held."""
+    for start in range(0, rows.shape[0], ROWS_AT_ONCE):
+        offsets = rows.indptr[start : start + ROWS_AT_ONCE + 1]
+        cells = slice(offsets[0], offsets[-1])
+        values, lengths = rows.data[cells], np.diff(offsets)
+        if weighing.terms is not None:
+            np.log(values, out=values)
+            values += 1
+        if weighing.idf is not None:
+            values *= weighing.idf[rows.indices[cells]]
+        squares = np.add.reduceat(np.append(np.square(values), np.float32(0)), offsets[:-1] - offsets[0])
+        squares = np.where((lengths > 0) & (squares > 0), squares, 1)
+        values /= np.repeat(np.sqrt(squares), lengths)

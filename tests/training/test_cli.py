@@ -130,6 +130,18 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_reranked_unless_its_recipe_is_named(
+    method: str, texts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_method, of_recipe = (
+        planned(capsys, texts, *chosen) for chosen in (("--method", method), ("--recipe", f"{method}-reranked"))
+    )
+    assert of_method == of_recipe
+    assert "reranker" in of_method
+    assert "reranker" not in planned(capsys, texts, "--method", method, "--recipe", method)
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 def test_another_kind_of_encoder_begins_with_its_own_options(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], backwards: bool
@@ -281,10 +293,10 @@ def test_interrupting_a_run_fails_and_resuming_finishes_it(
 
 
 def planned(capsys: pytest.CaptureFixture[str], texts: Path, *arguments: str) -> dict[str, dict[str, Any]]:
-    """Method, encoder and training as a dry run says they would be."""
+    """Method, encoder, training and re-ranker as a dry run says they would be."""
     assert main(["fit", "--data", str(texts), "--out", "never-written", "--dry-run", *arguments]) == DONE
     lines = (line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    return {name: json.loads(rest) for name, rest in lines if name in ("method", "encoder", "training")}
+    return {name: json.loads(rest) for name, rest in lines if name in ("method", "encoder", "training", "reranker")}
 
 
 def test_single_options_over_the_file_over_the_recipe(
@@ -319,7 +331,7 @@ def test_method_and_recipe_may_be_given_together(texts: Path, capsys: pytest.Cap
     ("arguments", "expected"),
     [
         ([], "fit needs --method or --recipe"),
-        (["--method", "parabel"], "no recipe named 'parabel'; expected one of mach,"),
+        (["--method", "parabel"], "no method named 'parabel'; expected one of mach, declare, unidec, ova"),
         (["--recipe", "parabel"], "no recipe named 'parabel'"),
         (["--method", "declare", "--recipe", "mach"], "recipe 'mach' is of method mach, not declare"),
         (["--method", "mach", "--set", "training.epoch=3"], r"training\.epoch: .*not permitted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from training.artifact import ArtifactError, read_artifact
 from training.data.dataset import read_rows
 from training.data.records import open_source
 from training.evaluation import calibrated, evaluate, evaluate_artifact, rank_artifact, ranking, reranker_of
-from training.loop import fit
+from training.loop import fit, validation_measures
 from training.parts import join, part_count, part_of
 from training.recipes import RECIPES, RunConfig
 from training.reranker import RerankerConfig
@@ -34,6 +35,18 @@ def test_a_run_s_answers_are_reranked_wherever_they_are_measured(texts: Path, tm
     np.testing.assert_array_equal(scores, whole[1][:, :5])
     measured = evaluate_artifact(artifact, open_source(texts), "tst", [1])
     assert measured["P@1"] > measured["constant_P@1"]
+
+
+def test_what_is_said_of_a_run_is_of_its_reranked_answers(texts: Path, tmp_path: Path) -> None:
+    dataset, run = load(texts, tiny("mach-reranked"))
+    kept = fit(run, dataset, tmp_path / "out", resume=False, log=print)
+    model = read_artifact(tmp_path / "out").restore()
+    assert run.reranker is not None
+    made = reranker_of(model, dataset, run.reranker, run.texts.piece_count, run.training.seed).chosen
+    own, reranked = (validation_measures(model, dataset, one)["P@1"] for one in (None, made))
+    assert kept["P@1"] == reranked != own
+    assert kept["epoch"] in (1, 2)
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == kept
 
 
 def test_tokens_in_reading_order_are_read_wherever_answers_are_measured(texts: Path, tmp_path: Path) -> None:

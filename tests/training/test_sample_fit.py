@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_fit_and_evaluate(data: str, tmp_path: Path, method: str) -> None:
     out, file = str(tmp_path / "out"), tmp_path / "measures.json"
     options = ("training.batch_size=64", "vocabulary.words=3000", "vocabulary.subwords=1500", *SMALL[method])
-    assert main(["fit", "--data", data, "--method", method, "--out", out, "--set", *options]) == DONE
+    assert main(["fit", "--data", data, "--recipe", method, "--out", out, "--set", *options]) == DONE
     assert main(["evaluate", out, "--data", data, "--json", str(file)]) == DONE
     measures = json.loads(file.read_text())
     assert measures["R@100"] > 5  # of some 4,600 labels, so by chance 2

@@ -22,7 +22,8 @@ class Rows:
     Attributes:
         inputs: float32 CSR (N, V): token counts of texts, or feature values.
         targets: float32 CSR (N, L): relevances of the true labels.
-        words: tokens of texts in reading order, as `training.tokens.read_words` gives them; None where nobody asked.
+        words: tokens of texts in reading order, as `training.tokens.read_words` gives them; None where nobody asked, or
+            where the inputs are that.
     """
 
     inputs: csr_array

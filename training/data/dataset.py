@@ -17,6 +17,7 @@ from training.data.batches import Rows
 from training.data.card import Card
 from training.data.points import Point
 from training.data.records import Source
+from training.data.sparse import narrow_csr
 from training.tokens import TextConfig, as_encoded, label_limit, read_words
 from training.vocabulary import CHUNK_TEXTS, chunks
 
@@ -180,7 +181,7 @@ class _Parts:
             points = [point.text or "" for point in self.points]
             words = read_words(self.tokenizer, points, self.texts, self.texts.max_tokens)
             self.inputs.append(as_encoded(words, self.texts))
-            if self.in_order:
+            if self.in_order and self.texts.order == "bag":  # a sequence is in order as it is
                 self.words.append(words)
             return
         indices = [point.indices for point in self.points if point.indices is not None]
@@ -192,7 +193,7 @@ def _csr(indices: list[NDArray[np.int32]], values: list[NDArray[np.float32]], wi
     indptr = np.concatenate([[0], np.cumsum([len(row) for row in indices], dtype=np.int64)])
     flat = np.concatenate(indices) if indices else np.empty(0, np.int32)
     data = np.concatenate(values) if values else np.empty(0, np.float32)
-    return csr_array((data, flat, indptr), shape=(len(indices), width))
+    return narrow_csr(data, flat, indptr, (len(indices), width))
 
 
 def _stack(parts: Iterable[csr_array]) -> csr_array:

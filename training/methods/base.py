@@ -99,13 +99,13 @@ class Model(nn.Module, ABC):
         """
 
     @classmethod
-    @abstractmethod
     def make_tables(cls, config: Any, dataset: Dataset, seed: int) -> Tables:
-        """Arrays that belong to the model and are not learned by gradient.
+        """Arrays that belong to the model and are not learned by gradient; by default there are none.
 
         Raises:
             UnsuitableData: the data lacks what the method needs.
         """
+        return {}
 
     @classmethod
     def kept_tables(cls, tables: Tables, weights: Mapping[str, Tensor]) -> Tables:
@@ -117,9 +117,10 @@ class Model(nn.Module, ABC):
         """
         return tables
 
-    @abstractmethod
     def attach(self, tables: Tables) -> None:
         """Take the tables over, as made by `make_tables`."""
+        if tables:
+            raise ValueError(f"expected no tables, found {', '.join(sorted(tables))}")
 
     def initialise(self, dataset: Dataset) -> None:
         """Start from the data's statistics, IDF among them; called once, before the first step."""

@@ -22,7 +22,7 @@ from training import losses
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset
 from training.encoders import EncoderConfig, new_encoder
-from training.methods.base import MethodConfig, Model, Shape, Tables, settled
+from training.methods.base import MethodConfig, Model, Shape, settled
 from training.methods.declare import DeclareConfig
 from training.negatives.astra import draw_pool
 from training.negatives.hard import draw_hard, mine
@@ -81,14 +81,6 @@ class Ova(Model):
     def encoder_config(cls, config: OvaConfig, encoder: EncoderConfig, shape: Shape) -> EncoderConfig:
         """One layer of 1,024 units."""
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (1024,)})
-
-    @classmethod
-    def make_tables(cls, config: OvaConfig, dataset: Dataset, seed: int) -> Tables:
-        """None: everything is learned."""
-        return {}
-
-    def attach(self, tables: Tables) -> None:
-        """Nothing to take over."""
 
     def initialise(self, dataset: Dataset) -> None:
         """Beside IDF: biases start at the log odds of each label."""
