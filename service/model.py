@@ -141,6 +141,7 @@ class Model:
             scores="raw" if manifest.calibration is None else "calibrated",
             propensity_weight=manifest.propensity and manifest.propensity.weight,
             method_section=manifest.method.model_dump(),
+            rerank_section=manifest.rerank and manifest.rerank.model_dump(),
             index=index and index.type,
             recall=index and index.recall,
             parity=manifest.parity and manifest.parity.model_dump(),

@@ -123,6 +123,10 @@ class ModelDetail(ModelSummary):
         "then need not fall from one label to the next."
     )
     method_section: dict[str, Any] = Field(description="The method's section of the manifest.")
+    rerank_section: dict[str, Any] | None = Field(
+        description="The manifest's section on the word classifiers that order the method's answers anew, where there "
+        "are some."
+    )
     index: str | None = Field(description="Type of the vector index, where there is one.")
     recall: float | None = Field(description="Recall of that index at 10 against exact search, measured at export.")
     parity: dict[str, Any] | None = Field(

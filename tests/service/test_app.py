@@ -322,6 +322,15 @@ def test_a_model_describes_itself(folder: Path) -> None:
     assert (found["index"], found["recall"], found["providers"]) == ("flat", 1.0, ["CPUExecutionProvider"])
     assert TEXT in found["examples"]
     assert found["method_section"]["dimension"] == 8
+    assert "rerank_section" not in found
+
+
+def test_a_model_says_that_its_answers_are_reranked(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", Spec(reranked=True, candidates=7))
+    with serving(tmp_path / "bundle") as service:
+        section = service.client.get(f"/v1/models/{service.model.name}").json()["rerank_section"]
+        assert section == service.model.engine.manifest.rerank.model_dump()
+    assert section["candidates"] == 7
 
 
 def test_metrics_count_what_happened(folder: Path) -> None:

@@ -53,6 +53,11 @@ def test_a_sample_of_all_labels_gives_the_same_loss(dataset: Dataset) -> None:
     assert sampled.loss(batch(dataset)).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_tables_of_another_model_are_refused(dataset: Dataset) -> None:
+    with pytest.raises(ValueError, match="expected no tables, found buckets"):
+        build(dataset).attach({"buckets": np.zeros((2, LABELS))})
+
+
 def test_a_score_is_a_logit_of_the_label(dataset: Dataset) -> None:
     model = build(dataset)
     hidden_QD = model.encoder(Bags.from_csr(dataset.train.inputs))

@@ -118,7 +118,11 @@ class Model(nn.Module, ABC):
         return tables
 
     def attach(self, tables: Tables) -> None:
-        """Take the tables over, as made by `make_tables`."""
+        """Take the tables over, as made by `make_tables`.
+
+        Raises:
+            ValueError: they are those of another model.
+        """
         if tables:
             raise ValueError(f"expected no tables, found {', '.join(sorted(tables))}")
 
