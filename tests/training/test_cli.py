@@ -283,7 +283,7 @@ def test_interrupting_a_run_fails_and_resuming_finishes_it(
     arguments = ["fit", "--data", str(texts), "--method", "mach", "--out", str(tmp_path / "out")]
     options = ["--set", *SMALL, "training.epochs=2"]
     with monkeypatch.context() as patch:
-        patch.setattr("training.cli.print", interrupting_print, raising=False)
+        patch.setattr("training.commands.print", interrupting_print, raising=False)
         assert main([*arguments, *options]) == FAILED
     assert "interrupted; `fit --resume` continues" in capsys.readouterr().err
     assert "continue it with --resume" in refused(capsys, *arguments, *options)

@@ -37,7 +37,7 @@ def test_a_continued_run_counts_its_earlier_epochs(texts: Path, tmp_path: Path) 
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.cli.print", stop, raising=False)
+        patch.setattr("training.commands.print", stop, raising=False)
         fit(texts, tmp_path)
     history = tmp_path / "out.part" / "history.jsonl"
     line = json.loads(history.read_text())
