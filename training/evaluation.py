@@ -17,7 +17,8 @@ from training.data.card import Card
 from training.data.dataset import Dataset, UnsuitableData, read_rows
 from training.data.records import Source
 from training.methods.base import Model
-from training.reranker import Fitted, Reranker, RerankerConfig, fit_reranker
+from training.reranker import Reranker, RerankerConfig
+from training.rounds import Fitted, fit_reranker
 from training.topk import top
 
 SCORES_AT_ONCE = 4_000_000
@@ -96,7 +97,7 @@ def reranker_of(
     seed: int,
     log: Callable[[str], None] = lambda line: None,
 ) -> Fitted:
-    """Word classifiers for a trained model: see `training.reranker.fit_reranker`."""
+    """Word classifiers for a trained model: see `training.rounds.fit_reranker`."""
 
     def rank_own(inputs: csr_array, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         return ranking(model, inputs, dataset.label_count, k)

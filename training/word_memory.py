@@ -13,7 +13,8 @@ from scipy.sparse import csr_array
 
 from training.data.dataset import Dataset
 from training.data.sparse import narrow_csr
-from training.reranker import MINED_ROWS, RANKED_ROWS, RerankerConfig
+from training.reranker import RerankerConfig
+from training.rounds import MINED_ROWS, RANKED_ROWS
 from training.word_rows import WordRows, word_rows
 
 # Of one entry of a float32 or bool matrix with 32-bit indices, of one rank of an answer with its int64 label and its

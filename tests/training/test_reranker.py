@@ -18,16 +18,8 @@ from training.data.batches import Rows
 from training.data.dataset import Dataset
 from training.evaluation import reranker_of
 from training.methods.base import Shape
-from training.reranker import (
-    Candidates,
-    Fitted,
-    Mixture,
-    Rank,
-    Reranker,
-    RerankerConfig,
-    fit_mixture,
-    fit_reranker,
-)
+from training.reranker import Candidates, Mixture, Reranker, RerankerConfig
+from training.rounds import Fitted, Rank, fit_mixture, fit_reranker
 from training.svm import fit_classifiers
 from training.terms import Terms
 from training.tokens import read_words
