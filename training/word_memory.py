@@ -42,13 +42,11 @@ def word_moments(dataset: Dataset, config: RerankerConfig, piece_count: int) -> 
     words = dataset.train.reading.nnz + dataset.validation.reading.nnz
     if rows.count > len(dataset.train) and dataset.label_words is not None:
         words += dataset.label_words.nnz
-    inputs, targets, weights = (
-        ENTRY * rows.unit_NW.nnz,
-        ENTRY * rows.targets_NL.nnz,
-        ENTRY * expected_weights(rows, config),
-    )
+    inputs, targets = ENTRY * rows.unit_NW.nnz, ENTRY * rows.targets_NL.nnz
+    weights = ENTRY * expected_weights(rows, config)
     ranks = min(config.candidates, dataset.label_count), min(config.nominees, dataset.label_count)
-    found, nominated = (most * rank for most, rank in zip(_asked(rows), ranks, strict=True))
+    asked = min(RANKED_ROWS, rows.count), min(MINED_ROWS, rows.count)
+    found, nominated = (rows_asked * rank for rows_asked, rank in zip(asked, ranks, strict=True))
     marks = MARK * (found + nominated)
     held = {"compiled kernels": KERNELS, "rows of words": inputs + targets}
     return {
@@ -64,7 +62,7 @@ def expected_weights(rows: WordRows, config: RerankerConfig) -> int:
     """Weights that classifiers will have, roughly."""
     unit_NW, targets_NL = rows.learned
     counts_L = np.bincount(targets_NL.indices, minlength=targets_NL.shape[1])
-    # Of labels in order of frequency every so-manieth: few labels have most of the rows.
+    # Evenly drawn from the labels in order of frequency: few labels have most of the rows.
     step = max(1, len(counts_L) // SAMPLED_LABELS)
     sampled = np.argsort(counts_L, kind="stable")[step // 2 :: step]
     pairs = (_present(csr_array(targets_NL.tocsc()[:, sampled].T)) @ _present(unit_NW)).nnz
@@ -73,11 +71,6 @@ def expected_weights(rows: WordRows, config: RerankerConfig) -> int:
     kept = MOST_KEPT if worth == 0 else min(MOST_KEPT, KEPT / worth)
     most = unit_NW.shape[1] * len(counts_L)
     return int(min(most, kept * pairs * len(counts_L) / len(sampled)))
-
-
-def _asked(rows: WordRows) -> tuple[int, int]:
-    """Rows that the model, and that the classifiers are asked about for negatives."""
-    return min(RANKED_ROWS, rows.count), min(MINED_ROWS, rows.count)
 
 
 def _present(matrix: csr_array) -> csr_array:
