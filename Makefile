@@ -66,7 +66,7 @@ lint: $(INSTALLED) ## the linters and the type checker alone
 	@$(BIN)/mypy
 
 build/artifacts/%/config.json: | $(INSTALLED)
-	@echo "==> Training $* on the embedded sample (one to two minutes on two cores)"
+	@echo "==> Training $* on the embedded sample (some three minutes on two cores)"
 	@$(BIN)/xmc-train fit --data sample --method $* --out build/artifacts/$* --resume
 
 build/bundles/%/manifest.json: build/artifacts/%/config.json
