@@ -53,7 +53,6 @@ def test_the_plan_is_within_a_fifth_of_the_peak(data: Path, tmp_path: Path, reci
     subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True, capture_output=True)
     cost = Cost.model_validate_json(file.read_text())
     added, planned = cost.peak_bytes - cost.libraries_bytes, cost.planned_bytes - cost.libraries_bytes
-    print(f"MEM {recipe} {added / MIB:.0f} {planned / MIB:.0f}")
     assert added == pytest.approx(planned, rel=0.2), f"{added / MIB:.0f} MiB, planned {planned / MIB:.0f}"
     assert planned > 50 * MIB
 
