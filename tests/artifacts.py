@@ -92,7 +92,7 @@ class Workshop:
         if not folder.exists():
             run = _run(KINDS[kind])
             source = open_source(self.data(kind))
-            in_order = run.reranker is not None and run.part is None
+            in_order = run.word_classifiers is not None
             dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0, in_order=in_order)
             with _one_thread():
                 fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)

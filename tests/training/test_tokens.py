@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array, vstack
 from tokenizers import Tokenizer
 
-from tests.training.synthetic import MINILM, matrix
+from tests.training.synthetic import MINILM, count_tokens, matrix
 from training.data.batches import Bags, Batch, Rows, cut_into_batches
 from training.encoders import TransformerConfig
 from training.encoders.pretrained import read_tokenizer
-from training.tokens import encode_texts, label_limit, token_sequences
+from training.tokens import TextConfig, as_encoded, label_limit, read_words, token_sequences
 from training.twins import rows_with_label_texts
-from training.vocabulary import VocabularyConfig, count_tokens
+from training.vocabulary import VocabularyConfig
 
 texts = st.lists(
     st.one_of(
@@ -75,15 +75,17 @@ def test_truncation_keeps_the_special_token_at_the_end(tokenizer: Tokenizer) -> 
     assert cut[1:4] == tokenizer.encode("a red house", add_special_tokens=False).ids
 
 
+def encoded(tokenizer: Tokenizer, texts: Sequence[str], config: TextConfig) -> csr_array:
+    return as_encoded(read_words(tokenizer, texts, config, 9), config)
+
+
 def test_a_bag_has_neither_order_nor_special_tokens(tokenizer: Tokenizer) -> None:
     one, other = ("a red red house", "red house a red")
-    bags = encode_texts(tokenizer, [one, other], VocabularyConfig(), 9)
+    bags = encoded(tokenizer, [one, other], VocabularyConfig())
     assert (bags != count_tokens(tokenizer, [one, other], 9)).nnz == 0
     assert (bags[[0]] != bags[[1]]).nnz == 0
     as_sequence = TransformerConfig(model=MINILM)
-    assert rows_of(encode_texts(tokenizer, [one], as_sequence, 9)) != rows_of(
-        encode_texts(tokenizer, [other], as_sequence, 9)
-    )
+    assert rows_of(encoded(tokenizer, [one], as_sequence)) != rows_of(encoded(tokenizer, [other], as_sequence))
 
 
 def test_labels_may_have_a_limit_of_their_own() -> None:

@@ -15,11 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from tests.training.synthetic import matrix
+from tests.training.synthetic import count_tokens, matrix
 from training.vocabulary import (
     VocabularyConfig,
     chunks,
-    count_tokens,
     inverse_document_frequency,
     tokens_in_order,
     train_tokenizer,
