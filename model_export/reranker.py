@@ -28,7 +28,7 @@ def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> Re
         scales = _peaks(weights) / np.float32(INT8_LIMIT)
         values = np.rint(values / np.repeat(scales, np.diff(weights.indptr))).astype(np.int8)
     arrays: dict[str, NDArray[Any]] = {
-        layout.RERANK_OFFSETS: weights.indptr.astype(np.int64),
+        layout.RERANK_OFFSETS: weights.indptr.astype(layout.offset_dtype(weights.nnz)),
         layout.RERANK_LABELS: weights.indices.astype(layout.classifier_label_dtype(labels)),
         layout.RERANK_VALUES: values,
         layout.RERANK_SCALES: scales,
@@ -38,7 +38,7 @@ def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> Re
         arrays[layout.RERANK_IDF] = idf.astype(np.float32)
     if terms is not None:
         arrays |= {
-            layout.RERANK_PIECE_OFFSETS: terms.piece_offsets.astype(np.int64),
+            layout.RERANK_PIECE_OFFSETS: terms.piece_offsets.astype(layout.offset_dtype(len(terms.pieces))),
             layout.RERANK_PIECES: terms.pieces.astype(np.int32),
             layout.RERANK_PAIRS: terms.pairs.astype(np.int64),
         }

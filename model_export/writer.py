@@ -132,7 +132,7 @@ def _write_files(exporter: Exporter[Any], folder: Path, options: Options) -> Met
 def _write_strings(folder: Path, text_name: str, offsets_name: str, strings: Sequence[str]) -> None:
     text, offsets = encode_strings(strings)
     (folder / text_name).write_bytes(text)
-    np.save(folder / offsets_name, offsets)
+    np.save(folder / offsets_name, offsets.astype(layout.offset_dtype(len(text))))
 
 
 def _draft(

@@ -37,12 +37,12 @@ class Terms:
     """Which ids terms have: tokens and pieces their own, pair p the id V + p.
 
     Attributes:
-        piece_offsets: int64 (V + 1,), where each token's pieces begin, and the end.
+        piece_offsets: integers (V + 1,), where each token's pieces begin, and the end.
         pieces: int32 ids.
         pairs: int64 (P,), rising: left id * V + right id.
     """
 
-    piece_offsets: NDArray[np.int64]
+    piece_offsets: NDArray[np.integer]
     pieces: NDArray[np.int32]
     pairs: NDArray[np.int64]
 

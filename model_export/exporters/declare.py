@@ -47,7 +47,7 @@ class DeclareExporter(Exporter[Declare]):
     def write_tables(self, folder: Path, index: IndexChoice) -> DeclareSection:
         """The votes of the distinct rows, and either the factors V_c or an exact index of the rows of Z."""
         config, votes_GL = self.model.config, self.model.votes_GL
-        np.save(folder / layout.DECLARE_VOTES_INDPTR, votes_GL.indptr.astype(np.int64))
+        np.save(folder / layout.DECLARE_VOTES_INDPTR, votes_GL.indptr.astype(layout.offset_dtype(votes_GL.nnz)))
         np.save(folder / layout.DECLARE_VOTES_INDICES, votes_GL.indices.astype(np.int32))
         np.save(folder / layout.DECLARE_VOTES_DATA, votes_GL.data.astype(np.float32))
         np.save(folder / layout.DECLARE_VOTES_COUNTS, self.model.counts_G.astype(np.int32))

@@ -57,7 +57,7 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
                 )
 
 
-def check_strings(text_name: str, text: NDArray[np.uint8], offsets_name: str, offsets: NDArray[np.int64]) -> None:
+def check_strings(text_name: str, text: NDArray[np.uint8], offsets_name: str, offsets: NDArray[np.integer]) -> None:
     """Check that offsets cut valid UTF-8 into whole strings.
 
     Raises:

@@ -26,7 +26,7 @@ def encode_strings(strings: Iterable[str]) -> tuple[bytes, NDArray[np.int64]]:
 class StringTable:
     """Strings by row, decoded when they are asked for."""
 
-    def __init__(self, text: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+    def __init__(self, text: NDArray[np.uint8], offsets: NDArray[np.integer]) -> None:
         self._text = text.data
         self._offsets = offsets
 

@@ -99,6 +99,14 @@ def test_classifiers_of_texts_bring_their_terms(workshop: Workshop, kind: str) -
     assert (terms.pieces.size > 100) is (kind == "mach-reranked")
 
 
+@pytest.mark.parametrize("kind", ["mach-reranked", "declare-features-reranked"])
+def test_offsets_are_as_narrow_as_they_can_be(workshop: Workshop, kind: str) -> None:
+    arrays = open_bundle(workshop.bundle(kind)).arrays
+    offsets = {name: array.dtype for name, array in arrays.items() if "offsets" in name or "indptr" in name}
+    assert len(offsets) >= 3
+    assert set(offsets.values()) == {np.dtype(np.int32)}
+
+
 def test_features_bring_their_number(workshop: Workshop) -> None:
     bundle = open_bundle(workshop.bundle("mach-features"))
     assert bundle.manifest.input.model_dump() == {"kind": "features", "dimension": 60}

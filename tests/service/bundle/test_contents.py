@@ -181,7 +181,7 @@ def test_classifiers_that_cannot_be_right(copy: Copy, name: str, change: ArrayCh
         (layout.RERANK_PIECE_OFFSETS, put(0, 1), "expected a first offset of 0, and others, found something else"),
         (layout.RERANK_PIECE_OFFSETS, lambda a: a[:1], "expected a first offset of 0, and others, found something"),
         (layout.RERANK_PIECE_OFFSETS, put(1, 3), "expected offsets that never fall, found falling ones"),
-        (layout.RERANK_PIECE_OFFSETS, lambda a: a.astype(np.int32), "expected dtype int64, found int32"),
+        (layout.RERANK_PIECE_OFFSETS, lambda a: a.astype(np.int16), "expected dtype int32 or int64, found int16"),
         (layout.RERANK_PIECES, lambda a: a[:-1], "expected 4 entries as rerank.pieces.offsets.npy says, found 3"),
         (layout.RERANK_PIECES, put(2, 21), r"expected token ids in 0\.\.20, found one outside"),
         (layout.RERANK_PIECES, put(2, -1), r"expected token ids in 0\.\.20, found one outside"),

@@ -10,7 +10,7 @@ import pytest
 from service.bundle import content_version, encode_strings, file_entry
 from service.bundle.files import map_array, map_bytes
 from service.bundle.labels import StringTable
-from service.bundle.layout import bucket_dtype
+from service.bundle.layout import bucket_dtype, offset_dtype
 from service.bundle.manifest import (
     DeclareSection,
     FeaturesInput,
@@ -101,6 +101,12 @@ def test_fields_that_say_nothing_leave_the_version_alone() -> None:
 def test_buckets_take_the_narrowest_type_that_holds_them(buckets: int, dtype: str) -> None:
     assert bucket_dtype(buckets) == dtype
     assert np.iinfo(dtype).max >= buckets - 1
+
+
+@pytest.mark.parametrize(("last", "dtype"), [(0, "int32"), (2**31 - 1, "int32"), (2**31, "int64")])
+def test_offset_type_is_the_narrower(last: int, dtype: str) -> None:
+    assert offset_dtype(last) == dtype
+    assert np.iinfo(dtype).max >= last
 
 
 def test_strings_come_back_by_row(tmp_path: Path) -> None:
