@@ -13,11 +13,10 @@ from training.artifact import ArtifactError, read_artifact
 from training.citations import CITATIONS
 from training.compare.command import Comparison, ModelsFailed, compare
 from training.cost import Meter, epoch_seconds
-from training.data import sample
 from training.data.dataset import UnsuitableData
 from training.data.files import DataError
 from training.data.prepare import prepare
-from training.data.records import Source, open_source
+from training.data.records import open_named
 from training.encoders import EncoderError
 from training.evaluation import RECALL_AT, measure_artifact, rank_artifact
 from training.loop import Diverged, RunError, check_device, check_target, work_folder
@@ -71,7 +70,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     if not arguments.dry_run:
         check_target(arguments.out, resume=arguments.resume)
     meter = Meter()
-    run, dataset = prepared(run, _open(arguments.data))
+    run, dataset = prepared(run, open_named(arguments.data))
     meter.data_is_read()
     if arguments.part is not None:
         run = _part(run, arguments.part)
@@ -97,7 +96,7 @@ def _say(line: str) -> None:
 
 def _join(arguments: argparse.Namespace) -> None:
     check_target(arguments.out, resume=False)
-    _, dataset = prepared(whole_of(read_artifact(arguments.parts[0]).config.run), _open(arguments.data))
+    _, dataset = prepared(whole_of(read_artifact(arguments.parts[0]).config.run), open_named(arguments.data))
     kept = join(arguments.parts, dataset, arguments.out, log=_say)
     print(f"joined {len(arguments.parts)} parts (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
 
@@ -119,7 +118,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _check_parent(option, file)
     artifact = read_artifact(arguments.artifact)
     most = max(*ks, RECALL_AT)
-    ranked_NK, scores_NK, targets_NL = rank_artifact(artifact, _open(arguments.data), arguments.split, most)
+    ranked_NK, scores_NK, targets_NL = rank_artifact(artifact, open_named(arguments.data), arguments.split, most)
     measures = measure_artifact(artifact, ranked_NK, scores_NK, targets_NL, ks)
     for name, value in measures.items():
         print(f"{name:<13} {value:6.2f}")
@@ -139,7 +138,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         command=shlex.join(["xmc-train", *arguments.typed]),
     )
-    compare(wanted, _open(arguments.data), _say)
+    compare(wanted, open_named(arguments.data), _say)
     print(f"wrote {arguments.out}: report.md, report.html, report.json")
 
 
@@ -165,10 +164,6 @@ def _cite(arguments: argparse.Namespace) -> None:
 
 def _first_line(thing: object) -> str:
     return (thing.__doc__ or "").splitlines()[0]
-
-
-def _open(data: str) -> Source:
-    return open_source(sample.path() if data == "sample" and not Path(data).exists() else Path(data))
 
 
 def _ranks(text: str) -> list[int]:

@@ -13,7 +13,6 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -23,7 +22,7 @@ from torch import Tensor
 from training.artifact import new_model
 from training.data.batches import Batch, cut_into_batches
 from training.data.dataset import Dataset
-from training.data.records import open_source
+from training.data.records import open_named
 from training.loop import steps_per_epoch
 from training.methods.base import Shape, settled
 from training.methods.ova import Ova, OvaConfig
@@ -85,11 +84,11 @@ class Timed:
 def main() -> None:
     """Print one line a recipe."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--data", required=True, metavar="DIR", help="data folder, or: sample")
     parser.add_argument("--recipes", default="ova-full,astra", metavar="A,B,…")
     arguments = parser.parse_args()
     names = arguments.recipes.split(",")
-    run, dataset = prepared(configured(names[0]), open_source(arguments.data))
+    run, dataset = prepared(configured(names[0]), open_named(arguments.data))
     timed = {name: begin(configured(name).resolved(Shape.of(dataset)), dataset) for name in names}
     for batch in batches(dataset, settled(run.training.batch_size)):
         for one in timed.values():

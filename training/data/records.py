@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data import sample
 from training.data.card import Card, read_card
 from training.data.files import DataError, find_roles
 from training.data.filters import FILE_NAMES, check_rows, read_filter, remove_pairs
@@ -21,9 +22,10 @@ from training.data.xc_pairs import PairLayout
 from training.data.xc_raw import RawLayout
 from training.data.xc_sparse import SparseLayout
 
-__all__ = ["Card", "DataError", "Point", "Source", "open_source"]
+__all__ = ["Card", "DataError", "Point", "Source", "open_named", "open_source"]
 
 SPLITS = ("trn", "dev", "tst")
+SAMPLE = "sample"
 LAYOUTS = (RawLayout, SparseLayout, PairLayout)
 
 
@@ -115,6 +117,18 @@ class Source:
         if split not in FILE_NAMES:
             return np.empty((0, 2), dtype=np.int64)
         return read_filter(self.path / FILE_NAMES[split], self.card.label_count)
+
+
+def open_named(name: str) -> Source:
+    """Open what a user calls a data folder: the embedded sample by the word "sample", unless a folder has that name.
+
+    Args:
+        name: as it was typed.
+
+    Raises:
+        DataError: see `open_source`.
+    """
+    return open_source(sample.path() if name == SAMPLE and not Path(name).exists() else Path(name))
 
 
 def open_source(path: Path) -> Source:

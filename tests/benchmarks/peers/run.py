@@ -18,8 +18,7 @@ from tests.benchmarks.peers.libraries import LIBRARIES, Library
 from tests.benchmarks.peers.vectors import Vectors, read_vectors
 from training import memory
 from training.compare.truth import read_truth
-from training.data import sample
-from training.data.records import open_source
+from training.data.records import open_named
 from training.ranking import WIDTH, write_ranking
 
 TIMED_QUERIES = 1000
@@ -32,7 +31,7 @@ def main() -> None:
     folder, name = arguments.out, arguments.library
     folder.mkdir(parents=True, exist_ok=True)
     library = LIBRARIES[name](folder / name)
-    source = open_source(sample.path() if arguments.data == "sample" else Path(arguments.data))
+    source = open_named(arguments.data)
     libraries_bytes = memory.resident_bytes()
     started, cpu_started = time.perf_counter(), time.process_time()
     vectors = read_vectors(source)
