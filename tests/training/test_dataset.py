@@ -45,6 +45,15 @@ def test_the_smallest_share_is_one_row(texts: Path) -> None:
     assert (len(dataset.train), len(dataset.validation)) == (59, 1)
 
 
+@pytest.mark.parametrize(("fraction", "least", "held"), [(None, 0, 3), (None, 10, 10), (None, 40, 12), (0.05, 40, 3)])
+def test_few_rows_are_held_out_in_larger_shares_where_that_is_asked_for(
+    texts: Path, fraction: float | None, least: int, held: int
+) -> None:
+    source = open_source(texts)
+    dataset = load_dataset(source, VOCABULARY, validation_fraction=fraction, seed=0, least_held=least)
+    assert (len(dataset.train), len(dataset.validation)) == (60 - held, held)
+
+
 def test_a_share_that_leaves_nothing_to_train_on_is_refused(texts: Path) -> None:
     with pytest.raises(UnsuitableData, match="expected training and validation rows, found 0 and 60"):
         load(texts, fraction=0.999)

@@ -75,7 +75,13 @@ class Dataset:
 
 
 def load_dataset(
-    source: Source, texts: TextConfig, *, validation_fraction: float, seed: int, in_order: bool = False
+    source: Source,
+    texts: TextConfig,
+    *,
+    validation_fraction: float | None,
+    seed: int,
+    in_order: bool = False,
+    least_held: int = 0,
 ) -> Dataset:
     """Read a source, make its tokenizer, and set validation rows apart.
 
@@ -84,9 +90,11 @@ def load_dataset(
     Args:
         source: the data folder.
         texts: how texts become token ids.
-        validation_fraction: share of the training rows.
+        validation_fraction: share of the training rows; None: a twentieth, or more where that is less than
+            ``least_held``.
         seed: draws them.
         in_order: keep the tokens of texts in reading order too, which takes about as much memory again.
+        least_held: so many rows, but no more than a fifth of all.
 
     Raises:
         DataError: the files are not as their layout promises.
@@ -106,7 +114,8 @@ def load_dataset(
         validation = read_rows(source, "dev", tokenizer, texts, in_order=in_order)
         samples = _samples(source, "dev", None)
     else:
-        held = _held_out(len(rows), validation_fraction, seed)
+        count = _held_count(len(rows), validation_fraction, least_held)
+        held = np.sort(np.random.default_rng(seed).choice(len(rows), size=count, replace=False))
         train = np.setdiff1d(np.arange(len(rows)), held, assume_unique=True)
         validation, samples = rows.take(held), _samples(source, "trn", held)
     if not len(train) or not len(validation):
@@ -205,9 +214,9 @@ def _texts(source: Source) -> Iterator[str]:
     yield from source.label_texts or ()
 
 
-def _held_out(rows: int, fraction: float, seed: int) -> NDArray[np.int64]:
-    count = min(max(1, round(rows * fraction)), MOST_VALIDATION_ROWS)
-    return np.sort(np.random.default_rng(seed).choice(rows, size=count, replace=False))
+def _held_count(rows: int, fraction: float | None, least: int) -> int:
+    wanted = max(rows / 20, min(least, rows / 5)) if fraction is None else rows * fraction
+    return min(max(1, round(wanted)), MOST_VALIDATION_ROWS)
 
 
 def _samples(source: Source, split: str, rows: NDArray[np.int64] | None) -> list[Query]:
