@@ -50,7 +50,7 @@ class Peak:
 
 
 def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
-    """Derived sizes, memory and steps of a resolved run, as lines of text; memory and steps are those of each part.
+    """Derived sizes, memory and steps of a resolved run, as lines of text; steps and memory are those of one part.
 
     Args:
         run: resolved configuration.
@@ -74,7 +74,10 @@ def plan(run: RunConfig, dataset: Dataset, peak: Peak) -> list[str]:
     ]
     if run.reranker is not None:
         lines.append(f"reranker   {run.reranker.model_dump_json()}")
-    return lines if parts == 1 else [*lines, f"parts      {parts}; steps and memory are those of one"]
+    if parts > 1:
+        joined = "" if run.word_classifiers is None else ", or what their joined model takes if that is more"
+        lines.append(f"parts      {parts}; steps and memory are those of one{joined}")
+    return lines
 
 
 def expected_peak(run: RunConfig, dataset: Dataset) -> Peak:

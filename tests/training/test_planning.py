@@ -12,6 +12,7 @@ from training.methods.base import Shape
 from training.parts import fit
 from training.planning import MIB, Peak, expected_peak, plan
 from training.recipes import RECIPES, augmented
+from training.reranker import RerankerConfig
 
 
 def line(lines: list[str], name: str) -> str:
@@ -45,6 +46,12 @@ def test_a_model_far_too_large_for_this_machine_is_planned_at_once() -> None:
     assert f" {parameters:,} parameters" in line(lines, "weights")
     assert peak.parts["weights, gradients and moments"] == 4 * 4 * parameters
     assert f"about {peak.bytes / MIB:,.0f} MiB while {peak.moment}: " in line(lines, "memory")
+
+
+@pytest.mark.parametrize(("reranker", "said"), [(None, "those of one"), (RerankerConfig(), "takes if that is more")])
+def test_what_follows_the_parts_counts_too(texts: Path, reranker: RerankerConfig | None, said: str) -> None:
+    dataset, run = load(texts, tiny("mach-independent").model_copy(update={"reranker": reranker}))
+    assert line(plan(run, dataset, expected_peak(run, dataset)), "parts").endswith(said)
 
 
 def test_on_a_gpu_the_line_says_so(texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
