@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 import numba
 
-Function = TypeVar("Function", bound=Callable[..., None])
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(kernel: Function) -> Function:

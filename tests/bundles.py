@@ -193,15 +193,20 @@ def _model(spec: Spec) -> TinyModel:
 
 
 def _mach_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    buckets_RL = rng.integers(0, spec.buckets, (spec.repetitions, spec.label_count))
-    offsets_RB = np.zeros((spec.repetitions, spec.buckets + 1), dtype=np.int32)
-    for offsets_B, buckets_L in zip(offsets_RB, buckets_RL, strict=True):
-        np.cumsum(np.bincount(buckets_L, minlength=spec.buckets), out=offsets_B[1:])
+    buckets_LR = rng.integers(0, spec.buckets, (spec.label_count, spec.repetitions))
+    labels_RL, offsets_RB = inverted_lists(buckets_LR, spec.buckets)
     return {
-        layout.MACH_BUCKETS: buckets_RL.astype(layout.bucket_dtype(spec.buckets)),
-        layout.MACH_INVERTED_LABELS: np.argsort(buckets_RL, axis=1, kind="stable").astype(np.int32),
+        layout.MACH_BUCKETS: buckets_LR.astype(layout.bucket_dtype(spec.buckets)),
+        layout.MACH_INVERTED_LABELS: labels_RL,
         layout.MACH_INVERTED_OFFSETS: offsets_RB,
     }
+
+
+def inverted_lists(buckets_LR: NDArray[Any], buckets: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Labels by bucket, then row, (R, L), and where each bucket's begin, (R, B + 1)."""
+    sizes_RB = [np.bincount(buckets_L, minlength=buckets) for buckets_L in buckets_LR.T]
+    offsets_RB = np.cumsum(np.pad(sizes_RB, ((0, 0), (1, 0))), axis=1, dtype=np.int32)
+    return np.argsort(buckets_LR.T, axis=1, kind="stable").astype(np.int32), offsets_RB
 
 
 def _declare_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

@@ -53,7 +53,8 @@ class MachExporter(Exporter[Mach]):
         assert isinstance(config, MachConfig)
         buckets_RL = self.artifact.tables["buckets"]
         labels_RL, offsets_RB = inverted_lists(buckets_RL, self.model.buckets)
-        np.save(folder / layout.MACH_BUCKETS, buckets_RL.astype(layout.bucket_dtype(self.model.buckets)))
+        buckets_LR = np.ascontiguousarray(buckets_RL.T, dtype=layout.bucket_dtype(self.model.buckets))
+        np.save(folder / layout.MACH_BUCKETS, buckets_LR)
         np.save(folder / layout.MACH_INVERTED_LABELS, labels_RL)
         np.save(folder / layout.MACH_INVERTED_OFFSETS, offsets_RB)
         family, key = origin(config)

@@ -80,16 +80,16 @@ def check_strings(text_name: str, text: NDArray[np.uint8], offsets_name: str, of
     _require(not inside.any(), offsets_name, "offsets between characters", "one inside a character")
 
 
-def _check_buckets(buckets_RL: NDArray[Any], buckets: int) -> None:
-    largest = int(buckets_RL.max())
+def _check_buckets(buckets_LR: NDArray[Any], buckets: int) -> None:
+    largest = int(buckets_LR.max())
     _require(largest < buckets, layout.MACH_BUCKETS, f"bucket numbers below {buckets}", f"{largest}")
 
 
 def _check_inverted_lists(arrays: Arrays) -> None:
-    buckets_RL = arrays[layout.MACH_BUCKETS]
+    buckets_LR = arrays[layout.MACH_BUCKETS]
     labels_RL = arrays[layout.MACH_INVERTED_LABELS]
     offsets_RB = arrays[layout.MACH_INVERTED_OFFSETS]
-    for repetition, buckets_L in enumerate(buckets_RL):
+    for repetition, buckets_L in enumerate(buckets_LR.T):
         counts_B = np.bincount(buckets_L, minlength=offsets_RB.shape[1] - 1)
         _require(
             offsets_RB[repetition, 0] == 0 and np.array_equal(np.diff(offsets_RB[repetition]), counts_B),

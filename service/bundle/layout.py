@@ -122,10 +122,9 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
 
 
 def _mach_files(mach: MachSection, label_count: int) -> dict[str, ArraySpec | None]:
-    by_label = (mach.repetitions, label_count)
     return {
-        MACH_BUCKETS: ArraySpec((bucket_dtype(mach.buckets),), by_label),
-        MACH_INVERTED_LABELS: ArraySpec(("int32",), by_label),
+        MACH_BUCKETS: ArraySpec((bucket_dtype(mach.buckets),), (label_count, mach.repetitions)),
+        MACH_INVERTED_LABELS: ArraySpec(("int32",), (mach.repetitions, label_count)),
         MACH_INVERTED_OFFSETS: ArraySpec(OFFSET_DTYPES, (mach.repetitions, mach.buckets + 1)),
     }
 

@@ -1,18 +1,22 @@
-"""MACH: every label's score from the scores of the R buckets that it was hashed into, exactly, for all labels.
+"""MACH: every label's score from the scores of the R buckets that it was hashed into; the best labels, exactly.
 
 Medini et al., "Extreme Classification in Log Memory using Count-Min Sketch", NeurIPS 2019.
 
-Letters: Q queries, R repetitions, B buckets, L labels (of a block).
+Letters: Q queries, R repetitions, B buckets, L labels (of a block), K answers.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import Activation, Aggregation, MachSection
+from service.decoders import pruned
 from service.decoders.buckets import Buckets, Scores, fold
 from service.topk import TopK, ranges, select_in_blocks
 
@@ -21,38 +25,111 @@ OUTPUT = "bucket_logits"
 # Bucket scores sorted at a time: half a megabyte fits a core's L2 cache.
 BLOCK_SCORES = 1 << 17
 
+# Tables below this size are scored as a whole before a search has found out where to look.
+SEARCHED_ENTRIES = 1 << 20
+# Answers beyond these have scores that most labels come near to.
+MOST_SEARCHED = 128
+
 FLOAT = np.float32
 
 
-class MachDecoder:
-    """Aggregates bucket scores; the bucket table stays memory-mapped in its narrow type."""
+@dataclass
+class _Room:
+    """What a search works in.
 
-    def __init__(self, section: MachSection, buckets_RL: Buckets) -> None:
+    Attributes:
+        kept_RB: see `pruned.search`.
+        stamps_L: the same.
+        base: the same.
+    """
+
+    kept_RB: NDArray[np.int32]
+    stamps_L: NDArray[np.uint32]
+    base: int = 1
+
+    def next_base(self) -> int:
+        """The base of another search."""
+        step = 2 * int(pruned.STRIDE)
+        if self.base + step > np.iinfo(np.uint32).max:
+            self.stamps_L.fill(0)
+            self.base = 1
+        base, self.base = self.base, self.base + step
+        return base
+
+
+class MachDecoder:
+    """Aggregates bucket scores; the bucket table and its lists stay memory-mapped in their narrow types."""
+
+    def __init__(self, section: MachSection, buckets_LR: Buckets, labels_RL: Buckets, offsets_RB: Buckets) -> None:
         self.required_outputs = {OUTPUT: (section.repetitions, section.buckets)}
         self._section = section
-        self._buckets_RL = buckets_RL
+        self._buckets_LR = buckets_LR
+        self._labels_RL = labels_RL
+        self._offsets_RB = offsets_RB
+        self._rooms: deque[_Room] = deque()
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int) -> MachDecoder:
         """See ``Decoder``; gathering is bound by memory and takes one thread."""
-        section = bundle.manifest.method
+        section, arrays = bundle.manifest.method, bundle.arrays
         assert isinstance(section, MachSection)
-        return cls(section, bundle.arrays[layout.MACH_BUCKETS])
+        names = (layout.MACH_BUCKETS, layout.MACH_INVERTED_LABELS, layout.MACH_INVERTED_OFFSETS)
+        return cls(section, *(arrays[name] for name in names))
 
     def decode(self, outputs: Mapping[str, Scores], k: int) -> TopK:
         """See ``Decoder``."""
         scores_QRB = bucket_scores(outputs[OUTPUT], self._section.activation, self._section.aggregation)
+        k = min(k, len(self._buckets_LR))
+        if self._section.aggregation == "median" or k > MOST_SEARCHED or self._buckets_LR.size < SEARCHED_ENTRIES:
+            return self._best_of_all(scores_QRB, k)
+        return self._searched(scores_QRB, k)
+
+    def _searched(self, scores_QRB: Scores, k: int) -> TopK:
+        """Queries one by one; then all labels for those whose scores are too flat."""
+        room = self._take_room()
+        ids_QK = np.empty((len(scores_QRB), k), dtype=np.int64)
+        best_QK = np.empty((len(scores_QRB), k), dtype=FLOAT)
+        least, flat = self._section.aggregation == "min", []
+        for query, scores_RB in enumerate(scores_QRB):
+            if not pruned.search(
+                scores_RB,
+                self._buckets_LR,
+                self._labels_RL,
+                self._offsets_RB,
+                least,
+                room.stamps_L,
+                room.next_base(),
+                room.kept_RB,
+                ids_QK[query],
+                best_QK[query],
+            ):
+                flat.append(query)
+        self._rooms.append(room)
+        if flat:
+            rest = self._best_of_all(scores_QRB[flat], k)
+            ids_QK[flat], best_QK[flat] = rest.ids_QK, rest.scores_QK
+        return TopK(ids_QK, best_QK)
+
+    def _take_room(self) -> _Room:
+        """One that no other thread has."""
+        try:
+            return self._rooms.pop()
+        except IndexError:
+            kept_RB = np.empty((self._section.repetitions, self._section.buckets), dtype=np.int32)
+            return _Room(kept_RB, np.zeros(len(self._buckets_LR), dtype=np.uint32))
+
+    def _best_of_all(self, scores_QRB: Scores, k: int) -> TopK:
         return select_in_blocks(
             lambda low, high: self._label_scores(scores_QRB, low, high),
             query_count=len(scores_QRB),
-            label_count=self._buckets_RL.shape[1],
+            label_count=len(self._buckets_LR),
             k=k,
         )
 
     def _label_scores(self, scores_QRB: Scores, low: int, high: int) -> Scores:
         if self._section.aggregation == "median":
-            return _medians(scores_QRB, self._buckets_RL[:, low:high])
-        return fold(scores_QRB, self._buckets_RL, low, high, least=self._section.aggregation == "min")
+            return _medians(scores_QRB, self._buckets_LR[low:high])
+        return fold(scores_QRB, self._buckets_LR, low, high, least=self._section.aggregation == "min")
 
 
 def bucket_scores(logits_QRB: Scores, activation: Activation, aggregation: Aggregation) -> Scores:
@@ -72,14 +149,14 @@ def bucket_scores(logits_QRB: Scores, activation: Activation, aggregation: Aggre
     return probabilities_QRB
 
 
-def _medians(scores_QRB: Scores, buckets_RL: Buckets) -> Scores:
+def _medians(scores_QRB: Scores, buckets_LR: Buckets) -> Scores:
     """Median of the bucket scores of every label, (Q, L); the mean of the middle two when R is even."""
     Q, R, _ = scores_QRB.shape
     scores_RBQ = np.ascontiguousarray(scores_QRB.transpose(1, 2, 0))
-    medians_LQ = np.empty((buckets_RL.shape[1], Q), dtype=FLOAT)
+    medians_LQ = np.empty((len(buckets_LR), Q), dtype=FLOAT)
     for low, high in ranges(len(medians_LQ), BLOCK_SCORES // (Q * R)):
         gathered_LQR = np.empty((high - low, Q, R), dtype=FLOAT)
-        for repetition, (scores_BQ, buckets_L) in enumerate(zip(scores_RBQ, buckets_RL[:, low:high], strict=True)):
+        for repetition, (scores_BQ, buckets_L) in enumerate(zip(scores_RBQ, buckets_LR[low:high].T, strict=True)):
             gathered_LQR[:, :, repetition] = scores_BQ[buckets_L]
         gathered_LQR.sort(axis=2)  # many short runs: seven times as fast as numpy's median, which partitions
         medians_LQ[low:high] = (gathered_LQR[:, :, (R - 1) // 2] + gathered_LQR[:, :, R // 2]) * FLOAT(0.5)

@@ -22,6 +22,7 @@ from service.decoders.declare import DeclareDecoder, factor_search
 from service.decoders.mach import MachDecoder
 from service.index import exact_search
 from service.topk import select
+from tests.bundles import inverted_lists
 
 LABELS, REPETITIONS, BUCKETS = 28_077, 16, 1024
 ROWS, VOTES_PER_ROW, RANK = 37_000, 4.5, 200
@@ -48,7 +49,8 @@ def selections(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
 
 
 def mach(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
-    buckets_RL = rng.integers(0, BUCKETS, (REPETITIONS, LABELS)).astype(np.uint16)
+    buckets_LR = rng.integers(0, BUCKETS, (LABELS, REPETITIONS)).astype(np.uint16)
+    lists = inverted_lists(buckets_LR, BUCKETS)
     for aggregation in ("sum_logits", "mean_prob", "min", "median"):
         section = MachSection(
             repetitions=REPETITIONS,
@@ -57,7 +59,7 @@ def mach(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
             activation="sigmoid",
             hash=HashSection(seed=0),
         )
-        decoder = MachDecoder(section, buckets_RL)
+        decoder = MachDecoder(section, buckets_LR, *lists)
         for count in QUERY_COUNTS:
             logits = rng.standard_normal((count, REPETITIONS, BUCKETS), dtype=np.float32)
             yield f"mach {aggregation}", count, best(partial(decoder.decode, {"bucket_logits": logits}, 5))

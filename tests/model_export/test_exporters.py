@@ -48,7 +48,7 @@ def test_the_hash_table_is_trainings_in_the_narrowest_type(workshop: Workshop, k
     assert section.name == "mach"
     table = hashing.bucket_table(len(bundle.labels), section.repetitions, section.buckets, section.hash.seed)
     assert bundle.arrays[layout.MACH_BUCKETS].dtype == dtype
-    np.testing.assert_array_equal(bundle.arrays[layout.MACH_BUCKETS], table)
+    np.testing.assert_array_equal(bundle.arrays[layout.MACH_BUCKETS], table.T)
 
 
 def test_the_seed_of_the_hash_is_the_runs(workshop: Workshop, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ Copy = Callable[..., Path]
 
 ARRAY_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("mach", layout.MACH_BUCKETS, lambda a: a.astype(np.int64), "expected dtype uint8, found int64"),
-    ("mach", layout.MACH_BUCKETS, lambda a: a[:, :-1], r"expected shape \(4, 40\), found \(4, 39\)"),
-    ("mach", layout.MACH_BUCKETS, np.ravel, r"expected shape \(4, 40\), found \(160,\)"),
+    ("mach", layout.MACH_BUCKETS, lambda a: a[:, :-1], r"expected shape \(40, 4\), found \(40, 3\)"),
+    ("mach", layout.MACH_BUCKETS, np.ravel, r"expected shape \(40, 4\), found \(160,\)"),
     ("mach", layout.MACH_BUCKETS, np.asfortranarray, "expected a little-endian array in C order, found"),
     (
         "mach",
@@ -61,7 +61,7 @@ def swapped(array: NDArray[Any]) -> NDArray[Any]:
 
 
 CONTENT_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
-    ("mach", layout.MACH_BUCKETS, put((3, 39), 16), "expected bucket numbers below 16, found 16"),
+    ("mach", layout.MACH_BUCKETS, put((39, 3), 16), "expected bucket numbers below 16, found 16"),
     (
         "mach",
         layout.MACH_INVERTED_OFFSETS,

@@ -82,11 +82,11 @@ DAMAGES: list[tuple[Callable[[Path], object], str]] = [
     (longer_than_its_header, r"buckets\.npy: expected a plain array, found: \d+ bytes where its header says \d+"),
     (
         lambda path: change_entry(path, layout.MACH_BUCKETS, dtype="uint16"),
-        r"buckets\.npy: expected uint16 \(4, 40\) by the manifest, found uint8 \(4, 40\)",
+        r"buckets\.npy: expected uint16 \(40, 4\) by the manifest, found uint8 \(40, 4\)",
     ),
     (
-        lambda path: change_entry(path, layout.MACH_BUCKETS, shape=[40, 4]),
-        r"buckets\.npy: expected uint8 \(40, 4\) by the manifest, found uint8 \(4, 40\)",
+        lambda path: change_entry(path, layout.MACH_BUCKETS, shape=[4, 40]),
+        r"buckets\.npy: expected uint8 \(4, 40\) by the manifest, found uint8 \(40, 4\)",
     ),
     (
         lambda path: change_entry(path, layout.ENCODER, dtype="uint8", shape=[1]),

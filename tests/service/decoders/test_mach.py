@@ -10,6 +10,7 @@ from service import topk
 from service.bundle.manifest import Activation, Aggregation, HashSection, MachSection
 from service.decoders import mach
 from service.decoders.mach import MachDecoder, bucket_scores
+from tests.bundles import inverted_lists
 from tests.reference import assert_best
 
 AGGREGATIONS: tuple[Aggregation, ...] = get_args(Aggregation)
@@ -26,7 +27,8 @@ def decoder(
         activation=activation,
         hash=HashSection(seed=0),
     )
-    return MachDecoder(section, buckets_RL)
+    buckets_LR = np.ascontiguousarray(buckets_RL.T)
+    return MachDecoder(section, buckets_LR, *inverted_lists(buckets_LR, buckets))
 
 
 def reference(
