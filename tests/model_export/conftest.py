@@ -8,4 +8,4 @@ from tests.artifacts import Workshop
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     """The session's models and bundles; the same folder for every test that asks, wherever it lies."""
-    return Workshop(tmp_path_factory.getbasetemp() / "workshop")
+    return Workshop.of_session(tmp_path_factory.getbasetemp())
