@@ -57,7 +57,7 @@ demo: $(BUNDLES) | $(INSTALLED) ## the same without staying: ask every model one
 
 test: lint ## what CI runs: the linters, the type checker and every test
 	@echo "==> Tests (some minutes)"
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(INSTALLED) ## the linters and the type checker alone
 	@echo "==> ruff and mypy (the first time takes a minute)"

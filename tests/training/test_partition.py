@@ -141,7 +141,7 @@ def test_the_table_of_the_kept_epoch_is_exported(texts: Path, tmp_path: Path) ->
     np.testing.assert_array_equal(model.table_RL.numpy(), table_RL)
     section = MachExporter(artifact).write_tables(tmp_path, "auto")
     assert section.hash.family == "learned"
-    np.testing.assert_array_equal(np.load(tmp_path / "buckets.npy"), table_RL)
+    np.testing.assert_array_equal(np.load(tmp_path / "buckets.npy"), table_RL.T)
 
 
 def test_an_unmoved_table_is_kept_where_the_first_epoch_is(texts: Path, tmp_path: Path) -> None:
