@@ -7,7 +7,7 @@ Letters: Q queries, R repetitions, B buckets, L labels (of a block), K answers.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,6 +29,8 @@ BLOCK_SCORES = 1 << 17
 SEARCHED_ENTRIES = 1 << 20
 # Answers beyond these have scores that most labels come near to.
 MOST_SEARCHED = 128
+# After so many searches in a row for nothing, only every so many queries one is tried.
+PATIENCE, RETRIED_EVERY = 8, 64
 
 FLOAT = np.float32
 
@@ -44,17 +46,32 @@ class _Room:
     """
 
     kept_RB: NDArray[np.int32]
-    stamps_L: NDArray[np.uint32]
-    base: int = 1
+    stamps_L: NDArray[np.uint8]
+    base: int = 0
 
     def next_base(self) -> int:
         """The base of another search."""
-        step = 2 * int(pruned.STRIDE)
-        if self.base + step > np.iinfo(np.uint32).max:
+        step = 2 * pruned.STRIDE
+        if self.base + step > pruned.MOST_STAMP:
             self.stamps_L.fill(0)
-            self.base = 1
+            self.base = 0
         base, self.base = self.base, self.base + step
         return base
+
+
+class _Worth:
+    """Whether searches for some number of answers pay; a guess, which changes no answer."""
+
+    def __init__(self) -> None:
+        self._failures = 0
+
+    def is_tried(self) -> bool:
+        """Whether to try the next one."""
+        return self._failures < PATIENCE or self._failures % RETRIED_EVERY == 0
+
+    def learn(self, *, found: bool) -> None:
+        """Take in how a search ended, or that there was none."""
+        self._failures = 0 if found else self._failures + 1
 
 
 class MachDecoder:
@@ -67,6 +84,7 @@ class MachDecoder:
         self._labels_RL = labels_RL
         self._offsets_RB = offsets_RB
         self._rooms: deque[_Room] = deque()
+        self._worth: defaultdict[int, _Worth] = defaultdict(_Worth)
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int) -> MachDecoder:
@@ -86,12 +104,12 @@ class MachDecoder:
 
     def _searched(self, scores_QRB: Scores, k: int) -> TopK:
         """Queries one by one; then all labels for those whose scores are too flat."""
-        room = self._take_room()
+        room, worth = self._take_room(), self._worth[k]
         ids_QK = np.empty((len(scores_QRB), k), dtype=np.int64)
         best_QK = np.empty((len(scores_QRB), k), dtype=FLOAT)
         least, flat = self._section.aggregation == "min", []
         for query, scores_RB in enumerate(scores_QRB):
-            if not pruned.search(
+            found = worth.is_tried() and pruned.search(
                 scores_RB,
                 self._buckets_LR,
                 self._labels_RL,
@@ -102,7 +120,9 @@ class MachDecoder:
                 room.kept_RB,
                 ids_QK[query],
                 best_QK[query],
-            ):
+            )
+            worth.learn(found=found)
+            if not found:
                 flat.append(query)
         self._rooms.append(room)
         if flat:
@@ -116,7 +136,7 @@ class MachDecoder:
             return self._rooms.pop()
         except IndexError:
             kept_RB = np.empty((self._section.repetitions, self._section.buckets), dtype=np.int32)
-            return _Room(kept_RB, np.zeros(len(self._buckets_LR), dtype=np.uint32))
+            return _Room(kept_RB, np.zeros(len(self._buckets_LR), dtype=np.uint8))
 
     def _best_of_all(self, scores_QRB: Scores, k: int) -> TopK:
         return select_in_blocks(

@@ -40,7 +40,7 @@ def searched(
     labels, (repetitions, buckets) = len(buckets_LR), scores_RB.shape
     ids_QK, best_QK = np.empty((1, k), dtype=np.int64), np.empty((1, k), dtype=np.float32)
     lists = inverted_lists(buckets_LR, buckets)
-    room = np.zeros(labels, dtype=np.uint32), 1, np.empty((repetitions, buckets), dtype=np.int32)
+    room = np.zeros(labels, dtype=np.uint8), 0, np.empty((repetitions, buckets), dtype=np.int32)
     found = pruned.search(scores_RB, buckets_LR, *lists, least, *room, ids_QK[0], best_QK[0])
     return mach.TopK(ids_QK, best_QK) if found else None
 
@@ -120,12 +120,26 @@ def test_decoders_answer_alike_with_and_without_a_search(
     np.testing.assert_array_equal(top.scores_QK, whole.scores_QK)
 
 
+def test_searches_for_nothing_are_seldom_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    searching, outputs = deciding(monkeypatch, "sum_logits")
+    tried: list[int] = []
+    search = pruned.search
+    monkeypatch.setattr(pruned, "search", lambda *arguments: tried.append(1) or search(*arguments))
+    flat, peaked = ({"bucket_logits": np.repeat(outputs[query : query + 1], 200, axis=0)} for query in (0, 1))
+    searching.decode(flat, 5)
+    assert len(tried) == mach.PATIENCE + 3  # at 64, 128 and 192 failures again
+    searching.decode(flat, 6)
+    assert len(tried) == 2 * (mach.PATIENCE + 3)  # of another k nothing is known
+    searching.decode(peaked, 5)
+    assert len(tried) > 2 * (mach.PATIENCE + 3) + 100
+
+
 def test_stamps_start_anew_before_they_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     searching, outputs = deciding(monkeypatch, "sum_logits")
     first = searching.decode({"bucket_logits": outputs}, 5)
     (room,) = searching._rooms
-    room.base = 2**32 - 3 * int(pruned.STRIDE)
+    room.base = pruned.MOST_STAMP - 3 * pruned.STRIDE
     room.stamps_L[:] = room.base
     again = searching.decode({"bucket_logits": outputs}, 5)
-    assert room.base == 1 + 10 * int(pruned.STRIDE)
+    assert room.base == 10 * pruned.STRIDE
     np.testing.assert_array_equal(again.ids_QK, first.ids_QK)
