@@ -27,7 +27,7 @@ ASKING_THE_MODEL = "finding what is confused"
 # Weights that are kept are so many times the pairs of a label and a term of its rows, where a term is worth the least
 # weight in a row of unit length; measured between 0.25 and 0.40 on the embedded sample, eurlex57k, tibkat-gnd and
 # yso-finna-en. Negatives' terms are others: without a least weight there are more weights than pairs.
-KEPT, MOST_KEPT = 0.335, 3.0
+KEPT, MOST_KEPT = 0.375, 3.0
 
 
 def word_moments(dataset: Dataset, config: RerankerConfig, piece_count: int) -> dict[str, dict[str, int]]:
@@ -47,14 +47,15 @@ def word_moments(dataset: Dataset, config: RerankerConfig, piece_count: int) -> 
     ranks = min(config.candidates, dataset.label_count), min(config.nominees, dataset.label_count)
     asked = min(RANKED_ROWS, rows.count), min(MINED_ROWS, rows.count)
     found, nominated = (rows_asked * rank for rows_asked, rank in zip(asked, ranks, strict=True))
-    marks = MARK * (found + nominated)
+    marks, last_marks = MARK * (found + nominated), MARK * (found + (config.rounds - 1) * nominated)
     held = {"compiled kernels": KERNELS, "rows of words": inputs + targets}
     return {
         "learning terms": {"pairs, twice": 2 * KEY * words},
         "reading words": {"words": ENTRY * words, "rows of words, twice": 2 * inputs + targets},
         ASKING_THE_MODEL: held | {"classifiers": weights, "answers": 2 * marks + 2 * RANK * nominated},
-        # Those of the best round so far, and of the new one twice: by label, then by term.
-        "fitting classifiers": held | {"classifiers": 3 * weights, "what is confused": 3 * marks + targets},
+        # Classifiers of the best round so far, and of the new one twice: by label, then by term. What the last round is
+        # told of, by row and by label.
+        "fitting classifiers": held | {"classifiers": 3 * weights, "what is confused": 2 * last_marks + targets},
     }
 
 

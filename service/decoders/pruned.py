@@ -1,18 +1,18 @@
 """MACH's best labels without a look at most labels, exactly; compiled.
 
-A label's score is the sum of its R buckets' scores. It falls short of A, the sum of all repetitions' best buckets, by
-what its buckets fall short of these, and beats a score T only if that is less than D = A - T in all. Give every
+A label's score is the sum of its R buckets' scores. It falls short of a, the sum of all repetitions' best buckets, by
+what its buckets fall short of these, and beats a score t only if that is less than d = a - t in all. Give every
 repetition an allowance, none larger than c, and list the labels of those of its buckets that fall short by less. If the
-allowances add up to D, a label that beats T is in at least one list: else it would fall short by D. If they add up to
-D + (m - 1) c, it is in at least m. So it is enough to walk the lists and to score the few labels that are met m times.
+allowances add up to d, a label that beats t is in at least one list: else it would fall short by d. If they add up to
+d + (m - 1) c, it is in at least m. So it is enough to walk the lists and to score the few labels that are met m times.
 
-1. Seeds. Labels that are met twice among the best buckets of a few repetitions are scored; T is the k-th best.
-2. Plan. Which allowances, in units of D, make the shortest lists is a knapsack, solved for every m up to
+1. Seeds. Labels that are met twice among the best buckets of a few repetitions are scored; t is the k-th best.
+2. Plan. Which allowances, in units of d, make the shortest lists is a knapsack, solved for every m up to
    `MOST_MEETINGS`. Where scores are so flat that even the cheapest walk costs more than scoring all labels, there is
    none, and the caller is told.
 3. Walk.
 
-Where scores are aggregated by the least, a label that beats T is in buckets above T in every repetition: walked are
+Where scores are aggregated by the least, a label that beats t is in buckets above t in every repetition: walked are
 those of the few repetitions that have the fewest labels there.
 
 The idea of a bound on all labels that have not been met is that of the threshold algorithm (Fagin, Lotem and Naor,
@@ -35,7 +35,7 @@ Scores = NDArray[np.float32]
 Integers = NDArray[Any]
 Scalar = Any  # of Python or of numpy: compiled code takes either
 
-# D has so many units for each repetition; the largest allowance of one, in units. Measured at R = 32, B = 10,000 and
+# d has so many units for each repetition; the largest allowance of one, in units. Measured at R = 32, B = 10,000 and
 # L = 670,091 on the scores of a trained model: finer units and larger allowances cost more to plan than they save.
 UNITS_PER_REPETITION, LARGEST = 1.5, 4
 MOST_MEETINGS = 4

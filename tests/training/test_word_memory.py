@@ -59,13 +59,13 @@ def test_moments_by_hand() -> None:
     config = RerankerConfig(candidates=2, nominees=9, least_weight=0)
     moments = word_moments(DATASET, config, 0)
     inputs, targets, weights = ENTRY * 12, ENTRY * 6, ENTRY * 15  # the held-out rows are the training rows once more
-    marks = MARK * (3 * 2 + 3 * 3)
+    marks, last_marks = MARK * (3 * 2 + 3 * 3), MARK * (3 * 2 + 2 * 3 * 3)
     held = {"compiled kernels": KERNELS, "rows of words": inputs + targets}
     assert moments == {
         "learning terms": {"pairs, twice": 2 * KEY * 12},
         "reading words": {"words": ENTRY * 12, "rows of words, twice": 2 * inputs + targets},
         ASKING_THE_MODEL: held | {"classifiers": weights, "answers": 2 * marks + 2 * RANK * 9},
-        "fitting classifiers": held | {"classifiers": 3 * weights, "what is confused": 3 * marks + targets},
+        "fitting classifiers": held | {"classifiers": 3 * weights, "what is confused": 2 * last_marks + targets},
     }
 
 
