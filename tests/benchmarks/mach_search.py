@@ -4,10 +4,9 @@
         method.repetitions=32 method.buckets=10000 'encoder.widths=[64]' training.epochs=2
     OMP_NUM_THREADS=1 python -m tests.benchmarks.mach_search build/artifacts/wide --data sample --labels 670091
 
-The trained labels keep their buckets; all others are hashed into the same ones. All labels are scored in every way that
-there is: queries one by one, and in batches of 8 and of 32, on one thread, and on two that have half of the labels
-each. The fastest is what the search is compared with, also on one thread and on two, which then have half of the
-queries each. Every answer of the search is held against that of scoring all labels.
+The trained labels keep their buckets; others are hashed into the same ones. All labels are scored on one thread, and
+on two that have half of the labels each. The search takes the queries in turn on one thread, and two threads share them
+out. Every answer of the search is held against that of scoring all labels.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from training.data.records import open_named
 from training.methods.mach import Mach
 
 KS = (5, 10, 100)
-BATCHES, THREADS = (1, 8, 32), (1, 2)
+THREADS = (1, 2)
 TIMED, QUERIES_AT_ONCE = 64, 256
 
 
@@ -66,12 +65,9 @@ def main() -> None:
     blocks = list(blocks_of(splits, arguments.queries))
     first = logits(model, blocks[0])
     with ThreadPoolExecutor(max(THREADS)) as pool:
-        scans = {
-            f"{size} on {threads}": scan(first, buckets_LR, size, threads, pool)
-            for size in BATCHES
-            for threads in THREADS
-        }
-        print("all labels, ms a query: " + ", ".join(f"{way} {1000 * seconds:.2f}" for way, seconds in scans.items()))
+        scans = {threads: scan(first, buckets_LR, threads, pool) for threads in THREADS}
+        listed = ", ".join(f"{1000 * seconds:.2f} on {threads}" for threads, seconds in scans.items())
+        print(f"all labels, ms a query by threads: {listed}")
         fastest = min(scans.values())
         for k in KS:
             report(k, fastest, decoder, first, pool)
@@ -115,24 +111,28 @@ def logits(model: Mach, inputs: csr_array) -> Scores:
     return scores_QRB
 
 
-def scan(scores_QRB: Scores, buckets_LR: Buckets, size: int, threads: int, pool: ThreadPoolExecutor) -> float:
-    """Seconds a query when all labels are scored."""
+def scan(scores_QRB: Scores, buckets_LR: Buckets, threads: int, pool: ThreadPoolExecutor) -> float:
+    """Median seconds of a query when all labels are scored."""
     bounds = np.linspace(0, len(buckets_LR), threads + 1, dtype=int).tolist()
 
-    def answer(batch_QRB: Scores) -> TopK:
-        return merge(list(pool.map(partial(part, batch_QRB), bounds, bounds[1:])), max(KS))
+    def answer(query_QRB: Scores) -> TopK:
+        return merge(list(pool.map(partial(part, query_QRB), bounds, bounds[1:])), max(KS))
 
-    def part(batch_QRB: Scores, low: int, high: int) -> TopK:
-        found = select(fold(batch_QRB, buckets_LR, low, high, least=False), max(KS))
+    def part(query_QRB: Scores, low: int, high: int) -> TopK:
+        found = select(fold(query_QRB, buckets_LR, low, high, least=False), max(KS))
         return TopK(found.ids_QK + low, found.scores_QK)
 
-    batches = [scores_QRB[start : start + size] for start in range(0, TIMED, size)]
-    return float(np.median(timed(answer, batches))) / size
+    return float(np.median(timed(answer, one_by_one(scores_QRB[:TIMED]))))
+
+
+def one_by_one(scores_QRB: Scores) -> list[Scores]:
+    """Batches of one query."""
+    return [scores_QRB[query : query + 1] for query in range(len(scores_QRB))]
 
 
 def report(k: int, fastest: float, decoder: MachDecoder, scores_QRB: Scores, pool: ThreadPoolExecutor) -> None:
     """Print what the search takes."""
-    queries = [scores_QRB[query : query + 1] for query in range(len(scores_QRB))]
+    queries = one_by_one(scores_QRB)
 
     def answer(batch_QRB: Scores) -> TopK:
         return decoder.decode({OUTPUT: batch_QRB}, k)
@@ -162,8 +162,7 @@ def timed(answer: Callable[[Scores], TopK], batches: list[Scores]) -> NDArray[np
 
 def check(decoder: MachDecoder, scores_QRB: Scores, buckets_LR: Buckets) -> int:
     """Hold answers against those of scoring all labels: how many."""
-    for query in range(len(scores_QRB)):
-        batch_QRB = scores_QRB[query : query + 1]
+    for batch_QRB in one_by_one(scores_QRB):
         expected = select(fold(batch_QRB, buckets_LR, 0, len(buckets_LR), least=False), max(KS))
         for k in KS:
             found = decoder.decode({OUTPUT: batch_QRB}, k)
