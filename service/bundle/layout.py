@@ -44,8 +44,6 @@ RERANK_PAIRS = "rerank.pairs.npy"
 
 INVERSE_PROPENSITIES = "inverse_propensities.npy"
 
-OFFSET_DTYPES = ("int32", "int64")
-
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -85,7 +83,7 @@ def bucket_dtype(buckets: int) -> str:
 
 
 def offset_dtype(last: int) -> str:
-    """The narrower of `OFFSET_DTYPES` that holds offsets up to ``last``."""
+    """The narrower of the two types that offsets up to ``last`` may have."""
     return "int32" if last < 1 << 31 else "int64"
 
 
@@ -94,8 +92,12 @@ def classifier_label_dtype(label_count: int) -> str:
     return "uint16" if label_count <= 1 << 16 else "uint32"
 
 
+def _offsets(*shape: int | None) -> ArraySpec:
+    return ArraySpec(("int32", "int64"), shape)
+
+
 def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
-    offsets = ArraySpec(OFFSET_DTYPES, (manifest.label_count + 1,))
+    offsets = _offsets(manifest.label_count + 1)
     table: dict[str, ArraySpec | None] = {ENCODER: None, LABEL_IDS: None, LABEL_ID_OFFSETS: offsets}
     if manifest.input.kind == "text":
         table[TOKENIZER] = None
@@ -103,7 +105,7 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
         table |= {LABEL_TEXTS: None, LABEL_TEXT_OFFSETS: offsets}
     if manifest.rerank is not None:
         table |= {
-            RERANK_OFFSETS: ArraySpec(OFFSET_DTYPES, (None,)),
+            RERANK_OFFSETS: _offsets(None),
             RERANK_LABELS: ArraySpec((classifier_label_dtype(manifest.label_count),), (None,)),
             RERANK_VALUES: ArraySpec(("float32", "float16", "int8"), (None,)),
             RERANK_SCALES: ArraySpec(("float32",), (None,)),
@@ -112,7 +114,7 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
             table[RERANK_IDF] = ArraySpec(("float32",), (None,))
         if manifest.rerank.terms:
             table |= {
-                RERANK_PIECE_OFFSETS: ArraySpec(OFFSET_DTYPES, (None,)),
+                RERANK_PIECE_OFFSETS: _offsets(None),
                 RERANK_PIECES: ArraySpec(("int32",), (None,)),
                 RERANK_PAIRS: ArraySpec(("int64",), (None,)),
             }
@@ -125,13 +127,13 @@ def _mach_files(mach: MachSection, label_count: int) -> dict[str, ArraySpec | No
     return {
         MACH_BUCKETS: ArraySpec((bucket_dtype(mach.buckets),), (label_count, mach.repetitions)),
         MACH_INVERTED_LABELS: ArraySpec(("int32",), (mach.repetitions, label_count)),
-        MACH_INVERTED_OFFSETS: ArraySpec(OFFSET_DTYPES, (mach.repetitions, mach.buckets + 1)),
+        MACH_INVERTED_OFFSETS: _offsets(mach.repetitions, mach.buckets + 1),
     }
 
 
 def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, ArraySpec | None]:
     table: dict[str, ArraySpec | None] = {
-        DECLARE_VOTES_INDPTR: ArraySpec(OFFSET_DTYPES, (None,)),
+        DECLARE_VOTES_INDPTR: _offsets(None),
         DECLARE_VOTES_INDICES: ArraySpec(("int32",), (None,)),
         DECLARE_VOTES_DATA: ArraySpec(("float32",), (None,)),
     }

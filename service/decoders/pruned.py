@@ -268,14 +268,11 @@ def _plan(
     unit = deficit / total
     lengths_RU = np.zeros((R, LARGEST), np.int64)
     for repetition in range(R):
-        counts_R[repetition] = _keep_near(
-            scores_RB[repetition],
-            offsets_RB[repetition],
-            tops_R[repetition],
-            unit,
-            kept_RB[repetition],
-            lengths_RU[repetition],
-        )
+        kept_B, top = kept_RB[repetition], tops_R[repetition]
+        counts_R[repetition] = _keep(scores_RB[repetition], _cut(top, LARGEST * unit), kept_B)
+        for bucket in kept_B[: counts_R[repetition]]:
+            units = min(int((top - scores_RB[repetition, bucket]) / unit), LARGEST - 1)
+            lengths_RU[repetition, units] += offsets_RB[repetition, bucket + 1] - offsets_RB[repetition, bucket]
     shortest_U = np.full(total + (MOST_MEETINGS - 1) * LARGEST + 1, np.int64(1) << 62)
     choices_RU = np.zeros((R, len(shortest_U)), np.int64)
     shortest_U[0] = 0
@@ -290,8 +287,7 @@ def _plan(
     for repetition in range(R - 1, -1, -1):
         units = choices_RU[repetition, left] if meetings else 0
         left -= units
-        # A little more than planned, so that rounding leaves no bucket out.
-        cuts_R[repetition] = tops_R[repetition] - units * unit * (1 + ROUNDING) - ROUNDING * abs(tops_R[repetition])
+        cuts_R[repetition] = _cut(tops_R[repetition], units * unit)
         if not units:
             counts_R[repetition] = 0
     return meetings
@@ -308,19 +304,19 @@ def _cost(steps: Scalar, meetings: int, labels: int) -> float:
 
 
 @compiled
-def _keep_near(
-    scores_B: Scores, offsets_B: Integers, top: float, unit: float, kept_B: NDArray[np.int32], lengths_U: Integers
-) -> int:
-    """Put first the buckets that the largest allowance reaches, and add up their labels by units: their number."""
-    cut = np.float32(top - LARGEST * unit * (1 + ROUNDING) - ROUNDING * abs(top))
-    scale = np.float32(1 / unit)
+def _cut(top: Scalar, allowance: Scalar) -> Scalar:
+    """The least score that an allowance reaches, and a little less, so that rounding leaves no bucket out."""
+    return np.float32(top - allowance * (1 + ROUNDING) - ROUNDING * abs(top))
+
+
+@compiled
+def _keep(scores_B: Scores, cut: Scalar, kept_B: NDArray[np.int32]) -> int:
+    """Put first the buckets of a repetition from the cut up: their number."""
     count = 0
     for bucket in range(len(scores_B)):
-        score = scores_B[bucket]
-        if score >= cut:
+        if scores_B[bucket] >= cut:
             kept_B[count] = bucket
             count += 1
-            lengths_U[min(int((top - score) * scale), LARGEST - 1)] += offsets_B[bucket + 1] - offsets_B[bucket]
     return count
 
 
@@ -349,13 +345,10 @@ def _plan_least(
     R, L = len(scores_RB), offsets_RB[0, -1]
     steps_R = np.zeros(R, np.int64)
     for repetition in range(R):
-        count = 0
-        for bucket in range(scores_RB.shape[1]):
-            if scores_RB[repetition, bucket] >= bound:
-                kept_RB[repetition, count] = bucket
-                count += 1
-                steps_R[repetition] += offsets_RB[repetition, bucket + 1] - offsets_RB[repetition, bucket]
-        counts_R[repetition], cuts_R[repetition] = count, bound
+        counts_R[repetition] = _keep(scores_RB[repetition], bound, kept_RB[repetition])
+        for bucket in kept_RB[repetition, : counts_R[repetition]]:
+            steps_R[repetition] += offsets_RB[repetition, bucket + 1] - offsets_RB[repetition, bucket]
+    cuts_R[:] = bound
     order_R = np.argsort(steps_R)
     meetings, cheapest, steps, scored = 0, L * R * ORDERED_COST, 0.0, float(L)
     for wanted in range(1, min(R, MOST_MEETINGS) + 1):

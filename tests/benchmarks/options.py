@@ -56,14 +56,10 @@ def measured(source: Source, recipe: str, assignments: Sequence[str]) -> tuple[d
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "artifact"
         started = time.perf_counter()
-        measures = fit(run, dataset, out, resume=False, log=_silent)
+        measures = fit(run, dataset, out, resume=False, log=lambda line: None)
         seconds = time.perf_counter() - started
         size_bytes = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     return measures, seconds, size_bytes
-
-
-def _silent(line: str) -> None:
-    """Progress is not what this prints."""
 
 
 if __name__ == "__main__":
