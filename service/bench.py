@@ -21,6 +21,8 @@ from service.load import Generator, LoadError, Tally
 OPEN_LOOP_CONNECTIONS = 256
 ARRIVAL_SEED = 0
 ANSWER_SECONDS = 10
+# Above this share of a processor the generator itself is what is measured.
+BOTTLENECK_LOAD = 0.9
 MEAN_STAGES = ("queue", "encode", "search")
 
 
@@ -55,15 +57,18 @@ class Figures:
 
     Attributes:
         load: "64 connections" or "500/s poisson".
+        offered_per_second: requests that were due; None in a closed loop.
         answered_per_second: answers with status 200.
         p50_ms: median latency; likewise p90_ms, p99_ms and p999_ms.
         refused_p99_ms: latency of the other answers.
         statuses: answers by status.
         broken: requests without an answer.
         mean_ms: mean of the Server-Timing stages.
+        generator_load: share of one processor that the load generator took itself; near 1, it is what was measured.
     """
 
     load: str
+    offered_per_second: float | None
     answered_per_second: float
     p50_ms: float | None
     p90_ms: float | None
@@ -73,6 +78,7 @@ class Figures:
     statuses: dict[str, int]
     broken: int
     mean_ms: dict[str, float]
+    generator_load: float
 
 
 def bench(plan: Plan) -> list[Figures]:
@@ -86,12 +92,15 @@ def bench(plan: Plan) -> list[Figures]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if plan.rates:
             return [
-                _figures(f"{rate:g}/s {plan.arrivals}", runner.run(_open_loop(plan, host, port, requests, rate)))
+                figures_of(
+                    f"{rate:g}/s {plan.arrivals}", rate, runner.run(_open_loop(plan, host, port, requests, rate))
+                )
                 for rate in plan.rates
             ]
         return [
-            _figures(
+            figures_of(
                 f"{connections} connection{'s' * (connections > 1)}",
+                None,
                 runner.run(_closed_loop(plan, host, port, requests, connections)),
             )
             for connections in plan.concurrency
@@ -109,7 +118,14 @@ def table(figures: Sequence[Figures]) -> str:
         means = [_shown(line.mean_ms.get(stage)) for stage in MEAN_STAGES]
         rows.append([line.load, f"{line.answered_per_second:,.0f}", *latencies, " ".join(statuses), *means])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "".join("  ".join(map(str.rjust, row, widths)) + "\n" for row in rows)
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
+    lines += [_warning(line) for line in figures if line.generator_load > BOTTLENECK_LOAD]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _warning(line: Figures) -> str:
+    share = f"{100 * line.generator_load:.0f} % of a processor"
+    return f"At {line.load} the load generator took {share}: this is its limit, and not only the server's."
 
 
 def as_json(plan: Plan, figures: Sequence[Figures]) -> str:
@@ -188,10 +204,12 @@ def _gaps(arrivals: str, rate: float) -> Iterator[float]:
     return (source.expovariate(rate) for _ in itertools.count())
 
 
-def _figures(load: str, tally: Tally) -> Figures:
+def figures_of(load: str, offered_per_second: float | None, tally: Tally) -> Figures:
+    """The figures of one load, from what came back."""
     answered, refused = sorted(tally.answered_ms), sorted(tally.refused_ms)
     return Figures(
         load=load,
+        offered_per_second=offered_per_second,
         answered_per_second=len(answered) / tally.seconds,
         p50_ms=_quantile(answered, 0.5),
         p90_ms=_quantile(answered, 0.9),
@@ -200,7 +218,8 @@ def _figures(load: str, tally: Tally) -> Figures:
         refused_p99_ms=_quantile(refused, 0.99),
         statuses={str(status): count for status, count in sorted(tally.statuses.items())},
         broken=tally.broken,
-        mean_ms={stage: total / len(answered) for stage, total in tally.stage_ms.items()},
+        mean_ms=tally.mean_ms(),
+        generator_load=tally.busy_seconds / tally.seconds,
     )
 
 

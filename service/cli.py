@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--model", help="model to ask (default: the first one)")
     bench.add_argument("--k", type=int, default=5, help="labels for each query (default: 5)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    bench.add_argument("--plot", type=Path, metavar="FILE", help="draw latency against load there, as PNG")
     bench.set_defaults(command=_bench)
     return parser
 
@@ -162,8 +163,11 @@ def _time(engine: Engine, count: int, file: Path | None) -> int:
 
 def _bench(chosen: argparse.Namespace) -> int:
     from service.bench import Plan, as_json, bench, table
+    from service.chart import can_draw, draw
     from service.load import LoadError
 
+    if chosen.plot is not None and not can_draw():
+        raise SettingsError("--plot draws with matplotlib, which is not installed: pip install matplotlib")
     plan = Plan(
         url=chosen.url.rstrip("/"),
         concurrency=chosen.concurrency,
@@ -179,6 +183,8 @@ def _bench(chosen: argparse.Namespace) -> int:
         print(table(figures), end="")
         if chosen.json is not None:
             chosen.json.write_text(as_json(plan, figures), encoding="utf-8")
+        if chosen.plot is not None:
+            draw(figures, f"{plan.url}, {plan.k} labels a query", chosen.plot)
     except (LoadError, OSError) as error:
         return _fail(error, FAILED)
     return OK

@@ -25,6 +25,7 @@ MAX_REQUESTS = 2_000_000
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
+_TIMING = re.compile(rb"\r\nserver-timing: *([^\r]*)", re.IGNORECASE)
 _STAGE = re.compile(rb"(\w+);dur=([\d.]+)")
 
 
@@ -41,16 +42,18 @@ class Tally:
         refused_ms: latencies of the other answers.
         statuses: how many answers had which status.
         broken: requests whose connection ended without an answer, or that had none at the end.
-        stage_ms: sums of the Server-Timing stages of the answers with status 200.
+        timings: the Server-Timing of the answers with status 200; read when the measurement is over.
         seconds: from the first request to the last one's turn.
+        busy_seconds: processor time that the generator itself took.
     """
 
     answered_ms: array[float] = field(default_factory=lambda: array("d"))
     refused_ms: array[float] = field(default_factory=lambda: array("d"))
     statuses: Counter[int] = field(default_factory=Counter)
     broken: int = 0
-    stage_ms: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    timings: list[bytes] = field(default_factory=list)
     seconds: float = 0.0
+    busy_seconds: float = 0.0
 
     def add(self, status: int, milliseconds: float, head: bytes) -> None:
         """Note one answer."""
@@ -59,8 +62,16 @@ class Tally:
             self.refused_ms.append(milliseconds)
             return
         self.answered_ms.append(milliseconds)
-        for stage, duration in _STAGE.findall(head):
-            self.stage_ms[stage.decode()] += float(duration)
+        if timing := _TIMING.search(head):
+            self.timings.append(timing[1])
+
+    def mean_ms(self) -> dict[str, float]:
+        """Mean of each Server-Timing stage."""
+        stages: defaultdict[str, float] = defaultdict(float)
+        for timing in self.timings:
+            for stage, duration in _STAGE.findall(timing):
+                stages[stage.decode()] += float(duration)
+        return {stage: total / len(self.timings) for stage, total in stages.items()}
 
 
 class Connection(asyncio.Protocol):
@@ -78,7 +89,7 @@ class Connection(asyncio.Protocol):
         self._tally = tally
         self._on_free = on_free
         self._transport: asyncio.Transport | None = None
-        self._received = bytearray()
+        self._received = b""
         self._since: float | None = None
         self.has_answered = False
 
@@ -109,18 +120,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        self._received += data
-        head_end = self._received.find(HEAD_END)
-        if head_end < 0:
+        if self._received:
+            data = self._received + data
+        head_end = data.find(HEAD_END)
+        length = _LENGTH.search(data, 0, head_end) if head_end >= 0 else None
+        if head_end >= 0 and length is None:
+            raise LoadError(f"expected a Content-Length in every answer, found {data[:80]!r}")
+        if length is None or len(data) < head_end + len(HEAD_END) + int(length[1]) or self._since is None:
+            self._received = data
             return
-        head = bytes(self._received[:head_end])
-        length = _LENGTH.search(head)
-        if length is None:
-            raise LoadError(f"expected a Content-Length in every answer, found {head[:80]!r}")
-        end = head_end + len(HEAD_END) + int(length[1])
-        if len(self._received) < end or self._since is None:
-            return
-        del self._received[:end]
+        self._received = b""  # one request at a time: nothing comes after its answer
+        head = data[:head_end]
         self._tally.add(int(head[9:12]), 1000 * (time.perf_counter() - self._since), head)
         self._since = None
         self.has_answered = True
@@ -161,17 +171,16 @@ class Generator:
         self._arrivals: Iterator[float] | None = None
         self._next_due: float | None = None
         self._sent = 0
+        self._started = 0.0
         self._ends = 0.0
         self._is_over = asyncio.Event()
 
     async def closed_loop(self, seconds: float) -> Tally:
         """Each connection sends its next request when it has the answer to the last."""
-        await self._connect_all()
-        started = time.perf_counter()
-        self._ends = started + seconds
+        await self._begin(seconds)
         for _ in range(len(self._idle)):
             self._on_free(self._idle.popleft())
-        return await self._finish(started, seconds)
+        return await self._finish(seconds)
 
     async def open_loop(self, gaps: Iterable[float], seconds: float) -> Tally:
         """Requests are due at their times whatever the server does; their latency counts from those times.
@@ -180,15 +189,18 @@ class Generator:
             gaps: seconds between a request and the next; read as long as `seconds` last.
             seconds: how long requests are due.
         """
-        await self._connect_all()
-        started = time.perf_counter()
-        self._ends = started + seconds
-        self._arrivals = itertools.takewhile(
-            lambda due: due < self._ends, itertools.islice(itertools.accumulate(gaps, initial=started), MAX_REQUESTS)
-        )
+        await self._begin(seconds)
+        times = itertools.islice(itertools.accumulate(gaps, initial=self._started), MAX_REQUESTS)
+        self._arrivals = itertools.takewhile(lambda due: due < self._ends, times)
         self._next_due = next(self._arrivals, None)
         self._send_due()
-        return await self._finish(started, seconds)
+        return await self._finish(seconds)
+
+    async def _begin(self, seconds: float) -> None:
+        await self._connect_all()
+        self._tally.busy_seconds = -time.thread_time()
+        self._started = time.perf_counter()
+        self._ends = self._started + seconds
 
     def _send_due(self) -> None:
         """Send, or put off, every request whose time has come, and come back for the next."""
@@ -226,7 +238,7 @@ class Generator:
         if nothing_due and not any(connection.is_busy for connection in self._open):
             self._is_over.set()
 
-    async def _finish(self, started: float, seconds: float) -> Tally:
+    async def _finish(self, seconds: float) -> Tally:
         loop = asyncio.get_running_loop()
         # A tick later, since a timer may be early by a fraction of one, and nothing else may happen afterwards.
         loop.call_later(seconds + TICK_SECONDS, lambda: self._note_end(time.perf_counter()))
@@ -234,7 +246,8 @@ class Generator:
             await asyncio.wait_for(self._is_over.wait(), seconds + LAST_ANSWERS_SECONDS)
         except TimeoutError:
             self._tally.broken += len(self._backlog)
-        self._tally.seconds = max(seconds, time.perf_counter() - started)
+        self._tally.seconds = max(seconds, time.perf_counter() - self._started)
+        self._tally.busy_seconds += time.thread_time()
         self._next_due = None
         for task in self._connecting:
             task.cancel()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service import cli
-from service.bench import Plan, as_json, bench, request_bodies, table
+from service import chart, cli
+from service.bench import Plan, as_json, bench, figures_of, request_bodies, table
 from service.load import Generator, LoadError, Tally
 from tests.bundles import Spec, write_bundle
 from tests.service.serving import Process, running
@@ -39,6 +39,7 @@ def test_a_closed_loop_is_measured_at_each_concurrency(process: Process) -> None
         assert 0 < line.p50_ms <= line.p90_ms <= line.p99_ms <= line.p999_ms  # type: ignore[operator]
         assert line.refused_p99_ms is None
         assert set(line.mean_ms) == {"queue", "tokenize", "encode", "search"}
+        assert 0 < line.generator_load < 1
 
 
 @pytest.mark.parametrize("arrivals", ["poisson", "constant"])
@@ -88,6 +89,29 @@ def test_the_command_prints_a_table_and_writes_json(
     written = json.loads(file.read_text())
     assert written["plan"]["concurrency"] == [2]
     assert written["figures"][0]["statuses"].keys() == {"200"}
+
+
+@pytest.mark.parametrize("load", [("--concurrency", "1,2"), ("--rate", "100")])
+def test_the_command_draws_latency_against_load(process: Process, tmp_path: Path, load: tuple[str, str]) -> None:
+    file = tmp_path / "latency.png"
+    assert cli.main(["bench", process.url, *load, "--seconds", str(SECONDS), "--plot", str(file)]) == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_without_matplotlib_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(chart, "find_spec", lambda _: None)
+    assert cli.main(["bench", "http://127.0.0.1:1", "--plot", "x.png"]) == 2
+    assert "--plot draws with matplotlib, which is not installed" in capsys.readouterr().err
+
+
+def test_a_generator_that_is_the_limit_says_so() -> None:
+    tally = Tally(seconds=1.0, busy_seconds=0.97)
+    line = figures_of("64 connections", None, tally)
+    assert table([line]).splitlines()[-1].startswith("At 64 connections the load generator took 97 % of a processor")
+    tally.busy_seconds = 0.5
+    assert len(table([figures_of("64 connections", None, tally)]).splitlines()) == 2
 
 
 def test_a_server_that_is_not_there_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +181,7 @@ def test_an_answer_in_pieces_is_one_answer() -> None:
 
     tally = load_against(piecemeal)
     assert tally.statuses[200] == len(tally.answered_ms) > 0
-    assert tally.stage_ms["queue"] == pytest.approx(1.5 * tally.statuses[200])
+    assert tally.mean_ms() == {"queue": 1.5}
 
 
 def test_a_connection_that_ends_without_an_answer_is_broken_and_not_renewed() -> None:

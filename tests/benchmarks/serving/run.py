@@ -1,0 +1,213 @@
+"""Every server around one and the same core, beside the bare loop, in one run on one machine.
+
+    tests/benchmarks/serving/environment.sh
+    python -m tests.benchmarks.serving.run BUNDLE TEXTS
+
+BUNDLE takes texts; TEXTS holds one a line. Each server of another's making runs in `build/serving/venv` with one thread
+for the core and with as many as there are processors; shown is the better. Rounds repeat, so that a busy moment of the
+machine is nobody's; of each figure the best round counts. Ratios are to the bare loop: its best batch, its lone query.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.bench import Figures, Plan, bench
+
+OTHERS = Path("build/serving/venv/bin/python")
+K = 5
+CONNECTIONS = 64
+WARM_UP_SECONDS, SECONDS, READY_SECONDS = 1.0, 5.0, 120.0
+COMPARED_TEXTS = 50
+# Of capacity: the load at which tail latency is read, and the overload.
+STEADY, OVERLOAD = 0.7, 3.0
+# Between answers of the same core that was asked in other batches.
+SCORE_TOLERANCE = 1e-3
+
+Labels = list[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server to start.
+
+    Attributes:
+        name: in the table.
+        command: without the bundle, the port and the threads.
+        threads: numbers of threads to try; None leaves it to the server.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    threads: tuple[int | None, ...]
+
+
+@dataclass
+class Measured:
+    """The best rounds of one contender.
+
+    Attributes:
+        idle_p50_ms: median with one client.
+        capacity: answers a second to 64 clients.
+        threads: that gave the capacity.
+        steady: the open loop at a share of the capacity; of ours only.
+        overload: the open loop at several times the capacity; of ours only.
+    """
+
+    idle_p50_ms: float = float("inf")
+    capacity: float = 0.0
+    threads: int | None = None
+    steady: list[Figures] = field(default_factory=list)
+    overload: list[Figures] = field(default_factory=list)
+
+
+def main() -> None:
+    """Measure all contenders and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders alone")
+    chosen = parser.parse_args()
+    processors = len(os.sched_getaffinity(0))
+    contenders = [one for one in _contenders(processors) if chosen.only is None or one.name in chosen.only]
+    measured = {one.name: Measured() for one in contenders}
+    single_ms, best = float("inf"), 0.0
+    expected: list[Labels] | None = None
+    for _ in range(chosen.rounds):
+        for threads in sorted({1, processors}):
+            bare = _bare(chosen.bundle, chosen.texts, threads)
+            single_ms = min(single_ms, bare["single_p50_ms"])
+            best = max(best, *bare["per_second"].values())
+        for one in contenders:
+            for threads in one.threads:
+                with _serving(one, chosen.bundle, threads) as url:
+                    answers = [_ask(url, text) for text in _texts(chosen.texts)[:COMPARED_TEXTS]]
+                    expected = expected or answers
+                    _require_equal(one.name, expected, answers)
+                    _measure(measured[one.name], url, chosen.texts, threads, is_ours=one.threads == (None,))
+    print(f"bare loop: {best:,.0f}/s at its best batch, a lone query {single_ms:.2f} ms")
+    print(f"{'':12}{'capacity/s':>12}{'of bare':>9}{'idle p50 ms':>13}{'above bare':>12}{'threads':>9}")
+    for name, line in measured.items():
+        print(
+            f"{name:12}{line.capacity:12,.0f}{line.capacity / best:9.2f}{line.idle_p50_ms:13.2f}"
+            f"{line.idle_p50_ms - single_ms:12.2f}{line.threads or 'default':>9}"
+        )
+    for name, line in measured.items():
+        _print_loads(name, line)
+
+
+def _contenders(processors: int) -> list[Contender]:
+    def other(name: str) -> Contender:
+        command = (str(OTHERS), "-m", f"tests.benchmarks.serving.{name}_server")
+        return Contender(name, command, tuple(sorted({1, processors})))
+
+    ours = Contender("xmcserve", (sys.executable, "-m", "service.cli", "run"), (None,))
+    return [ours, *map(other, ("fastapi", "litserve", "mosec"))]
+
+
+def _measure(line: Measured, url: str, texts: Path, threads: int | None, *, is_ours: bool) -> None:
+    def figures(**load: object) -> Figures:
+        return bench(Plan(url, queries=texts, k=K, **load))[0]  # type: ignore[arg-type]
+
+    figures(concurrency=(CONNECTIONS,), seconds=WARM_UP_SECONDS)
+    idle = figures(concurrency=(1,), seconds=SECONDS)
+    line.idle_p50_ms = min(line.idle_p50_ms, idle.p50_ms or float("inf"))
+    capacity = figures(concurrency=(CONNECTIONS,), seconds=SECONDS).answered_per_second
+    if capacity > line.capacity:
+        line.capacity, line.threads = capacity, threads
+    if is_ours:
+        line.steady.append(figures(rates=(STEADY * capacity,), seconds=SECONDS))
+        line.overload.append(figures(rates=(OVERLOAD * capacity,), seconds=SECONDS))
+
+
+def _print_loads(name: str, line: Measured) -> None:
+    for steady, overload in zip(line.steady, line.overload, strict=True):
+        assert steady.offered_per_second
+        assert steady.p99_ms
+        assert overload.p99_ms
+        capacity = steady.offered_per_second / STEADY
+        print(
+            f"{name}, a round: at {STEADY:.0%} of {capacity:,.0f}/s p99 {steady.p99_ms:.1f} ms "
+            f"({steady.p99_ms / line.idle_p50_ms:.1f} times idle p50); at {OVERLOAD:.0f} times it answered "
+            f"{overload.answered_per_second / capacity:.0%} of capacity, p99 {overload.p99_ms:.1f} ms "
+            f"({overload.p99_ms / steady.p99_ms:.1f} times)"
+        )
+
+
+def _bare(bundle: Path, texts: Path, threads: int) -> dict[str, object]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.serving.bare",
+        str(bundle),
+        str(texts),
+        "--threads",
+        str(threads),
+    ]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    result: dict[str, object] = json.loads(output)
+    return result
+
+
+@contextlib.contextmanager
+def _serving(contender: Contender, bundle: Path, threads: int | None) -> Iterator[str]:
+    """A server that answers, as its URL; ended afterwards with all its processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    where = ["--bundle", str(bundle)] if threads is None else [str(bundle), "--threads", str(threads)]
+    process = subprocess.Popen([*contender.command, *where, "--port", str(port)], start_new_session=True)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_ready(url, process)
+        yield url
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    give_up = time.monotonic() + READY_SECONDS
+    while time.monotonic() < give_up and process.poll() is None:
+        with contextlib.suppress(OSError, urllib.error.URLError):
+            _ask(url, "ready?")
+            return
+        time.sleep(0.2)
+    raise SystemExit(f"{process.args} did not answer within {READY_SECONDS:.0f} s")
+
+
+def _ask(url: str, text: str) -> Labels:
+    body = json.dumps({"queries": [text], "k": K}).encode()
+    request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=READY_SECONDS) as answer:
+        labels = json.load(answer)["predictions"][0]["labels"]
+    return [(label["id"], label["score"]) for label in labels]
+
+
+def _require_equal(name: str, expected: Sequence[Labels], found: Sequence[Labels]) -> None:
+    for wanted, answer in zip(expected, found, strict=True):
+        same = all(abs(a[1] - b[1]) <= SCORE_TOLERANCE for a, b in zip(wanted, answer, strict=True))
+        if not same or {a[0] for a in wanted[:-1]} - {b[0] for b in answer}:
+            raise SystemExit(f"{name} answers {answer}, others {wanted}")
+
+
+def _texts(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8").splitlines()
+
+
+if __name__ == "__main__":
+    main()
