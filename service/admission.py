@@ -26,8 +26,8 @@ class Admission:
         self._last_refusal = -math.inf
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Note how long a batch of so many rows took."""
-        rate = rows / max(seconds, 1e-6)
+        """Note how long a batch of so many rows took one of the runners."""
+        rate = self._limits.runners * rows / max(seconds, 1e-6)
         if self._rows_per_second is None:
             self._rows_per_second = rate
         self._rows_per_second += RATE_SMOOTHING * (rate - self._rows_per_second)

@@ -1,12 +1,12 @@
 """The batcher: queries that arrive alone leave in company, without a timer.
 
-Two threads work behind one bounded queue. The *preparer* turns whatever waits into model input, at most one batch
-ahead; the *runner* takes, at the moment it becomes free, as many ready rows as fit into one batch and computes them.
-So an idle service starts at once, and a busy one forms larger batches the busier it is. Threads wait on conditions
-only: nothing sleeps and nothing polls.
+Threads work behind one bounded queue. The *preparer* turns whatever waits into model input, at most one batch ahead of
+each runner; a *runner* takes, at the moment it becomes free, as many ready rows as fit into one batch and computes
+them; runners that are free at once share what is ready. So an idle service starts at once, and a busy one forms larger
+batches the busier it is. Threads wait on conditions only: nothing sleeps and nothing polls.
 
-    submit ──▶ waiting ──▶ preparer ──▶ ready ──▶ runner ──▶ the waiter's future
-               (rows)                   (rows)    (one batch)
+    submit ──▶ waiting ──▶ preparer ──▶ ready ──▶ runners ──▶ the waiter's future
+               (rows)                   (rows)    (a batch each)
 
 The law: every waiter gets exactly its own answer or an error; the order of arrival never changes an answer; rows whose
 waiter is gone or late are dropped before they cost anything; a failing batch is retried row by row, once; and when a
@@ -32,12 +32,13 @@ logger = logging.getLogger(__name__)
 
 
 class Batcher(Generic[Item, Prepared, Result]):
-    """A bounded queue, a preparing thread and a running thread.
+    """A bounded queue, a preparing thread and running threads.
 
     Args:
         prepare: turns items into model input, one for one and in order. An `InvalidRequest` that it raises for a single
             item is that request's answer.
-        run: computes one batch, one result for each row and in order.
+        run: computes one batch, one result for each row and in order; called by several threads if there are several
+            runners.
         length: tokens of a prepared row.
         limits: the bounds.
         loop: the event loop of the waiters.
@@ -63,20 +64,21 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._loop = loop
         self._on_drop = on_drop
 
-        # One lock guards everything below and what tickets hold; the two threads wait on it for different things.
+        # One lock guards everything below and what tickets hold; preparer and runners wait on it for different things.
         self._lock = threading.Lock()
         self._may_prepare = threading.Condition(self._lock)
         self._may_run = threading.Condition(self._lock)
         self._queue: RowQueue[Item, Prepared, Result] = RowQueue(limits, length)
         self._admission = Admission(limits)
         self._open: set[Ticket[Result]] = set()
+        self._free_runners = 0
         self._closing = False
         self._crashed = False
         self._wake_is_due = False  # on the event loop only
 
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=f"{name}-{role}", daemon=True)
-            for role, work in (("prepare", self._prepare_forever), ("run", self._run_forever))
+            for role, work in (("prepare", self._prepare_forever), *[("run", self._run_forever)] * limits.runners)
         ]
         for thread in self._threads:
             thread.start()
@@ -141,7 +143,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         return ticket.future
 
     async def close(self, *, drain: bool) -> None:
-        """Take no more requests and end both threads; call it on the event loop.
+        """Take no more requests and end all threads; call it on the event loop.
 
         Args:
             drain: compute what is queued first; otherwise every request without an answer fails with `Draining`.
@@ -200,8 +202,9 @@ class Batcher(Generic[Item, Prepared, Result]):
                         row.queue_seconds = started - row.since
                         row.prepare_seconds = ended - started
                         row.since = ended
-                self._queue.hand_over(self._in_time(rows))
-                self._may_run.notify()
+                ready = self._in_time(rows)
+                self._queue.hand_over(ready)
+                self._may_run.notify(len(ready))
 
     def _next_to_prepare(self) -> list[Row[Item, Prepared, Result]]:
         """Wait for rows and for room ahead of the runner; an empty list means that there will be no more."""
@@ -214,12 +217,12 @@ class Batcher(Generic[Item, Prepared, Result]):
                 if taken:
                     continue
                 if self._closing and not self._queue.has_unprepared:
-                    self._may_run.notify()
+                    self._may_run.notify_all()
                     break
                 self._may_prepare.wait()
             return []
 
-    # On the runner ---------------------------------------------------------------------------------------------------
+    # On the runners --------------------------------------------------------------------------------------------------
 
     def _run_forever(self) -> None:
         while rows := self._next_batch():
@@ -239,14 +242,16 @@ class Batcher(Generic[Item, Prepared, Result]):
     def _next_batch(self) -> list[Row[Item, Prepared, Result]]:
         """Wait for a batch; an empty list means that there will be no more."""
         with self._lock:
+            self._free_runners += 1
             while not self._crashed:
                 patience = self._patience()
                 if patience is None and self._closing and not self._queue.has_unprepared:
                     break
                 if patience is not None and patience <= 0:
-                    taken = self._queue.take_batch()
+                    taken = self._queue.take_batch(self._free_runners)
                     self._may_prepare.notify()
                     if rows := self._in_time(taken):
+                        self._free_runners -= 1
                         return rows
                     continue
                 self._may_run.wait(patience)
@@ -315,8 +320,8 @@ class Batcher(Generic[Item, Prepared, Result]):
             self._loop.call_soon_threadsafe(self._settle, tickets)
 
     def _wake_threads(self) -> None:
-        self._may_prepare.notify()
-        self._may_run.notify()
+        self._may_prepare.notify_all()
+        self._may_run.notify_all()
 
     # Around each thread ----------------------------------------------------------------------------------------------
 

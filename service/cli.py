@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from service.errors import BundleError, SettingsError
-from service.processors import available_processors
 from service.settings import Settings, default_text, flag, load_settings, options, variable
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _run(chosen: argparse.Namespace) -> int:
     settings = load_settings(flags, os.environ)
     if not settings.bundles:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
-    _limit_threads(settings.threads)
+    _limit_threads(settings.batch_threads)
 
     from service.logs import configure_logging
     from service.server import serve
@@ -128,11 +127,12 @@ def _run(chosen: argparse.Namespace) -> int:
 def _check(chosen: argparse.Namespace) -> int:
     if chosen.json is not None and chosen.time is None:
         raise SettingsError("--json writes latencies: expected --time N beside it")
-    _limit_threads(available_processors())
+    settings = Settings(device=chosen.device)
+    _limit_threads(settings.batch_threads)
 
     from service.registry import open_engine
 
-    engine = open_engine(chosen.bundle, Settings(device=chosen.device))
+    engine = open_engine(chosen.bundle, settings)
     engine.warm_up()
     engine.check_golden()
     manifest = engine.manifest

@@ -82,6 +82,7 @@ class Model:
                 batch_tokens=settings.max_batch_tokens,
                 queue_rows=settings.queue_rows,
                 wait_seconds=settings.max_wait_ms / 1000,
+                runners=1 if engine.device == "cuda" and settings.runners is None else settings.batches_at_once,
                 overload_seconds=OVERLOAD_QUERIES * query_seconds,
             ),
             loop=loop,

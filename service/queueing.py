@@ -31,6 +31,7 @@ class Limits:
         batch_tokens: most tokens in one batch, counted as its longest row times its rows; a longer row goes alone.
         queue_rows: most rows that wait, those being prepared included and those being computed not.
         wait_seconds: how long a batch that is not full waits for more rows; 0 starts at once.
+        runners: batches that are computed at the same time.
         overload_seconds: how many seconds of work may wait while the queue is overloaded, that is until one second has
             passed without a refusal. Long queues help against bursts; under lasting overload they only add latency.
     """
@@ -39,6 +40,7 @@ class Limits:
     batch_tokens: int
     queue_rows: int
     wait_seconds: float = 0.0
+    runners: int = 1
     overload_seconds: float = math.inf
 
 
@@ -141,8 +143,8 @@ class RowQueue(Generic[Item, Prepared, Result]):
         self._waiting.extend(rows)
 
     def take_waiting(self) -> list[Row[Item, Prepared, Result]]:
-        """Give the preparer what waits, as far as one batch ahead of the runner has room."""
-        room = self._limits.batch_rows - len(self._ready)
+        """Give the preparer what waits, as far as one batch ahead of every runner has room."""
+        room = self._limits.runners * self._limits.batch_rows - len(self._ready)
         rows = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         self._preparing = len(rows)
         return rows
@@ -152,11 +154,16 @@ class RowQueue(Generic[Item, Prepared, Result]):
         self._preparing = 0
         self._ready.extend(rows)
 
-    def take_batch(self) -> list[Row[Item, Prepared, Result]]:
-        """The longest run of ready rows that fits into one batch, from the oldest on; at least one if any is ready."""
+    def take_batch(self, runners: int = 1) -> list[Row[Item, Prepared, Result]]:
+        """The longest run of ready rows that fits into one batch, from the oldest on; at least one if any is ready.
+
+        Args:
+            runners: that are free and share what is ready.
+        """
         rows: list[Row[Item, Prepared, Result]] = []
         longest = 0
-        while self._ready and len(rows) < self._limits.batch_rows:
+        most = min(self._limits.batch_rows, -(-len(self._ready) // runners))
+        while self._ready and len(rows) < most:
             longest = max(longest, self._length(self._ready[0].prepared))
             if rows and longest * (len(rows) + 1) > self._limits.batch_tokens:
                 break

@@ -106,4 +106,4 @@ def open_engine(path: Path, settings: Settings) -> Engine:
     Raises:
         BundleError: the bundle cannot be trusted or used.
     """
-    return Engine.open(open_bundle(path), device=settings.device, threads=settings.threads)
+    return Engine.open(open_bundle(path), device=settings.device, threads=settings.batch_threads)

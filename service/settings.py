@@ -64,11 +64,6 @@ def _word(summary: str, *choices: str) -> Option:
     return Option(str, summary, "one of " + ", ".join(choices), choices=choices)
 
 
-def _model_threads() -> int:
-    """All processors but the one that the event loop keeps busy: a model that waits for it loses more than it gains."""
-    return max(1, available_processors() - 1)
-
-
 _BUNDLES = Option(
     _paths,
     f"Bundle folders to serve, separated by '{os.pathsep}' in the variable; the flag is repeated instead.",
@@ -108,14 +103,33 @@ class Settings:
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
     threads: Annotated[
         int,
-        _whole("Threads for one model.", 1, 1024, default="the container's processors, less one for the event loop"),
-    ] = field(default_factory=_model_threads)
+        _whole("Threads that compute for one model.", 1, 1024, default="the container's processors"),
+    ] = field(default_factory=available_processors)
+    runners: Annotated[
+        int | None,
+        _whole(
+            "Batches that one model computes at once, each on its share of the threads.",
+            1,
+            1024,
+            default="as many as threads on a CPU, 1 on a GPU",
+        ),
+    ] = None
     drain_seconds: Annotated[
         float, _number("How long answers go on after SIGTERM, so that load balancers notice.", 3600)
     ] = 5.0
     log_format: Annotated[
         LogFormat, _word("One readable line or one JSON object for each event.", "console", "json")
     ] = "console"
+
+    @property
+    def batches_at_once(self) -> int:
+        """Runners of one model; a GPU that was not asked for by name is not counted on."""
+        return self.runners or (1 if self.device == "cuda" else self.threads)
+
+    @property
+    def batch_threads(self) -> int:
+        """Threads that compute one batch."""
+        return max(1, self.threads // self.batches_at_once)
 
     def __post_init__(self) -> None:
         if self.max_queries > self.queue_rows:

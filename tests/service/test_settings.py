@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "max_queries": ("2", 2),
     "max_body_bytes": ("1000", 1000),
     "threads": ("5", 5),
+    "runners": ("3", 3),
     "drain_seconds": ("0", 0.0),
     "log_format": ("json", "json"),
 }
@@ -87,12 +89,26 @@ def test_settings_do_not_change() -> None:
 def test_defaults_have_words() -> None:
     assert default_text("port") == "8000"
     assert default_text("drain_seconds") == "5"
-    assert default_text("threads") == "the container's processors, less one for the event loop"
+    assert default_text("threads") == "the container's processors"
+    assert default_text("runners") == "as many as threads on a CPU, 1 on a GPU"
 
 
-@pytest.mark.parametrize(("processors", "threads"), [(1, 1), (2, 1), (8, 7)])
-def test_one_processor_is_left_to_the_event_loop(
-    processors: int, threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("processors", [1, 8])
+def test_every_processor_of_the_container_may_compute(processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.settings.available_processors", lambda: processors)
-    assert Settings().threads == threads
+    assert Settings().threads == processors
+
+
+@pytest.mark.parametrize(
+    ("given", "batches", "threads"),
+    [
+        ({"threads": 8}, 8, 1),
+        ({"threads": 8, "runners": 3}, 3, 2),
+        ({"threads": 2, "runners": 4}, 4, 1),
+        ({"threads": 8, "device": "cuda"}, 1, 8),
+        ({"threads": 8, "device": "cuda", "runners": 2}, 2, 4),
+    ],
+)
+def test_runners_share_the_threads(given: dict[str, Any], batches: int, threads: int) -> None:
+    settings = Settings(**given)
+    assert (settings.batches_at_once, settings.batch_threads) == (batches, threads)
