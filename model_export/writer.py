@@ -7,7 +7,6 @@ place, so a bundle that cannot be served or does not do what its model does neve
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +30,7 @@ from model_export.replacement import replacing
 from model_export.reranker import write_reranker
 from model_export.scores import Scores, calibration_section, inverse_propensities, propensity_section
 from model_export.verify import Comparison, compare, golden_answers, require_equal
-from service.bundle import Manifest, content_version, encode_strings, file_entry, layout, load_bundle
+from service.bundle import Manifest, content_version, encode_labels, file_entry, layout, load_bundle
 from service.bundle.manifest import (
     BundleName,
     CalibrationSection,
@@ -123,16 +122,10 @@ def _write_files(exporter: Exporter[Any], folder: Path, options: Options) -> Met
     save_encoder(quantised(model, options.precision), folder / layout.ENCODER)
     if artifact.tokenizer is not None:
         shutil.copyfile(artifact.path / TOKENIZER, folder / layout.TOKENIZER)
-    _write_strings(folder, layout.LABEL_IDS, layout.LABEL_ID_OFFSETS, artifact.label_ids)
-    if artifact.label_texts is not None:
-        _write_strings(folder, layout.LABEL_TEXTS, layout.LABEL_TEXT_OFFSETS, artifact.label_texts)
+    lines, offsets = encode_labels(artifact.label_ids, artifact.label_texts)
+    (folder / layout.LABELS).write_bytes(lines)
+    np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
     return exporter.write_tables(folder, options.index)
-
-
-def _write_strings(folder: Path, text_name: str, offsets_name: str, strings: Sequence[str]) -> None:
-    text, offsets = encode_strings(strings)
-    (folder / text_name).write_bytes(text)
-    np.save(folder / offsets_name, offsets.astype(layout.offset_dtype(len(text))))
 
 
 def _draft(

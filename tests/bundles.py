@@ -21,7 +21,7 @@ from scipy.sparse import csr_array, random_array
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from service.bags import Bag, Features, Query
-from service.bundle import content_version, encode_strings, file_entry, layout, load_bundle
+from service.bundle import content_version, encode_labels, file_entry, layout, load_bundle
 from service.bundle.manifest import (
     Activation,
     Aggregation,
@@ -292,14 +292,11 @@ def _write_terms(path: Path) -> None:
 
 
 def _write_labels(path: Path, spec: Spec) -> None:
-    strings = {layout.LABEL_IDS: (layout.LABEL_ID_OFFSETS, [f"label-{row:02d}" for row in range(spec.label_count)])}
-    if spec.has_label_texts:
-        texts = [f"Étiquette {row}" for row in range(spec.label_count)]
-        strings[layout.LABEL_TEXTS] = (layout.LABEL_TEXT_OFFSETS, texts)
-    for text_name, (offsets_name, values) in strings.items():
-        text, offsets = encode_strings(values)
-        (path / text_name).write_bytes(text)
-        np.save(path / offsets_name, offsets)
+    ids = [f"label-{row:02d}" for row in range(spec.label_count)]
+    texts = [f"Étiquette {row}" for row in range(spec.label_count)] if spec.has_label_texts else None
+    lines, offsets = encode_labels(ids, texts)
+    (path / layout.LABELS).write_bytes(lines)
+    np.save(path / layout.LABEL_OFFSETS, offsets)
 
 
 def _tokenizer() -> Tokenizer:

@@ -7,7 +7,7 @@ verifies, ``files`` holds what a writer needs to describe files so that the read
 from __future__ import annotations
 
 from service.bundle.files import content_version, file_entry
-from service.bundle.labels import LabelTable, encode_strings
+from service.bundle.labels import LabelTable, encode_labels
 from service.bundle.manifest import Manifest
 from service.bundle.reader import Bundle, load_bundle, open_bundle
 
@@ -16,7 +16,7 @@ __all__ = [
     "LabelTable",
     "Manifest",
     "content_version",
-    "encode_strings",
+    "encode_labels",
     "file_entry",
     "load_bundle",
     "open_bundle",

@@ -6,6 +6,7 @@ Checksums say that a file is the one that was written; these checks say that it 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import layout
+from service.bundle.labels import LINE_END
 from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.errors import BundleError
-
-UTF8_CONTINUATION_MASK = 0xC0
-UTF8_CONTINUATION = 0x80
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -57,27 +56,39 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
                 )
 
 
-def check_strings(text_name: str, text: NDArray[np.uint8], offsets_name: str, offsets: NDArray[np.integer]) -> None:
-    """Check that offsets cut valid UTF-8 into whole strings.
+def check_labels(lines: NDArray[np.uint8], offsets: NDArray[np.integer], has_texts: bool) -> None:
+    """Check that offsets cut valid UTF-8 into lines that look like records; only the first is read.
+
+    Args:
+        lines: bytes of the records.
+        offsets: where each begins, and the end.
+        has_texts: whether the manifest says that records have texts.
 
     Raises:
         BundleError: they do not.
     """
-    _require(offsets[0] == 0, offsets_name, "a first offset of 0", f"{offsets[0]}")
-    _require(bool((np.diff(offsets) >= 0).all()), offsets_name, "offsets that never fall", "falling ones")
-    _require(
-        offsets[-1] == text.size,
-        offsets_name,
-        f"a last offset of {text.size}, the size of {text_name}",
-        f"{offsets[-1]}",
-    )
+    name = layout.LABEL_OFFSETS
+    _require(offsets[0] == 0, name, "a first offset of 0", f"{offsets[0]}")
+    _require(bool((np.diff(offsets) > len(LINE_END)).all()), name, "offsets of lines that are records", "shorter ones")
+    size = f"a last offset of {lines.size}, the size of {layout.LABELS}"
+    _require(offsets[-1] == lines.size, name, size, f"{offsets[-1]}")
+    begin = bool((lines[offsets[:-1]] == ord("{")).all())
+    end = all(bool((lines[offsets[1:] - back] == byte).all()) for back, byte in zip((2, 1), LINE_END, strict=True))
+    _require(begin and end, name, f"offsets at the lines of {layout.LABELS}", "one within a line")
     try:
-        str(text.data, "utf-8")
+        str(lines.data, "utf-8")
     except UnicodeDecodeError as error:
-        raise BundleError(f"{text_name}: expected UTF-8, found {error.reason} at byte {error.start}") from error
-    starts = text[offsets[offsets < text.size]]
-    inside = (starts & UTF8_CONTINUATION_MASK) == UTF8_CONTINUATION
-    _require(not inside.any(), offsets_name, "offsets between characters", "one inside a character")
+        raise BundleError(f"{layout.LABELS}: expected UTF-8, found {error.reason} at byte {error.start}") from error
+    _check_record(bytes(lines[: offsets[1]]), has_texts)
+
+
+def _check_record(line: bytes, has_texts: bool) -> None:
+    expected = {"id": str, "text": str} if has_texts else {"id": str}
+    try:
+        found = {key: type(value) for key, value in json.loads(line).items()}
+    except ValueError as error:
+        raise BundleError(f"{layout.LABELS}: expected a JSON object a line, found: {error}") from error
+    _require(found == expected, layout.LABELS, f"records with strings {', '.join(expected)}", f"{', '.join(found)}")
 
 
 def _check_buckets(buckets_LR: NDArray[Any], buckets: int) -> None:

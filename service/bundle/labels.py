@@ -1,58 +1,74 @@
-"""Label ids and texts as string tables: one run of UTF-8 bytes and the offsets that cut it.
+"""Label records: one JSON object a line, and the offsets at which the lines begin.
 
-Start-up maps two files and parses nothing, however many labels there are.
+A record is written into an answer as it stands, so that answers cost a copy of bytes and no encoding. Start-up maps two
+files and parses nothing, however many labels there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+LINE_END = b"}\n"
 
-def encode_strings(strings: Iterable[str]) -> tuple[bytes, NDArray[np.int64]]:
-    """Lay strings end to end.
+
+def encode_labels(ids: Sequence[str], texts: Sequence[str] | None) -> tuple[bytes, NDArray[np.int64]]:
+    """Write the records of all labels.
+
+    Args:
+        ids: public id of each label.
+        texts: text of each label, or None where the data has none.
 
     Returns:
-        Their UTF-8 bytes, and int64 offsets (L+1,): string i is ``bytes[offsets[i] : offsets[i + 1]]``.
+        Lines like ``{"id":"a","text":"b"}``, and int64 offsets (L+1,): line i is ``lines[offsets[i]:offsets[i + 1]]``.
     """
-    encoded = [string.encode() for string in strings]
-    offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
-    np.cumsum([len(piece) for piece in encoded], out=offsets[1:])
-    return b"".join(encoded), offsets
+    records: Iterable[dict[str, str]]
+    if texts is None:
+        records = ({"id": id_} for id_ in ids)
+    else:
+        records = ({"id": id_, "text": text} for id_, text in zip(ids, texts, strict=True))
+    lines = [f"{json.dumps(record, ensure_ascii=False, separators=(',', ':'))}\n".encode() for record in records]
+    offsets = np.zeros(len(lines) + 1, dtype=np.int64)
+    np.cumsum([len(line) for line in lines], out=offsets[1:])
+    return b"".join(lines), offsets
 
 
-class StringTable:
-    """Strings by row, decoded when they are asked for."""
+class LabelTable:
+    """Public ids and, where the data has them, texts of all labels by row.
 
-    def __init__(self, text: NDArray[np.uint8], offsets: NDArray[np.integer]) -> None:
-        self._text = text.data
+    Args:
+        lines: bytes of the records.
+        offsets: where each begins, and where the last one ends.
+    """
+
+    def __init__(self, lines: NDArray[np.uint8], offsets: NDArray[np.integer]) -> None:
+        self._lines = lines.data
         self._offsets = offsets
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
-    def __getitem__(self, row: int) -> str:
-        if not 0 <= row < len(self):
-            raise IndexError(f"row {row} is outside 0..{len(self) - 1}")
-        return str(self._text[self._offsets[row] : self._offsets[row + 1]], "utf-8")
-
-
-class LabelTable:
-    """Public ids and, where the data has them, texts of all labels by row."""
-
-    def __init__(self, ids: StringTable, texts: StringTable | None) -> None:
-        self._ids = ids
-        self._texts = texts
-
-    def __len__(self) -> int:
-        return len(self._ids)
+    def records(self, rows_K: NDArray[np.int64]) -> list[bytes]:
+        """The records of labels as JSON objects; rows must be in 0 .. L-1."""
+        lines = self._lines
+        starts, ends = self._offsets[rows_K].tolist(), self._offsets[rows_K + 1].tolist()
+        return [bytes(lines[start : end - 1]) for start, end in zip(starts, ends, strict=True)]
 
     def id(self, row: int) -> str:
         """The label's public id."""
-        return self._ids[row]
+        id_: str = self._record(row)["id"]
+        return id_
 
     def text(self, row: int) -> str | None:
         """The label's text, or None when the bundle has no label texts."""
-        return None if self._texts is None else self._texts[row]
+        return self._record(row).get("text")
+
+    def _record(self, row: int) -> dict[str, Any]:
+        if not 0 <= row < len(self):
+            raise IndexError(f"label row {row} is outside 0..{len(self) - 1}")
+        record: dict[str, Any] = json.loads(self.records(np.array([row]))[0])
+        return record

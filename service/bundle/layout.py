@@ -14,10 +14,8 @@ MANIFEST = "manifest.json"
 ENCODER = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 
-LABEL_IDS = "labels.ids.utf8"
-LABEL_ID_OFFSETS = "labels.ids.offsets.npy"
-LABEL_TEXTS = "labels.texts.utf8"
-LABEL_TEXT_OFFSETS = "labels.texts.offsets.npy"
+LABELS = "labels.jsonl"
+LABEL_OFFSETS = "labels.offsets.npy"
 
 MACH_BUCKETS = "buckets.npy"
 MACH_INVERTED_LABELS = "inverted.labels.npy"
@@ -97,12 +95,13 @@ def _offsets(*shape: int | None) -> ArraySpec:
 
 
 def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
-    offsets = _offsets(manifest.label_count + 1)
-    table: dict[str, ArraySpec | None] = {ENCODER: None, LABEL_IDS: None, LABEL_ID_OFFSETS: offsets}
+    table: dict[str, ArraySpec | None] = {
+        ENCODER: None,
+        LABELS: None,
+        LABEL_OFFSETS: _offsets(manifest.label_count + 1),
+    }
     if manifest.input.kind == "text":
         table[TOKENIZER] = None
-    if manifest.has_label_texts:
-        table |= {LABEL_TEXTS: None, LABEL_TEXT_OFFSETS: offsets}
     if manifest.rerank is not None:
         table |= {
             RERANK_OFFSETS: _offsets(None),

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.bundle import layout
-from service.bundle.contents import check_contents, check_strings
+from service.bundle.contents import check_contents, check_labels
 from service.bundle.files import content_version, map_array, map_bytes, sha256_of
-from service.bundle.labels import LabelTable, StringTable
+from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
 from service.bundle.manifest import SCHEMA_VERSION, FileEntry, Manifest
 from service.errors import BundleError
@@ -196,16 +196,10 @@ def _check_array(name: str, array: NDArray[Any], entry: FileEntry, spec: ArraySp
 
 
 def _map_labels(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> LabelTable:
-    ids = _map_strings(path, layout.LABEL_IDS, layout.LABEL_ID_OFFSETS, arrays)
-    if not manifest.has_label_texts:
-        return LabelTable(ids, None)
-    return LabelTable(ids, _map_strings(path, layout.LABEL_TEXTS, layout.LABEL_TEXT_OFFSETS, arrays))
-
-
-def _map_strings(path: Path, text_name: str, offsets_name: str, arrays: Mapping[str, NDArray[Any]]) -> StringTable:
-    text: NDArray[np.uint8] = map_bytes(path / text_name)
-    check_strings(text_name, text, offsets_name, arrays[offsets_name])
-    return StringTable(text, arrays[offsets_name])
+    lines: NDArray[np.uint8] = map_bytes(path / layout.LABELS)
+    offsets = arrays[layout.LABEL_OFFSETS]
+    check_labels(lines, offsets, manifest.has_label_texts)
+    return LabelTable(lines, offsets)
 
 
 def _names(names: Iterable[str]) -> str:

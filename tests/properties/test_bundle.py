@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from service.bundle import Manifest, content_version, encode_strings
-from service.bundle.labels import StringTable
+from service.bundle import Manifest, content_version, encode_labels
+from service.bundle.labels import LabelTable
 from service.bundle.manifest import (
     CalibrationSection,
     DeclareSection,
@@ -129,7 +129,8 @@ def test_an_unknown_key_anywhere_is_refused(manifest: Manifest, data: st.DataObj
 
 
 @given(st.lists(TEXTS))
-def test_strings_come_back_from_their_table(strings: list[str]) -> None:
-    text, offsets = encode_strings(strings)
-    table = StringTable(np.frombuffer(text, dtype=np.uint8), offsets)
-    assert [table[row] for row in range(len(table))] == strings
+def test_labels_come_back_from_their_table(strings: list[str]) -> None:
+    lines, offsets = encode_labels(strings, strings[::-1])
+    table = LabelTable(np.frombuffer(lines, dtype=np.uint8), offsets)
+    assert [table.id(row) for row in range(len(table))] == strings
+    assert [table.text(row) for row in range(len(table))] == strings[::-1]

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.bundle import LabelTable, encode_strings
-from service.bundle.labels import StringTable
+from service.bundle import LabelTable, encode_labels
 from service.errors import InvalidRequest, MalformedBody
 from service.schemas import (
     FeatureVector,
@@ -107,11 +106,9 @@ def test_an_index_beyond_the_model_is_refused() -> None:
 
 
 def label_table(*, texts: bool) -> LabelTable:
-    def table(prefix: str) -> StringTable:
-        text, offsets = encode_strings(f"{prefix}{row}" for row in range(5))
-        return StringTable(np.frombuffer(text, dtype=np.uint8), offsets)
-
-    return LabelTable(table("id"), table("tëxt") if texts else None)
+    rows = range(5)
+    lines, offsets = encode_labels([f"id{row}" for row in rows], [f"tëxt{row}" for row in rows] if texts else None)
+    return LabelTable(np.frombuffer(lines, dtype=np.uint8), offsets)
 
 
 IDS = np.array([4, 0, 2], dtype=np.int64)
@@ -139,9 +136,10 @@ def test_an_answer_is_what_the_documented_model_describes() -> None:
 
 def test_a_label_without_text_has_none() -> None:
     prediction = encode_prediction(label_table(texts=False), IDS, SCORES, None)
-    assert [set(label) for label in prediction["labels"]] == [{"id", "score"}] * 3
+    assert [set(label) for label in json.loads(prediction)["labels"]] == [{"id", "score"}] * 3
 
 
 @pytest.mark.parametrize(("min_score", "count"), [(None, 3), (-1.5, 3), (0.0, 2), (0.9, 2), (0.93, 1), (0.94, 0)])
 def test_min_score_keeps_labels_at_or_above_it_as_they_are_printed(min_score: float | None, count: int) -> None:
-    assert len(encode_prediction(label_table(texts=True), IDS, SCORES, min_score)["labels"]) == count
+    prediction = json.loads(encode_prediction(label_table(texts=True), IDS, SCORES, min_score))
+    assert len(prediction["labels"]) == count

@@ -32,7 +32,7 @@ ARRAY_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("declare", layout.DECLARE_FACTORS, lambda a: a[:, :-1], r"expected shape \(40, 6\), found \(40, 5\)"),
     ("declare", layout.DECLARE_VOTES_INDPTR, lambda a: a[:, None], r"expected shape \(any\), found \(51, 1\)"),
     ("declare", layout.DECLARE_VOTES_DATA, lambda a: a.astype(np.float64), "expected dtype float32, found float64"),
-    ("mach", layout.LABEL_ID_OFFSETS, lambda a: a[:-1], r"expected shape \(41\), found \(40,\)"),
+    ("mach", layout.LABEL_OFFSETS, lambda a: a[:-1], r"expected shape \(41\), found \(40,\)"),
 ]
 
 
@@ -106,15 +106,15 @@ CONTENT_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("declare", layout.DECLARE_VOTES_DATA, put(0, 0.0), "expected finite votes above 0"),
     ("declare", layout.DECLARE_VOTES_DATA, put(0, np.nan), "expected finite votes above 0"),
     ("declare", layout.DECLARE_FACTORS, put((0, 0), np.inf), "expected finite numbers, found NaN or infinity"),
-    ("mach", layout.LABEL_ID_OFFSETS, put(0, 1), "expected a first offset of 0, found 1"),
-    ("mach", layout.LABEL_ID_OFFSETS, put(1, 99), "expected offsets that never fall, found falling ones"),
+    ("mach", layout.LABEL_OFFSETS, put(0, 1), "expected a first offset of 0, found 1"),
+    ("mach", layout.LABEL_OFFSETS, put(1, 999), "expected offsets of lines that are records, found shorter ones"),
     (
         "mach",
-        layout.LABEL_TEXT_OFFSETS,
-        put(40, 999),
-        r"expected a last offset of \d+, the size of labels.texts.utf8, found 999",
+        layout.LABEL_OFFSETS,
+        put(40, 9999),
+        r"expected a last offset of \d+, the size of labels.jsonl, found 9999",
     ),
-    ("mach", layout.LABEL_TEXT_OFFSETS, put(1, 1), "expected offsets between characters, found one inside a character"),
+    ("mach", layout.LABEL_OFFSETS, put(1, 9), "expected offsets at the lines of labels.jsonl, found one within a line"),
 ]
 
 
@@ -245,10 +245,18 @@ def test_numbers_of_rows_that_cannot_be_right(copy: Copy, name: str, change: Arr
         open_bundle(path)
 
 
-def test_label_texts_must_be_utf8(copy: Copy) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (b"label-00", b"label-\xff0", "expected UTF-8, found invalid start byte at byte 13"),
+        (b'{"id"', b'{"id;', "expected a JSON object a line, found: .*"),
+        (b'"text"', b'"TEXT"', "expected records with strings id, text, found id, TEXT"),
+    ],
+)
+def test_label_records_must_be_what_answers_are_made_of(copy: Copy, old: bytes, new: bytes, sentence: str) -> None:
     path = copy()
-    file = path / layout.LABEL_TEXTS
-    file.write_bytes(b"\xff" + file.read_bytes()[1:])
+    file = path / layout.LABELS
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
     resign(path)
-    with pytest.raises(BundleError, match=r"labels\.texts\.utf8: expected UTF-8, found invalid start byte at byte 0"):
+    with pytest.raises(BundleError, match=rf"labels\.jsonl: {sentence}"):
         open_bundle(path)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.bundle import content_version, encode_strings, file_entry
+from service.bundle import content_version, encode_labels, file_entry
 from service.bundle.files import map_array, map_bytes
-from service.bundle.labels import StringTable
+from service.bundle.labels import LabelTable
 from service.bundle.layout import bucket_dtype, offset_dtype
 from service.bundle.manifest import (
     DeclareSection,
@@ -109,19 +109,17 @@ def test_offset_type_is_the_narrower(last: int, dtype: str) -> None:
     assert np.iinfo(dtype).max >= last
 
 
-def test_strings_come_back_by_row(tmp_path: Path) -> None:
-    strings = ["é", "", "plain", "日本"]
-    text, offsets = encode_strings(strings)
-    (tmp_path / "text").write_bytes(text)
-    table = StringTable(map_bytes(tmp_path / "text"), offsets)
-    assert [table[row] for row in range(len(table))] == strings
-    for row in (-1, 4):
-        with pytest.raises(IndexError, match=r"outside 0\.\.3"):
-            table[row]
-
-
-def test_empty_strings_make_an_empty_file(tmp_path: Path) -> None:
-    text, offsets = encode_strings(["", ""])
-    (tmp_path / "text").write_bytes(text)
-    table = StringTable(map_bytes(tmp_path / "text"), offsets)
-    assert (len(table), table[0], table[1]) == (2, "", "")
+@pytest.mark.parametrize("texts", [None, ["", 'a "quoted" text\n', "日本"]])
+def test_labels_come_back_by_row(tmp_path: Path, texts: list[str] | None) -> None:
+    ids = ["é", "", "plain"]
+    lines, offsets = encode_labels(ids, texts)
+    (tmp_path / "lines").write_bytes(lines)
+    table = LabelTable(map_bytes(tmp_path / "lines"), offsets)
+    assert [table.id(row) for row in range(len(table))] == ids
+    assert [table.text(row) for row in range(len(table))] == (texts or [None] * 3)
+    assert [json.loads(record) for record in table.records(np.array([2, 0]))] == [
+        {"id": ids[row]} if texts is None else {"id": ids[row], "text": texts[row]} for row in (2, 0)
+    ]
+    for row in (-1, 3):
+        with pytest.raises(IndexError, match=r"outside 0\.\.2"):
+            table.id(row)
