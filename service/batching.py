@@ -1,12 +1,13 @@
 """The batcher: queries that arrive alone leave in company, without a timer.
 
-Threads work behind one bounded queue. The *preparer* turns whatever waits into model input, at most one batch ahead of
-each runner; a *runner* takes, at the moment it becomes free, as many ready rows as fit into one batch and computes
-them; runners that are free at once share what is ready. So an idle service starts at once, and a busy one forms larger
-batches the busier it is. Threads wait on conditions only: nothing sleeps and nothing polls.
+Threads work behind one bounded queue. A *runner* takes, at the moment it becomes free, as many rows as fit into one
+batch, turns them into model input where nobody has yet, and computes them; runners that are free at once share what is
+there. While all of them compute, the *preparer* works ahead, at most one batch for each. So an idle service starts at
+once and on one thread, and a busy one forms larger batches the busier it is. Threads wait on conditions only: nothing
+sleeps and nothing polls.
 
     submit ──▶ waiting ──▶ preparer ──▶ ready ──▶ runners ──▶ the waiter's future
-               (rows)                   (rows)    (a batch each)
+               (rows)  ╰─────────────────────────▶ (a batch each)
 
 The law: every waiter gets exactly its own answer or an error; the order of arrival never changes an answer; rows whose
 waiter is gone or late are dropped before they cost anything; a failing batch is retried row by row, once; and when a
@@ -134,9 +135,9 @@ class Batcher(Generic[Item, Prepared, Result]):
             self._open.add(ticket)
             self._queue.add([Row(ticket, position, item, now) for position, item in enumerate(items)])
         if not self._wake_is_due:
-            # Not at once: requests that arrive in the same turn of the event loop should wake the preparer together.
+            # Not at once: requests that arrive in the same turn of the event loop should go into one batch.
             self._wake_is_due = True
-            self._loop.call_soon(self._wake_preparer)
+            self._loop.call_soon(self._wake)
         if deadline < math.inf:
             ticket.timer = self._loop.call_later(max(0.0, deadline - now), self._on_deadline, ticket)
         ticket.future.add_done_callback(lambda future: self._on_done(ticket, future))
@@ -158,10 +159,14 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     # On the event loop -----------------------------------------------------------------------------------------------
 
-    def _wake_preparer(self) -> None:
+    def _wake(self) -> None:
+        """Wake free runners for what waits, or the preparer where there is none."""
         self._wake_is_due = False
         with self._lock:
-            self._may_prepare.notify()
+            if self._free_runners:
+                self._may_run.notify(self._queue.waiting)
+            else:
+                self._may_prepare.notify()
 
     def _on_deadline(self, ticket: Ticket[Result]) -> None:
         with self._lock:
@@ -190,21 +195,9 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     def _prepare_forever(self) -> None:
         while rows := self._next_to_prepare():
-            started = time.monotonic()
-            outcomes = call_isolated(self._prepare, [row.item for row in rows], _wanted(rows))
-            ended = time.monotonic()
+            self._make_ready(rows)
             with self._lock:
-                for row, outcome in zip(rows, outcomes, strict=True):
-                    if isinstance(outcome, Failure):
-                        self._fail(row, outcome)
-                    else:
-                        row.prepared = outcome
-                        row.queue_seconds = started - row.since
-                        row.prepare_seconds = ended - started
-                        row.since = ended
-                ready = self._in_time(rows)
-                self._queue.hand_over(ready)
-                self._may_run.notify(len(ready))
+                self._may_run.notify(len(rows))
 
     def _next_to_prepare(self) -> list[Row[Item, Prepared, Result]]:
         """Wait for rows and for room ahead of the runner; an empty list means that there will be no more."""
@@ -212,8 +205,9 @@ class Batcher(Generic[Item, Prepared, Result]):
             while not self._crashed:
                 taken = self._queue.take_waiting()
                 if rows := self._in_time(taken):
+                    self._queue.hand_over([], len(taken) - len(rows))
                     return rows
-                self._queue.hand_over([])
+                self._queue.hand_over([], len(taken))
                 if taken:
                     continue
                 if self._closing and not self._queue.has_unprepared:
@@ -243,19 +237,43 @@ class Batcher(Generic[Item, Prepared, Result]):
         """Wait for a batch; an empty list means that there will be no more."""
         with self._lock:
             self._free_runners += 1
-            while not self._crashed:
-                patience = self._patience()
-                if patience is None and self._closing and not self._queue.has_unprepared:
-                    break
-                if patience is not None and patience <= 0:
-                    taken = self._queue.take_batch(self._free_runners)
-                    self._may_prepare.notify()
-                    if rows := self._in_time(taken):
-                        self._free_runners -= 1
-                        return rows
-                    continue
-                self._may_run.wait(patience)
-            return []
+            try:
+                while not self._crashed:
+                    patience = self._patience()
+                    if patience is not None and patience <= 0:
+                        if rows := self._take_batch():
+                            return rows
+                    elif self._queue.waiting:
+                        self._prepare_own()
+                    elif patience is None and self._closing and not self._queue.has_unprepared:
+                        break
+                    else:
+                        self._may_run.wait(patience)
+                return []
+            finally:
+                self._free_runners -= 1
+
+    def _take_batch(self) -> list[Row[Item, Prepared, Result]]:
+        """This runner's share of what is ready, without the rows that nobody waits for any more."""
+        taken = self._queue.take_batch(self._free_runners)
+        self._may_prepare.notify()
+        if self._queue.ready_since is not None:
+            self._may_run.notify()
+        return self._in_time(taken)
+
+    def _prepare_own(self) -> None:
+        """Turn this runner's share of what waits into model input; the lock, which is held, is let go for it."""
+        taken = self._queue.take_waiting(self._free_runners)
+        rows = self._in_time(taken)
+        self._queue.hand_over([], len(taken) - len(rows))
+        if rows:
+            self._free_runners -= 1
+            self._lock.release()
+            try:
+                self._make_ready(rows)
+            finally:
+                self._lock.acquire()
+                self._free_runners += 1
 
     def _patience(self) -> float | None:
         """Seconds for which the next batch may still grow, or None when no row is ready."""
@@ -278,6 +296,26 @@ class Batcher(Generic[Item, Prepared, Result]):
         ticket.is_open = False
         self._open.discard(ticket)
         return True
+
+    # On the preparer and the runners ----------------------------------------------------------------------------------
+
+    def _make_ready(self, rows: Sequence[Row[Item, Prepared, Result]]) -> None:
+        """Turn rows into model input and hand them over."""
+        started = time.monotonic()
+        outcomes = call_isolated(self._prepare, [row.item for row in rows], _wanted(rows))
+        ended = time.monotonic()
+        with self._lock:
+            for row, outcome in zip(rows, outcomes, strict=True):
+                if isinstance(outcome, Failure):
+                    self._fail(row, outcome)
+                else:
+                    row.prepared = outcome
+                    row.queue_seconds = started - row.since
+                    row.prepare_seconds = ended - started
+                    row.since = ended
+            self._queue.hand_over(self._in_time(rows), len(rows))
+            if self._closing:
+                self._wake_threads()
 
     # On any thread, with the lock held -------------------------------------------------------------------------------
 

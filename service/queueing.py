@@ -1,7 +1,7 @@
 """The rows that wait for one model, as plain data: no threads, no clock, no lock of its own.
 
 A request is a `Ticket`, each of its queries a `Row`. Rows pass through three places in order of arrival: waiting, in
-the preparer's hands, ready. The batcher owns the queue and guards it with its lock.
+preparation, ready. The batcher owns the queue and guards it with its lock.
 """
 
 from __future__ import annotations
@@ -125,8 +125,13 @@ class RowQueue(Generic[Item, Prepared, Result]):
 
     @property
     def has_unprepared(self) -> bool:
-        """Whether rows wait for the preparer or are in its hands."""
+        """Whether rows wait for preparation or are in it."""
         return bool(self._waiting) or self._preparing > 0
+
+    @property
+    def waiting(self) -> int:
+        """Rows that nobody prepares yet."""
+        return len(self._waiting)
 
     @property
     def is_batch_full(self) -> bool:
@@ -142,16 +147,28 @@ class RowQueue(Generic[Item, Prepared, Result]):
         """Append the rows of one request."""
         self._waiting.extend(rows)
 
-    def take_waiting(self) -> list[Row[Item, Prepared, Result]]:
-        """Give the preparer what waits, as far as one batch ahead of every runner has room."""
+    def take_waiting(self, runners: int | None = None) -> list[Row[Item, Prepared, Result]]:
+        """Give what waits into preparation.
+
+        Args:
+            runners: that are free and share what waits, a batch at most; None for work ahead, which has room for one
+                batch of every runner.
+        """
         room = self._limits.runners * self._limits.batch_rows - len(self._ready)
+        if runners is not None:
+            room = self._share(len(self._waiting), runners)
         rows = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        self._preparing = len(rows)
+        self._preparing += len(rows)
         return rows
 
-    def hand_over(self, rows: Sequence[Row[Item, Prepared, Result]]) -> None:
-        """Take prepared rows back from the preparer; those it had and does not bring are gone."""
-        self._preparing = 0
+    def hand_over(self, rows: Sequence[Row[Item, Prepared, Result]], taken: int) -> None:
+        """Take rows back from preparation.
+
+        Args:
+            rows: that are ready.
+            taken: how many had been given; those that do not come back are gone.
+        """
+        self._preparing -= taken
         self._ready.extend(rows)
 
     def take_batch(self, runners: int = 1) -> list[Row[Item, Prepared, Result]]:
@@ -162,7 +179,7 @@ class RowQueue(Generic[Item, Prepared, Result]):
         """
         rows: list[Row[Item, Prepared, Result]] = []
         longest = 0
-        most = min(self._limits.batch_rows, -(-len(self._ready) // runners))
+        most = self._share(len(self._ready), runners)
         while self._ready and len(rows) < most:
             longest = max(longest, self._length(self._ready[0].prepared))
             if rows and longest * (len(rows) + 1) > self._limits.batch_tokens:
@@ -170,8 +187,12 @@ class RowQueue(Generic[Item, Prepared, Result]):
             rows.append(self._ready.popleft())
         return rows
 
+    def _share(self, rows: int, runners: int) -> int:
+        """What one of so many free runners takes of these rows."""
+        return min(self._limits.batch_rows, -(-rows // runners))
+
     def remove(self, ticket: Ticket[Result]) -> int:
-        """Remove the rows of one request, those in the preparer's hands excepted.
+        """Remove the rows of one request, those in preparation excepted.
 
         Returns:
             How many there were.

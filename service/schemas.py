@@ -197,12 +197,13 @@ def encode_prediction(
     if min_score is not None:
         kept_K = scores_K >= np.float32(min_score)
         ids_K, scores_K = ids_K[kept_K], scores_K[kept_K]
-    records = labels.records(ids_K)
-    # Of no scores one empty piece is left, which no record asks for.
+    if not ids_K.size:
+        return b'{"labels":[]}'
     scores = orjson.dumps(scores_K, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-    # A record has all of a `ScoredLabel` but the score, which goes before its closing brace.
-    scored = [b'%b,"score":%b}' % (record[:-1], score) for record, score in zip(records, scores, strict=False)]
-    return b'{"labels":[%b]}' % b",".join(scored)
+    # A record has all of a `ScoredLabel` but the score.
+    records = labels.open_records(ids_K.tolist())
+    scored = [record + b',"score":' + score for record, score in zip(records, scores, strict=True)]
+    return b'{"labels":[' + b"},".join(scored) + b"}]}"
 
 
 def encode_response(model: str, version: str, predictions: Sequence[bytes]) -> bytes:

@@ -31,7 +31,9 @@ requests = st.builds(
     st.lists(items, min_size=1, max_size=6).map(tuple),
     st.sampled_from(["stays", "stays", "stays", "leaves", "is late"]),
 )
-limits = st.builds(Limits, st.integers(1, 6), st.integers(1, 40), st.integers(1, 25))
+limits = st.builds(
+    Limits, st.integers(1, 6), st.integers(1, 40), st.integers(1, 25), runners=st.sampled_from([1, 1, 2, 3])
+)
 
 
 def tokens(item: int) -> int:
@@ -89,7 +91,7 @@ def test_no_batch_passes_a_bound(requests: list[Request], limits: Limits) -> Non
         assert len(batch) <= limits.batch_rows
         assert len(batch) == 1 or max(map(tokens, batch)) * len(batch) <= limits.batch_tokens
     for call in computation.prepared:
-        assert len(call) <= limits.batch_rows
+        assert len(call) <= limits.batch_rows * limits.runners
 
 
 @given(st.lists(requests, max_size=12), limits)
@@ -110,10 +112,10 @@ def test_waiters_who_left_or_are_late_cost_no_compute(requests: list[Request], l
     assert sum(rows for _, rows in computation.dropped) == sum(len(request.rows) for request in gone)
 
 
-@given(st.permutations([(1, 2), (3,), (2000,), (4, 5, 6), (1000,), (7,)]), st.integers(1, 6))
-def test_the_order_of_arrival_changes_no_answer(order: list[tuple[int, ...]], batch_rows: int) -> None:
+@given(st.permutations([(1, 2), (3,), (2000,), (4, 5, 6), (1000,), (7,)]), st.integers(1, 6), st.sampled_from([1, 2]))
+def test_the_order_of_arrival_changes_no_answer(order: list[tuple[int, ...]], batch_rows: int, runners: int) -> None:
     requests = [Request(rows, "stays") for rows in order]
-    _, outcomes = asyncio.run(ask(requests, Limits(batch_rows, batch_tokens=1000, queue_rows=25)))
+    _, outcomes = asyncio.run(ask(requests, Limits(batch_rows, batch_tokens=1000, queue_rows=25, runners=runners)))
     for rows, outcome in zip(order, outcomes, strict=True):
         if rows == (1000,):
             assert isinstance(outcome, EngineFailed)

@@ -25,10 +25,11 @@ class Computation:
 
     def __init__(self) -> None:
         self.prepared: list[list[int]] = []
+        self.preparers: list[str] = []
         self.batches: list[list[int]] = []
         self.dropped: list[tuple[DropReason, int]] = []
         self.has_dropped = threading.Event()
-        self.is_blocked = threading.Event()
+        self.blocked = threading.Semaphore(0)
         self.release = threading.Event()
         self.fails_in_company: set[int] = set()
         self.fails_always: set[int] = set()
@@ -36,12 +37,13 @@ class Computation:
 
     def prepare(self, items: Sequence[int]) -> list[int]:
         self.prepared.append(list(items))
+        self.preparers.append(threading.current_thread().name)
         return list(items)
 
     def run(self, items: Sequence[int]) -> list[int]:
         self.batches.append(list(items))
         if PLUG in items:
-            self.is_blocked.set()
+            self.blocked.release()
             self.release.wait()
         if self.fails_always.intersection(items) or (len(items) > 1 and self.fails_in_company.intersection(items)):
             raise self.run_error()
@@ -72,14 +74,17 @@ def make_batcher(computation: Computation, limits: Limits = LIMITS, **other: Any
 async def plugged(
     computation: Computation, limits: Limits = LIMITS, **other: Any
 ) -> AsyncIterator[Batcher[int, int, int]]:
-    """A batcher whose runner is held up by the plug until the test sets `computation.release`."""
+    """A batcher whose runners are held up, each by a plug, until the test sets `computation.release`."""
     batcher = make_batcher(computation, limits, **other)
-    plug = batcher.submit([PLUG])
-    await asyncio.to_thread(computation.is_blocked.wait)
+    plugs = []
+    for _ in range(limits.runners):
+        plugs.append(batcher.submit([PLUG]))
+        await asyncio.to_thread(computation.blocked.acquire)
     try:
         yield batcher
     finally:
         computation.release.set()
         await batcher.close(drain=True)
-        if not plug.exception():
-            assert [served.result for served in plug.result()] == [answer(PLUG)]
+        for plug in plugs:
+            if not plug.exception():
+                assert [served.result for served in plug.result()] == [answer(PLUG)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -286,7 +287,7 @@ def test_closing_without_drain_fails_what_has_no_answer() -> None:
         computation = Computation()
         batcher = make_batcher(computation)
         running = batcher.submit([PLUG])
-        await asyncio.to_thread(computation.is_blocked.wait)
+        await asyncio.to_thread(computation.blocked.acquire)
         queued = batcher.submit([1])
         closing = asyncio.create_task(batcher.close(drain=False))
         await asyncio.sleep(0)
@@ -341,5 +342,57 @@ def test_the_waiters_of_a_batch_are_woken_in_one_go() -> None:
             batches = len(computation.batches)
         assert sum(calls) == 5
         assert len(calls) == batches
+
+    run(scenario)
+
+
+def test_several_runners_compute_at_once() -> None:
+    async def scenario() -> None:
+        computation = Computation()
+        batcher = make_batcher(computation, Limits(batch_rows=4, batch_tokens=100, queue_rows=16, runners=2))
+        plug = batcher.submit([PLUG])
+        await asyncio.to_thread(computation.blocked.acquire)
+        assert results(await batcher.submit([1, 2, 3])) == [answer(item) for item in (1, 2, 3)]
+        assert not plug.done()
+        computation.release.set()
+        await plug
+        await batcher.close(drain=True)
+
+    run(scenario)
+
+
+def test_a_free_runner_prepares_for_itself_and_the_preparer_only_works_ahead() -> None:
+    async def scenario() -> None:
+        computation = Computation()
+        async with plugged(computation) as batcher:
+            future = batcher.submit([1, 2])
+            while len(computation.preparers) < 2:
+                await asyncio.sleep(0)
+            computation.release.set()
+            await future
+        assert computation.preparers == ["test-run", "test-prepare"]
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("runners", [1, 3])
+def test_a_batcher_that_closes_answers_what_a_runner_is_preparing(runners: int) -> None:
+    async def scenario() -> None:
+        computation, may_prepare, is_preparing = Computation(), threading.Event(), threading.Event()
+
+        def prepare(items: Sequence[int]) -> list[int]:
+            is_preparing.set()
+            may_prepare.wait()
+            return list(items)
+
+        limits = Limits(batch_rows=4, batch_tokens=100, queue_rows=16, runners=runners)
+        batcher = make_batcher(computation, limits, prepare=prepare)
+        future = batcher.submit([1])
+        await asyncio.to_thread(is_preparing.wait)
+        closing = asyncio.ensure_future(batcher.close(drain=True))
+        await asyncio.sleep(0)
+        may_prepare.set()
+        await closing
+        assert results(await future) == [answer(1)]
 
     run(scenario)
