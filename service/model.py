@@ -60,6 +60,7 @@ class Model:
         metrics: where the model's series live.
         loop: the event loop of the waiters.
         query_seconds: what the engine takes for one query alone.
+        padding_tokens: tokens that cost it as much as one more batch.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Model:
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
         query_seconds: float,
+        padding_tokens: float,
     ) -> None:
         self.engine = engine
         self.name = engine.manifest.name
@@ -83,6 +85,7 @@ class Model:
                 queue_rows=settings.queue_rows,
                 wait_seconds=settings.max_wait_ms / 1000,
                 runners=1 if engine.device == "cuda" and settings.runners is None else settings.batches_at_once,
+                padding_tokens=padding_tokens,
                 overload_seconds=OVERLOAD_QUERIES * query_seconds,
             ),
             loop=loop,

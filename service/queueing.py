@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -32,6 +32,8 @@ class Limits:
         queue_rows: most rows that wait, those being prepared included and those being computed not.
         wait_seconds: how long a batch that is not full waits for more rows; 0 starts at once.
         runners: batches that are computed at the same time.
+        padding_tokens: most tokens of padding that one more row may bring into a batch; as many as cost what a batch
+            of its own would.
         overload_seconds: how many seconds of work may wait while the queue is overloaded, that is until one second has
             passed without a refusal. Long queues help against bursts; under lasting overload they only add latency.
     """
@@ -41,6 +43,7 @@ class Limits:
     queue_rows: int
     wait_seconds: float = 0.0
     runners: int = 1
+    padding_tokens: float = math.inf
     overload_seconds: float = math.inf
 
 
@@ -106,7 +109,7 @@ class Row(Generic[Item, Prepared, Result]):
 
 
 class RowQueue(Generic[Item, Prepared, Result]):
-    """First in, first out, in two stages; ``len`` counts every row that no batch has taken.
+    """First in, first out by the oldest of a batch, in two stages; ``len`` counts every row that no batch has taken.
 
     Args:
         limits: the bounds; `RowQueue` itself refuses nothing.
@@ -172,20 +175,37 @@ class RowQueue(Generic[Item, Prepared, Result]):
         self._ready.extend(rows)
 
     def take_batch(self, runners: int = 1) -> list[Row[Item, Prepared, Result]]:
-        """The longest run of ready rows that fits into one batch, from the oldest on; at least one if any is ready.
+        """The oldest ready row, if there is one, and those nearest to it in length that fit into one batch with it.
+
+        So a row is overtaken by at most as many batches as rows were ready before it.
 
         Args:
             runners: that are free and share what is ready.
         """
-        rows: list[Row[Item, Prepared, Result]] = []
+        if not self._ready:
+            return []
+        lengths = [self._length(row.prepared) for row in self._ready]
+        by_nearness = sorted(range(len(lengths)), key=lambda place: abs(lengths[place] - lengths[0]))
+        chosen = self._fitting(lengths, by_nearness, self._share(len(lengths), runners))
+        taken = [row for place, row in enumerate(self._ready) if place in chosen]
+        self._ready = deque(row for place, row in enumerate(self._ready) if place not in chosen)
+        return taken
+
+    def _fitting(self, lengths: Sequence[int], places: Iterable[int], most: int) -> set[int]:
+        """The first places, at least one, that may share a batch."""
+        limits = self._limits
+        chosen: set[int] = set()
+        padded = 0  # tokens of the batch with its padding
         longest = 0
-        most = self._share(len(self._ready), runners)
-        while self._ready and len(rows) < most:
-            longest = max(longest, self._length(self._ready[0].prepared))
-            if rows and longest * (len(rows) + 1) > self._limits.batch_tokens:
+        for place in places:
+            grown = max(longest, lengths[place])
+            padding = grown * (len(chosen) + 1) - padded - lengths[place]
+            too_large = grown * (len(chosen) + 1) > limits.batch_tokens or padding > limits.padding_tokens
+            if chosen and (len(chosen) == most or too_large):
                 break
-            rows.append(self._ready.popleft())
-        return rows
+            chosen.add(place)
+            longest, padded = grown, grown * len(chosen)
+        return chosen
 
     def _share(self, rows: int, runners: int) -> int:
         """What one of so many free runners takes of these rows."""

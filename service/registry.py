@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.bundle import open_bundle
+from service.cost import batch_cost_in_tokens
 from service.engine import Engine
 from service.errors import BundleError, InvalidRequest, RequestError, UnknownModel
 from service.metrics import Metrics
@@ -53,7 +54,8 @@ class Registry:
             warmed_up = time.perf_counter()
             engine.check_golden()
             query_seconds = (time.perf_counter() - warmed_up) / len(engine.manifest.golden)
-            model = Model(engine, self._settings, self._metrics, loop, query_seconds)
+            padding_tokens = batch_cost_in_tokens(engine)
+            model = Model(engine, self._settings, self._metrics, loop, query_seconds, padding_tokens)
             seconds = time.perf_counter() - started
             model.metrics.load_seconds.set(seconds)
             loaded.append(model)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.bags import Bag
+from service.bundle import open_bundle
+from service.cost import ROWS, batch_cost_in_tokens
+from service.engine import Answer, Engine
+from service.topk import TopK
+from tests.bundles import Spec, write_bundle
+
+TOKENS = 10
+
+
+class Stopwatch:
+    """An engine whose batches take what it is told, whatever the clock says."""
+
+    golden_queries = ("short", "long")
+
+    def __init__(self, batch_seconds: float, token_seconds: float, search_seconds: float) -> None:
+        self._batch, self._token, self._search = batch_seconds, token_seconds, search_seconds
+
+    def prepare(self, queries: Sequence[str]) -> list[Bag]:
+        return [Bag(np.arange(size), np.ones(size, np.float32)) for size in (1, TOKENS)]
+
+    def run(self, bags: Sequence[Bag], k: int) -> Answer:
+        encode_seconds = self._batch + self._token * sum(bag.ids.size for bag in bags)
+        top: Any = TopK(np.zeros((len(bags), k), np.int64), np.zeros((len(bags), k), np.float32))
+        return Answer(top, top.scores_QK, encode_seconds, self._search, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "token", "search", "tokens"), [(3.0, 1.0, 2.0, 5.0), (0.0, 1.0, 0.0, 0.0), (3.0, 0.0, 2.0, math.inf)]
+)
+def test_a_batch_costs_what_is_left_of_a_lone_query_without_its_tokens(
+    batch: float, token: float, search: float, tokens: float
+) -> None:
+    engine: Any = Stopwatch(batch, token, search)
+    assert batch_cost_in_tokens(engine) == pytest.approx(tokens)
+    assert len(set(ROWS)) == 2
+
+
+def test_a_real_engine_has_a_cost(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", Spec())
+    engine = Engine.open(open_bundle(tmp_path / "bundle"), device="cpu")
+    assert batch_cost_in_tokens(engine) >= 0
