@@ -1,4 +1,4 @@
-"""The k best of many scores, exactly: score descending, ties by label row ascending. Pure numpy.
+"""The k best of many scores, exactly: score descending, ties by label row ascending.
 
 Letters: Q queries, L labels, K answers.
 """
@@ -11,11 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Maxima are taken over strided groups of labels. Measured at L = 28077 and 1 M: fewer groups let more candidates
-# through, more cost more to partition.
-GROUPS = 1024
-GROUPS_PER_ANSWER = 8
-ROWS_AT_ONCE = 16
+from service.compiled import compiled
 
 # Scores kept until their best are selected: 16 MB, however many labels there are.
 DENSE_SCORES = 1 << 22
@@ -42,20 +38,58 @@ def select(scores_QL: NDArray[np.float32], k: int) -> TopK:
     """Pick the k best labels of each query, or all L when k is larger.
 
     Args:
-        scores_QL: float32 (Q, L), Q and L at least 1, -inf allowed, NaN not. A transposed (L, Q) array is as fast.
+        scores_QL: float32 (Q, L), Q and L at least 1, infinities allowed, NaN not.
         k: at least 1.
 
     Returns:
         Answers with K = min(k, L).
     """
     Q, L = scores_QL.shape
-    k = min(k, L)
-    thresholds_Q = _lower_bounds(scores_QL, k)
-    queries, ids = _candidates(scores_QL, thresholds_Q)
-    scores = scores_QL[queries, ids]
-    # Above the bound lie few scores, but on it may lie all L: only the first k ties of a query can be answers.
-    kept = _first_of_each_query(scores == thresholds_Q[queries], queries, Q, k)
-    return select_from(queries[kept], ids[kept], scores[kept], Q, k)
+    ids_QK = np.empty((Q, min(k, L)), dtype=np.int64)
+    best_QK = np.empty(ids_QK.shape, dtype=np.float32)
+    _select(np.ascontiguousarray(scores_QL), ids_QK, best_QK)
+    return TopK(ids_QK, best_QK)
+
+
+@compiled
+def _select(scores_QL: NDArray[np.float32], ids_QK: NDArray[np.int64], best_QK: NDArray[np.float32]) -> None:
+    """Fill in the best of each query: a heap with the worst on top, which few labels displace, and at last a sort."""
+    L, K = scores_QL.shape[1], ids_QK.shape[1]
+    for query in range(len(scores_QL)):
+        scores_L, ids_K, best_K = scores_QL[query], ids_QK[query], best_QK[query]
+        for label in range(K):
+            ids_K[label], best_K[label] = label, scores_L[label]
+        for place in range(K // 2 - 1, -1, -1):
+            _sink(ids_K, best_K, place, K)
+        for label in range(K, L):
+            if scores_L[label] > best_K[0]:  # of equal ones the earlier label stays
+                ids_K[0], best_K[0] = label, scores_L[label]
+                _sink(ids_K, best_K, 0, K)
+        for last in range(K - 1, 0, -1):
+            ids_K[0], ids_K[last] = ids_K[last], ids_K[0]
+            best_K[0], best_K[last] = best_K[last], best_K[0]
+            _sink(ids_K, best_K, 0, last)
+
+
+@compiled
+def _sink(ids_K: NDArray[np.int64], best_K: NDArray[np.float32], place: int, size: int) -> None:
+    """Let an entry of the heap change places with worse ones below it until there are none."""
+    while 2 * place + 1 < size:
+        below = 2 * place + 1
+        if below + 1 < size and _is_worse(ids_K, best_K, below + 1, below):
+            below += 1
+        if not _is_worse(ids_K, best_K, below, place):
+            return
+        ids_K[place], ids_K[below] = ids_K[below], ids_K[place]
+        best_K[place], best_K[below] = best_K[below], best_K[place]
+        place = below
+
+
+@compiled
+def _is_worse(ids_K: NDArray[np.int64], best_K: NDArray[np.float32], one: int, other: int) -> bool:
+    if best_K[one] != best_K[other]:
+        return bool(best_K[one] < best_K[other])
+    return bool(ids_K[one] > ids_K[other])
 
 
 def select_in_blocks(
@@ -112,54 +146,3 @@ def merge(parts: Sequence[TopK], k: int) -> TopK:
     scores = np.concatenate([part.scores_QK for part in parts], axis=1)
     best_QK = np.lexsort((ids, -scores), axis=1)[:, :k]
     return TopK(np.take_along_axis(ids, best_QK, axis=1), np.take_along_axis(scores, best_QK, axis=1))
-
-
-def _lower_bounds(scores_QL: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """A score of each query that at least k labels reach: the k-th largest maximum over disjoint groups of labels."""
-    Q, L = scores_QL.shape
-    groups = min(L, max(GROUPS, GROUPS_PER_ANSWER * k))
-    whole = L - L % groups
-    # Group g holds the labels g, g + groups, ...: the reduction runs along memory.
-    maxima_QG = scores_QL[:, :whole].reshape(Q, -1, groups).max(axis=1)
-    rest = L - whole
-    np.maximum(maxima_QG[:, :rest], scores_QL[:, whole:], out=maxima_QG[:, :rest])
-    bounds_Q: NDArray[np.float32] = np.partition(np.ascontiguousarray(maxima_QG), groups - k, axis=1)[:, groups - k]
-    return bounds_Q
-
-
-def _candidates(
-    scores_QL: NDArray[np.float32], thresholds_Q: NDArray[np.float32]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Queries and labels, ordered by query, then label, whose scores reach the query's threshold."""
-    Q, L = scores_QL.shape
-    if scores_QL.flags.c_contiguous:
-        return np.divmod(np.flatnonzero(scores_QL >= thresholds_Q[:, None]), L)
-    # Candidates are few: sorting them is cheaper than turning the scores into the other order.
-    ids, queries = np.divmod(np.flatnonzero(_reaching(scores_QL.T, thresholds_Q)), Q)
-    order = np.argsort(queries, kind="stable")
-    return queries[order], ids[order]
-
-
-def _reaching(scores_LQ: NDArray[np.float32], thresholds_Q: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """``scores_LQ >= thresholds_Q``, three times as fast: numpy's inner loop runs over many rows at once."""
-    L, Q = scores_LQ.shape
-    scores_LQ = np.ascontiguousarray(scores_LQ)
-    reached_LQ = np.empty((L, Q), dtype=np.bool_)
-    whole = L - L % ROWS_AT_ONCE
-    wide = (-1, ROWS_AT_ONCE * Q)
-    np.greater_equal(
-        scores_LQ[:whole].reshape(wide), np.tile(thresholds_Q, ROWS_AT_ONCE), out=reached_LQ[:whole].reshape(wide)
-    )
-    np.greater_equal(scores_LQ[whole:], thresholds_Q, out=reached_LQ[whole:])
-    return reached_LQ
-
-
-def _first_of_each_query(
-    tied: NDArray[np.bool_], queries: NDArray[np.int64], query_count: int, k: int
-) -> NDArray[np.bool_]:
-    """True for candidates that are not tied, and for the first k tied ones of each query."""
-    ties = np.cumsum(tied)
-    starts_Q = np.searchsorted(queries, np.arange(query_count))
-    ties_before_Q: NDArray[np.int64] = ties[starts_Q] - tied[starts_Q]
-    kept: NDArray[np.bool_] = ~tied | (ties - ties_before_Q[queries] <= k)
-    return kept
