@@ -12,7 +12,7 @@ import math
 from service.engine import Answer, Engine
 
 ROWS = (1, 8)
-RUNS = 3
+RUNS = 2
 
 
 def batch_cost_in_tokens(engine: Engine) -> float:

@@ -100,7 +100,8 @@ def _check_inverted_lists(arrays: Arrays) -> None:
     buckets_LR = arrays[layout.MACH_BUCKETS]
     labels_RL = arrays[layout.MACH_INVERTED_LABELS]
     offsets_RB = arrays[layout.MACH_INVERTED_OFFSETS]
-    for repetition, buckets_L in enumerate(buckets_LR.T):
+    for repetition, strided_L in enumerate(buckets_LR.T):
+        buckets_L = np.ascontiguousarray(strided_L)  # both calls below would pass through memory in large steps
         counts_B = np.bincount(buckets_L, minlength=offsets_RB.shape[1] - 1)
         _require(
             offsets_RB[repetition, 0] == 0 and np.array_equal(np.diff(offsets_RB[repetition]), counts_B),
