@@ -1,6 +1,6 @@
-"""Building inner-product indexes: how much recall an approximate one has is measured, never assumed.
+"""Building approximate inner-product indexes: how much recall one has is measured, never assumed.
 
-Approximate indexes are tuned to the least search effort that finds at least `WANTED_RECALL` of the true neighbours.
+They are tuned to the least search effort that finds at least `WANTED_RECALL` of the true neighbours.
 
 Letters: Q queries, L vectors, D dimensions, K neighbours.
 """
@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.manifest import IndexType
+from service.bundle.manifest import ApproximateType, IndexType
 
 IndexChoice = Literal["auto", "flat", "hnsw", "ivf"]
 Vectors = NDArray[np.float32]
@@ -46,7 +46,7 @@ def chosen_type(choice: IndexChoice, count: int) -> IndexType:
     return "flat" if count < EXACT_BELOW else "hnsw"
 
 
-def build_index(vectors_LD: Vectors, queries_QD: Vectors, kind: IndexType) -> tuple[Any, float]:
+def build_index(vectors_LD: Vectors, queries_QD: Vectors, kind: ApproximateType) -> tuple[Any, float]:
     """Build an index by inner product and measure it.
 
     Args:
@@ -58,9 +58,6 @@ def build_index(vectors_LD: Vectors, queries_QD: Vectors, kind: IndexType) -> tu
         The FAISS index, and its recall at `RECALL_AT` against exact search.
     """
     queries_QD = _enough(queries_QD, vectors_LD)
-    if kind == "flat":
-        index = exact_index(vectors_LD)
-        return index, recall(index, vectors_LD, queries_QD)
     if kind == "hnsw":
         index, efforts, spend = _hnsw(vectors_LD)
     else:
@@ -71,13 +68,6 @@ def build_index(vectors_LD: Vectors, queries_QD: Vectors, kind: IndexType) -> tu
         if measured >= WANTED_RECALL:
             break
     return index, measured
-
-
-def exact_index(vectors_LD: Vectors) -> Any:
-    """A flat index: every search looks at every vector."""
-    index = faiss.IndexFlatIP(vectors_LD.shape[1])
-    index.add(np.ascontiguousarray(vectors_LD, dtype=np.float32))
-    return index
 
 
 def write_index(index: Any, path: Path) -> None:

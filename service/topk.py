@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from service.compiled import compiled
 
-# Scores kept until their best are selected: 16 MB, however many labels there are.
+# Scores kept until their best are selected, however many labels there are: 16 MB in blocks of labels. In blocks of
+# queries, which share the work of a product among more of them, 64 MB.
 DENSE_SCORES = 1 << 22
+DENSE_SCORES_BY_QUERY = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,26 @@ def select_in_blocks(
         part = select(scores(low, high), k)
         parts.append(TopK(part.ids_QK + low, part.scores_QK))
     return merge(parts, k)
+
+
+def select_by_query(
+    scores: Callable[[int, int], NDArray[np.float32]], query_count: int, scores_per_query: int, k: int
+) -> TopK:
+    """Pick the k best of scores that are there for some of the queries at a time.
+
+    Args:
+        scores: of the queries from low to (not including) high, as `select` takes them.
+        query_count: Q, at least 1.
+        scores_per_query: how many numbers are held for each query meanwhile, at least L.
+        k: at least 1.
+
+    Returns:
+        Answers with K = min(k, L).
+    """
+    parts = [
+        select(scores(low, high), k) for low, high in ranges(query_count, DENSE_SCORES_BY_QUERY // scores_per_query)
+    ]
+    return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
 
 
 def ranges(count: int, step: int) -> Iterator[tuple[int, int]]:

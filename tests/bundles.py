@@ -20,11 +20,13 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.sparse import csr_array, random_array
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from model_export.exact_search import write_exact_search
 from service.bags import Bag, Features, Query
 from service.bundle import content_version, encode_labels, file_entry, layout, load_bundle
 from service.bundle.manifest import (
     Activation,
     Aggregation,
+    ApproximateType,
     CalibrationSection,
     DeclareSection,
     FeatureQuery,
@@ -246,17 +248,18 @@ def _write_tables(path: Path, model: TinyModel) -> None:
         if name.endswith(".npy"):
             np.save(path / name, table)
     if model.spec.method in ("unidec", "ova"):
-        faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.LABEL_INDEX))
+        if model.spec.index == "flat":
+            write_exact_search(model.tables["vectors"], path / layout.LABEL_VECTORS, path / layout.LABEL_SEARCH)
+        else:
+            faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.LABEL_INDEX))
     if model.spec.method == "declare" and model.spec.recovery == "rows":
-        faiss.write_index(_index("flat", model.tables["vectors"]), str(path / layout.DECLARE_ROWS))
+        write_exact_search(model.tables["vectors"], path / layout.DECLARE_ROWS, path / layout.DECLARE_ROW_SEARCH)
 
 
-def _index(kind: IndexType, vectors: NDArray[np.float32]) -> Any:
+def _index(kind: ApproximateType, vectors: NDArray[np.float32]) -> Any:
     dimension = vectors.shape[1]
     index: Any
-    if kind == "flat":
-        index = faiss.IndexFlatIP(dimension)
-    elif kind == "hnsw":
+    if kind == "hnsw":
         index = faiss.IndexHNSWFlat(dimension, 8, faiss.METRIC_INNER_PRODUCT)
     else:
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, 4, faiss.METRIC_INNER_PRODUCT)

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model_export.exact_search import write_exact_search
 from model_export.exporters.base import Exporter, alike
-from model_export.faiss_index import IndexChoice, exact_index, write_index
+from model_export.faiss_index import IndexChoice
 from service.bundle import layout
 from service.bundle.manifest import DeclareSection, Recovery
 from training.methods.declare import Declare
@@ -45,7 +46,7 @@ class DeclareExporter(Exporter[Declare]):
         return DeclareGraph(self.model)
 
     def write_tables(self, folder: Path, index: IndexChoice) -> DeclareSection:
-        """The votes of the distinct rows, and either the factors V_c or an exact index of the rows of Z."""
+        """The votes of the distinct rows, and either the factors V_c or an exact search of the rows of Z."""
         config, votes_GL = self.model.config, self.model.votes_GL
         np.save(folder / layout.DECLARE_VOTES_INDPTR, votes_GL.indptr.astype(layout.offset_dtype(votes_GL.nnz)))
         np.save(folder / layout.DECLARE_VOTES_INDICES, votes_GL.indices.astype(np.int32))
@@ -58,7 +59,7 @@ class DeclareExporter(Exporter[Declare]):
         if recovery == "factors":
             np.save(folder / layout.DECLARE_FACTORS, np.ascontiguousarray(self.artifact.tables["factors"]))
         else:
-            write_index(exact_index(self._rows()), folder / layout.DECLARE_ROWS)
+            write_exact_search(self._rows(), folder / layout.DECLARE_ROWS, folder / layout.DECLARE_ROW_SEARCH)
         return DeclareSection(
             rank=self.model.head.out_features,
             neighbours=config.neighbours,

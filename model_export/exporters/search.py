@@ -1,4 +1,4 @@
-"""What UniDEC and one-vs-all share: the query's vector as a graph, those of the labels as a FAISS index.
+"""What UniDEC and one-vs-all share: the query's vector as a graph, those of the labels as a search.
 
 Letters: Q queries, T ids of a bag, D dimensions of a vector, L labels.
 """
@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from model_export.exact_search import write_exact_search
 from model_export.exporters.base import Exporter
 from model_export.faiss_index import IndexChoice, build_index, chosen_type, write_index
 from service.bundle import layout
@@ -45,10 +46,14 @@ class SearchExporter(Exporter[SearchModel]):
 
     @torch.no_grad()
     def write_index(self, folder: Path, index: IndexChoice) -> tuple[int, IndexSection]:
-        """Write the index of all label vectors: their width D, and the index with its recall as measured on samples."""
+        """Write what finds label vectors: their width D, and the index with its recall, measured unless it is exact."""
         labels_LD = self.model.label_vectors().numpy()
-        queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
+        width = labels_LD.shape[1]
         kind = chosen_type(index, len(labels_LD))
+        if kind == "flat":
+            write_exact_search(labels_LD, folder / layout.LABEL_VECTORS, folder / layout.LABEL_SEARCH)
+            return width, IndexSection(type=kind, recall=1.0)
+        queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
         built, recall = build_index(labels_LD, queries_QD, kind)
         write_index(built, folder / layout.LABEL_INDEX)
-        return labels_LD.shape[1], IndexSection(type=kind, recall=recall)
+        return width, IndexSection(type=kind, recall=recall)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.bundle import layout
 from service.bundle.labels import LINE_END
-from service.bundle.manifest import DeclareSection, MachSection, Manifest
+from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, UnidecSection
 from service.errors import BundleError
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -48,12 +48,12 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
             if declare.divided:
                 _check_per_row(arrays, layout.DECLARE_LENGTHS)
             if declare.recovery == "factors":
-                _require(
-                    bool(np.isfinite(arrays[layout.DECLARE_FACTORS]).all()),
-                    layout.DECLARE_FACTORS,
-                    "finite numbers",
-                    "NaN or infinity",
-                )
+                _check_finite(arrays, layout.DECLARE_FACTORS)
+            else:
+                _check_rows(arrays)
+        case UnidecSection(index=index) | OvaSection(index=index):
+            if index.type == "flat":
+                _check_finite(arrays, layout.LABEL_VECTORS)
 
 
 def check_labels(lines: NDArray[np.uint8], offsets: NDArray[np.integer], has_texts: bool) -> None:
@@ -180,6 +180,16 @@ def _check_per_row(arrays: Arrays, name: str) -> None:
     values, rows = arrays[name], arrays[layout.DECLARE_VOTES_INDPTR].size - 1
     _require(values.size == rows, name, f"a number for each of {rows} rows", f"{values.size} numbers")
     _require(bool((np.isfinite(values) & (values > 0)).all()), name, "finite numbers above 0", "others")
+
+
+def _check_rows(arrays: Arrays) -> None:
+    rows, voting = len(arrays[layout.DECLARE_ROWS]), arrays[layout.DECLARE_VOTES_INDPTR].size - 1
+    _require(rows == voting, layout.DECLARE_ROWS, f"a vector for each of {voting} rows", f"{rows} vectors")
+    _check_finite(arrays, layout.DECLARE_ROWS)
+
+
+def _check_finite(arrays: Arrays, name: str) -> None:
+    _require(bool(np.isfinite(arrays[name]).all()), name, "finite numbers", "NaN or infinity")
 
 
 def _ascends_in_rows(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> bool:

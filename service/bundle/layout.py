@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, UnidecSection
+from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, SearchSection, UnidecSection
 
 MANIFEST = "manifest.json"
 
@@ -27,8 +27,12 @@ DECLARE_VOTES_DATA = "votes.data.npy"
 DECLARE_VOTES_COUNTS = "votes.counts.npy"
 DECLARE_LENGTHS = "votes.lengths.npy"
 DECLARE_FACTORS = "factors.npy"
-DECLARE_ROWS = "rows.faiss"
+DECLARE_ROWS = "rows.vectors.npy"
+DECLARE_ROW_SEARCH = "rows.search.onnx"
 
+# An exact search is a graph beside the vectors that it reads, an approximate one an index.
+LABEL_VECTORS = "labels.vectors.npy"
+LABEL_SEARCH = "labels.search.onnx"
 LABEL_INDEX = "labels.faiss"
 
 RERANK_OFFSETS = "rerank.offsets.npy"
@@ -68,8 +72,8 @@ def expected_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
             table |= _mach_files(mach, manifest.label_count)
         case DeclareSection() as declare:
             table |= _declare_files(declare, manifest.label_count)
-        case UnidecSection() | OvaSection():
-            table |= {LABEL_INDEX: None}
+        case UnidecSection() | OvaSection() as search:
+            table |= _search_files(search, manifest.label_count)
     return table
 
 
@@ -139,9 +143,15 @@ def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, Array
     if declare.recovery == "factors":
         table[DECLARE_FACTORS] = ArraySpec(("float32",), (label_count, declare.rank))
     else:
-        table[DECLARE_ROWS] = None
+        table |= {DECLARE_ROWS: ArraySpec(("float32",), (None, declare.rank)), DECLARE_ROW_SEARCH: None}
     if declare.merged:
         table[DECLARE_VOTES_COUNTS] = ArraySpec(("int32",), (None,))
     if declare.divided:
         table[DECLARE_LENGTHS] = ArraySpec(("float32",), (None,))
     return table
+
+
+def _search_files(search: SearchSection, label_count: int) -> dict[str, ArraySpec | None]:
+    if search.index.type == "flat":
+        return {LABEL_VECTORS: ArraySpec(("float32",), (label_count, search.dimension)), LABEL_SEARCH: None}
+    return {LABEL_INDEX: None}

@@ -27,6 +27,7 @@ Aggregation = Literal["sum_logits", "mean_prob", "unbiased", "min", "median"]
 Activation = Literal["sigmoid", "softmax"]
 Recovery = Literal["factors", "rows"]
 IndexType = Literal["flat", "hnsw", "ivf"]
+ApproximateType = Literal["hnsw", "ivf"]
 Precision = Literal["fp32", "fp16", "int8"]
 Order = Literal["bag", "sequence"]
 
@@ -110,7 +111,7 @@ class DeclareSection(_Strict):
 
 
 class IndexSection(_Strict):
-    """A vector index and its recall at 10 against exact search, as measured at export."""
+    """A vector index and its recall at 10 against exact search, measured at export where it is approximate."""
 
     type: IndexType
     recall: Share

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol, Self
 
 import numpy as np
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle
 from service.topk import TopK
+
+# Vectors (Q, D) and a number K to the min(K, N) rows with the largest inner products, best first.
+Search = Callable[[NDArray[np.float32], int], TopK]
 
 
 class Decoder(Protocol):

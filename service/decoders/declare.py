@@ -1,7 +1,7 @@
 """DECLARE: the training rows nearest to the query's embedding vote for their labels.
 
 With Z = Y V_c, the similarities of all rows are Z z = Y (V_c z): label factors and the votes decide them, and Z itself
-is needed only where it is smaller (recovery "rows", a FAISS index over Z). Training rows with the same labels are
+is needed only where it is smaller (recovery "rows", an exact search of Z). Training rows with the same labels are
 stored once, with their number.
 
 Letters: Q queries, C dimensions of the embedding, G distinct training rows, N nearest of them, L labels, V votes of a
@@ -10,7 +10,7 @@ batch, K answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,13 @@ from scipy.sparse import csr_array
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
-from service.index import Index
-from service.topk import TopK, ranges, select, select_from
+from service.decoders.base import Search
+from service.exact import ExactSearch
+from service.topk import TopK, select_by_query, select_from
 
 OUTPUT = "embedding"
 
-# Label and row scores kept at a time: 64 MB, however many labels and training rows there are.
-DENSE_SCORES = 1 << 24
-
 Floats = NDArray[np.float32]
-# Embeddings (Q, C) and a number of neighbours to the nearest rows by inner product.
-Search = Callable[[Floats, int], TopK]
 
 
 class DeclareDecoder:
@@ -53,14 +49,9 @@ class DeclareDecoder:
         if section.recovery == "factors":
             factors_LC, lengths_G = bundle.arrays[layout.DECLARE_FACTORS], bundle.arrays.get(layout.DECLARE_LENGTHS)
             return cls(section, votes_GL, factor_search(votes_GL, factors_LC, lengths_G), counts_G)
-        index = Index.open(
-            bundle.file(layout.DECLARE_ROWS),
-            kind="flat",
-            dimension=section.rank,
-            size=votes_GL.shape[0],
-            threads=threads,
-        )
-        return cls(section, votes_GL, index.search, counts_G)
+        graph, rows = bundle.file(layout.DECLARE_ROW_SEARCH), votes_GL.shape[0]
+        exact = ExactSearch.open(graph, dimension=section.rank, size=rows, threads=threads)
+        return cls(section, votes_GL, exact.search, counts_G)
 
     def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
         """See ``Decoder``."""
@@ -115,11 +106,9 @@ def factor_search(votes_GL: csr_array, factors_LC: Floats, lengths_G: Floats | N
         return similarities_GQ.T
 
     def search(embeddings_QC: Floats, count: int) -> TopK:
-        parts = [
-            select(similarities(embeddings_QC[low:high]), count)
-            for low, high in ranges(len(embeddings_QC), DENSE_SCORES // (G + L))
-        ]
-        return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
+        return select_by_query(
+            lambda low, high: similarities(embeddings_QC[low:high]), len(embeddings_QC), G + L, count
+        )
 
     return search
 

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import SearchSection
+from service.decoders.base import Search
+from service.exact import ExactSearch
 from service.index import Index
 from service.topk import TopK
 
@@ -17,26 +19,24 @@ OUTPUT = "query"
 
 
 class SearchDecoder:
-    """A search in the label index."""
+    """A search among the label vectors, exact or in an index."""
 
-    def __init__(self, section: SearchSection, index: Index) -> None:
+    def __init__(self, section: SearchSection, search: Search) -> None:
         self.required_outputs = {OUTPUT: (section.dimension,)}
-        self._index = index
+        self._search = search
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int) -> Self:
         """See ``Decoder``."""
         section = bundle.manifest.method
         assert isinstance(section, SearchSection)
-        index = Index.open(
-            bundle.file(layout.LABEL_INDEX),
-            kind=section.index.type,
-            dimension=section.dimension,
-            size=bundle.manifest.label_count,
-            threads=threads,
-        )
-        return cls(section, index)
+        dimension, size, kind = section.dimension, bundle.manifest.label_count, section.index.type
+        if kind == "flat":
+            graph = bundle.file(layout.LABEL_SEARCH)
+            return cls(section, ExactSearch.open(graph, dimension=dimension, size=size, threads=threads).search)
+        file = bundle.file(layout.LABEL_INDEX)
+        return cls(section, Index.open(file, kind=kind, dimension=dimension, size=size, threads=threads).search)
 
     def decode(self, outputs: Mapping[str, NDArray[np.float32]], k: int) -> TopK:
         """See ``Decoder``."""
-        return self._index.search(outputs[OUTPUT], k)
+        return self._search(outputs[OUTPUT], k)

@@ -38,7 +38,7 @@ def test_another_method_is_asked_all_the_same(workshop: Workshop) -> None:
     assert "method.name: mach -> unidec" in difference.fields
     assert "method.buckets: 300 -> none" in difference.fields
     assert any(line.startswith("buckets.npy: ") and line.endswith("-> none") for line in difference.files)
-    assert any(line.startswith("labels.faiss: none -> ") for line in difference.files)
+    assert any(line.startswith("labels.search.onnx: none -> ") for line in difference.files)
     assert not any(line.startswith("labels.jsonl") for line in difference.files)
     assert isinstance(difference.agreement, float)
     assert difference.agreement < 1

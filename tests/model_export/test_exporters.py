@@ -8,7 +8,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,6 +23,7 @@ from model_export.verify import query_of
 from model_export.writer import Options, build
 from service.bundle import layout, open_bundle
 from service.bundle.manifest import DeclareSection
+from service.decoders.unidec import UnidecDecoder
 from service.engine import Engine
 from tests.artifacts import Workshop
 from training import hashing
@@ -190,13 +190,13 @@ def test_scores_are_alike_within_a_tolerance_of_the_querys_largest(
 
 
 def test_label_vectors_are_found_by_themselves(workshop: Workshop) -> None:
-    """The index holds the model's label vectors by row: each one's best match is itself, with a score of 1."""
+    """The search knows the model's label vectors by row: each one's best match is itself, with a score of 1."""
     exporter = UnidecExporter(read_artifact(workshop.artifact("unidec")))
     vectors_LD = exporter.model.label_vectors().detach().numpy()[:50]
-    index = faiss.read_index(str(workshop.bundle("unidec") / layout.LABEL_INDEX))
-    scores, rows = index.search(vectors_LD, 1)
-    assert rows[:, 0].tolist() == list(range(50))
-    np.testing.assert_allclose(scores, 1, atol=1e-5)
+    search = UnidecDecoder.from_bundle(open_bundle(workshop.bundle("unidec")), threads=1)
+    top = search.decode({"query": vectors_LD}, 1)
+    assert top.ids_QK[:, 0].tolist() == list(range(50))
+    np.testing.assert_allclose(top.scores_QK, 1, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["declare", "declare-features"])

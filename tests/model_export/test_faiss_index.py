@@ -1,4 +1,4 @@
-"""Label indexes: the right type, recall that was measured, and search effort that travels with the file."""
+"""Approximate label indexes: the right type, recall that was measured, and search effort that travels with the file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_inverted_files_have_four_roots_of_lists_that_can_be_trained(count: int,
     assert ivf_lists(count) == lists
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_every_type_finds_what_is_wanted_and_says_how_much(kind: str, tmp_path: Path) -> None:
     labels, queries = vectors(3000), vectors(80, seed=1)
     index, measured = build_index(labels, queries, kind)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def test_recall_of_half_the_vectors_is_about_a_half() -> None:
     assert 0.4 < recall(index, labels, queries) < 0.6
 
 
-@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_few_labels_and_few_samples_are_enough(kind: str, capfd: pytest.CaptureFixture[str]) -> None:
     index, measured = build_index(vectors(3), vectors(1, seed=1), kind)  # type: ignore[arg-type]
     assert (index.ntotal, measured) == (3, 1)

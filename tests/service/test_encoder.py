@@ -11,8 +11,9 @@ from onnx import TensorProto, helper
 
 from service.bags import Bag
 from service.bundle import layout
-from service.encoder import CUDA_PROVIDER, Encoder
+from service.encoder import Encoder
 from service.errors import BundleError, EngineFailed
+from service.sessions import CUDA_PROVIDER
 from tests.bundles import METHODS, Method, Spec, write_bundle
 
 OUTPUTS = {

@@ -32,6 +32,8 @@ ARRAY_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("declare", layout.DECLARE_FACTORS, lambda a: a[:, :-1], r"expected shape \(40, 6\), found \(40, 5\)"),
     ("declare", layout.DECLARE_VOTES_INDPTR, lambda a: a[:, None], r"expected shape \(any\), found \(51, 1\)"),
     ("declare", layout.DECLARE_VOTES_DATA, lambda a: a.astype(np.float64), "expected dtype float32, found float64"),
+    ("unidec", layout.LABEL_VECTORS, lambda a: a[:-1], r"expected shape \(40, 8\), found \(39, 8\)"),
+    ("ova", layout.LABEL_VECTORS, lambda a: a.astype(np.float16), "expected dtype float32, found float16"),
     ("mach", layout.LABEL_OFFSETS, lambda a: a[:-1], r"expected shape \(41\), found \(40,\)"),
 ]
 
@@ -106,6 +108,8 @@ CONTENT_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("declare", layout.DECLARE_VOTES_DATA, put(0, 0.0), "expected finite votes above 0"),
     ("declare", layout.DECLARE_VOTES_DATA, put(0, np.nan), "expected finite votes above 0"),
     ("declare", layout.DECLARE_FACTORS, put((0, 0), np.inf), "expected finite numbers, found NaN or infinity"),
+    ("unidec", layout.LABEL_VECTORS, put((0, 0), np.inf), "expected finite numbers, found NaN or infinity"),
+    ("ova", layout.LABEL_VECTORS, put((39, 7), np.nan), "expected finite numbers, found NaN or infinity"),
     ("mach", layout.LABEL_OFFSETS, put(0, 1), "expected a first offset of 0, found 1"),
     ("mach", layout.LABEL_OFFSETS, put(1, 999), "expected offsets of lines that are records, found shorter ones"),
     (
@@ -145,6 +149,18 @@ def test_inverse_propensities_must_make_sense(copy: Copy, change: ArrayChange, s
     resign(path)
     with pytest.raises(BundleError, match=f"bundle .*: inverse_propensities.npy: {sentence}"):
         open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a: a[:-1], "expected a vector for each of 50 rows, found 49 vectors"),
+        (lambda a: a[:, :-1], r"expected shape \(any, 6\), found \(50, 5\)"),
+        (put((3, 3), np.nan), "expected finite numbers, found NaN or infinity"),
+    ],
+)
+def test_vectors_of_rows_that_cannot_be_right(copy: Copy, change: ArrayChange, sentence: str) -> None:
+    assert_refused(copy(method="declare", recovery="rows"), layout.DECLARE_ROWS, change, sentence)
 
 
 def assert_refused(path: Path, name: str, change: ArrayChange, sentence: str) -> None:

@@ -6,11 +6,12 @@ import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from service.bundle import layout, open_bundle
+from service.bundle import file_entry, layout, open_bundle
 from service.errors import BundleError
 from tests.service.bundle.damage import change_entry, change_manifest, replace_file, sign
 
@@ -198,6 +199,28 @@ def test_each_damage_is_one_sentence(copy: Copy, damage: Callable[[Path], object
         open_bundle(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "file"),
+    [({"method": "unidec"}, layout.LABEL_INDEX), ({"method": "declare", "recovery": "rows"}, "rows.faiss")],
+)
+def test_an_exact_search_as_it_was_before_is_refused(copy: Copy, fields: dict[str, str], file: str) -> None:
+    """Exact searches were FAISS indexes once."""
+    path = copy(**fields)
+    gone = {each.name for each in path.iterdir() if ".search." in each.name or ".vectors." in each.name}
+    for name in gone:
+        (path / name).unlink()
+    (path / file).write_bytes(b"IxFI")
+    entry = file_entry(path / file).model_dump()
+
+    def rewrite(content: dict[str, Any]) -> None:
+        content["files"] = {name: old for name, old in content["files"].items() if name not in gone} | {file: entry}
+
+    change_manifest(path, rewrite)
+    sign(path)
+    with pytest.raises(BundleError, match=r"expected an entry for '.*\.search\.onnx', '.*\.vectors\.npy', found"):
+        open_bundle(path)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

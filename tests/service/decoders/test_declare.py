@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from service import topk
 from service.bundle import layout, open_bundle
 from service.bundle.manifest import DeclareSection
-from service.decoders import declare
 from service.decoders.declare import DeclareDecoder, factor_search
 from service.errors import BundleError
 from tests.bundles import Spec, TinyModel, resign, write_bundle
@@ -140,7 +140,7 @@ def test_slices_of_a_batch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     factors_LC = rng.standard_normal((40, 6)).astype(np.float32)
     embeddings = {"embedding": rng.standard_normal((9, 6)).astype(np.float32)}
     whole = decoder(votes_NL, factors_LC, 7).decode(embeddings, 5)
-    monkeypatch.setattr(declare, "DENSE_SCORES", 200)
+    monkeypatch.setattr(topk, "DENSE_SCORES_BY_QUERY", 200)
     slices = decoder(votes_NL, factors_LC, 7).decode(embeddings, 5)
     np.testing.assert_array_equal(slices.ids_QK, whole.ids_QK)
     np.testing.assert_allclose(slices.scores_QK, whole.scores_QK, rtol=1e-5)
@@ -164,10 +164,11 @@ def test_both_recoveries_give_the_same_answers(tmp_path: Path) -> None:
         assert_best(opened.decode({"embedding": embeddings}, 10), expected, 10)
 
 
-def test_an_index_with_other_rows_than_the_votes_is_refused(tmp_path: Path) -> None:
+def test_a_search_of_other_rows_than_the_votes_is_refused(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", Spec(method="declare", recovery="rows"))
     write_bundle(tmp_path / "other", Spec(method="declare", recovery="rows", row_count=51))
-    (tmp_path / "other" / layout.DECLARE_ROWS).rename(tmp_path / "bundle" / layout.DECLARE_ROWS)
+    for name in (layout.DECLARE_ROWS, layout.DECLARE_ROW_SEARCH):
+        (tmp_path / "other" / name).rename(tmp_path / "bundle" / name)
     resign(tmp_path / "bundle")
-    with pytest.raises(BundleError, match=r"rows\.faiss: expected .* 6, 50\), found .* 6, 51\)"):
-        DeclareDecoder.from_bundle(open_bundle(tmp_path / "bundle"), threads=1)
+    with pytest.raises(BundleError, match=r"rows\.vectors\.npy: expected a vector for each of 50 rows, found 51"):
+        open_bundle(tmp_path / "bundle")

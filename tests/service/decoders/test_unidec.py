@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_export.exact_search import write_exact_search
 from service.bundle import layout, open_bundle
 from service.bundle.manifest import IndexType
 from service.decoders.unidec import UnidecDecoder
@@ -32,9 +33,18 @@ def test_approximate_indexes_give_every_label_when_asked_for_all(tmp_path: Path,
 
 
 def test_an_index_of_another_size_is_refused(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle", Spec(method="unidec"))
-    write_bundle(tmp_path / "other", Spec(method="unidec", label_count=41))
+    write_bundle(tmp_path / "bundle", Spec(method="unidec", index="hnsw"))
+    write_bundle(tmp_path / "other", Spec(method="unidec", index="hnsw", label_count=41))
     (tmp_path / "other" / layout.LABEL_INDEX).rename(tmp_path / "bundle" / layout.LABEL_INDEX)
     resign(tmp_path / "bundle")
     with pytest.raises(BundleError, match=r"labels\.faiss: expected .* 8, 40\), found .* 8, 41\)"):
+        UnidecDecoder.from_bundle(open_bundle(tmp_path / "bundle"), threads=1)
+
+
+def test_a_search_of_another_size_is_refused(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", Spec(method="unidec"))
+    write_exact_search(np.ones((39, 8), dtype=np.float32), tmp_path / layout.LABEL_VECTORS, tmp_path / "graph.onnx")
+    (tmp_path / "graph.onnx").rename(tmp_path / "bundle" / layout.LABEL_SEARCH)
+    resign(tmp_path / "bundle")
+    with pytest.raises(BundleError, match=r"labels\.search\.onnx: expected .* \['Q', 40\], found .* \['Q', 39\]"):
         UnidecDecoder.from_bundle(open_bundle(tmp_path / "bundle"), threads=1)
