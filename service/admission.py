@@ -38,9 +38,9 @@ class Admission:
         if self._rows_per_second is None or time.monotonic() > self._last_refusal + OVERLOAD_LASTS_SECONDS:
             return limit
         soon_served = self._rows_per_second * self._limits.overload_seconds
-        # Small batches are slow for their rows: a room that shrank with them would make them smaller still. And a large
-        # request must not starve: an empty queue takes it.
-        return int(min(limit, max(rows, self._limits.batch_rows // 2, soon_served)))
+        # Small batches are slow for their rows: a room that shrank with them would make them smaller still, so one
+        # batch can always wait. And a large request must not starve: an empty queue takes it.
+        return int(min(limit, max(rows, self._limits.batch_rows, soon_served)))
 
     def refuse(self, queued: int, rows: int) -> QueueFull | InvalidRequest:
         """Note a refusal and say why.

@@ -73,6 +73,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._admission = Admission(limits)
         self._open: set[Ticket[Result]] = set()
         self._free_runners = 0
+        self._is_working_ahead = False
         self._closing = False
         self._crashed = False
         self._wake_is_due = False  # on the event loop only
@@ -197,6 +198,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         while rows := self._next_to_prepare():
             self._make_ready(rows)
             with self._lock:
+                self._is_working_ahead = False
                 self._may_run.notify(len(rows))
 
     def _next_to_prepare(self) -> list[Row[Item, Prepared, Result]]:
@@ -206,6 +208,7 @@ class Batcher(Generic[Item, Prepared, Result]):
                 taken = self._queue.take_waiting()
                 if rows := self._in_time(taken):
                     self._queue.hand_over([], len(taken) - len(rows))
+                    self._is_working_ahead = True
                     return rows
                 self._queue.hand_over([], len(taken))
                 if taken:
@@ -243,7 +246,7 @@ class Batcher(Generic[Item, Prepared, Result]):
                     if patience is not None and patience <= 0:
                         if rows := self._take_batch():
                             return rows
-                    elif self._queue.waiting:
+                    elif self._queue.waiting and not self._is_working_ahead:  # what the preparer has came first
                         self._prepare_own()
                     elif patience is None and self._closing and not self._queue.has_unprepared:
                         break

@@ -1,36 +1,66 @@
-"""What a batch costs apart from its tokens, measured when a model is loaded.
+"""What queries cost an engine, measured when a model is loaded, and what follows for its batches.
 
 A short query in a batch with a long one is padded to its length. Where tokens are dear (a transformer on a CPU), two
 batches are cheaper than that; where a batch is (an exact search through many labels, a GPU), one is. `Limits` draws the
 line at as many tokens of padding as cost what a batch of its own would.
+
+Runners and the event loop share the processors. Where queries are dear, a runner for each of them pays; where they are
+cheap, the event loop is busy for so much of the time that one more runner only takes it from the others.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from service.engine import Answer, Engine
 
 ROWS = (1, 8)
 RUNS = 2
+# Of the event loop for one query: `xmc-serve bench` at 64 connections, 100 to 220 µs by machine and company.
+LOOP_SECONDS = 0.0002
+# Processors that may be wanted at once beyond those that are there: neither runners nor the loop are always busy.
+SLACK = 0.5
 
 
-def batch_cost_in_tokens(engine: Engine) -> float:
-    """How many tokens cost as much as one more batch; infinitely many where tokens cost nothing.
+class Cost(NamedTuple):
+    """What an engine takes.
+
+    Attributes:
+        query_seconds: of one query in a small batch.
+        batch_in_tokens: how many tokens cost as much as one more batch; infinitely many where tokens cost nothing.
+    """
+
+    query_seconds: float
+    batch_in_tokens: float
+
+
+def measure(engine: Engine) -> Cost:
+    """Time batches of the longest golden query.
 
     Args:
         engine: warmed up, with golden queries.
     """
     bag = max(engine.prepare(engine.golden_queries), key=lambda bag: bag.ids.size)
-    lone, several = (
-        min((engine.run([bag] * rows, 1) for _ in range(RUNS)), key=lambda answer: answer.encode_seconds)
-        for rows in ROWS
-    )
+    lone, several = (min((engine.run([bag] * rows, 1) for _ in range(RUNS)), key=_seconds) for rows in ROWS)
     tokens = max(1, bag.ids.size)
+    query_seconds = _seconds(several) / ROWS[1]
     token_seconds = (several.encode_seconds - lone.encode_seconds) / (tokens * (ROWS[1] - ROWS[0]))
     if token_seconds <= 0:
-        return math.inf
-    return max(0.0, _seconds(lone) / token_seconds - tokens)
+        return Cost(query_seconds, math.inf)
+    return Cost(query_seconds, max(0.0, _seconds(lone) / token_seconds - tokens))
+
+
+def useful_runners(processors: int, query_seconds: float) -> int:
+    """How many runners of one thread pay, beside the event loop.
+
+    Args:
+        processors: that there are.
+        query_seconds: of one query on a runner.
+    """
+    loops = LOOP_SECONDS / query_seconds  # event loops that one busy runner keeps busy
+    fitting = int((processors + SLACK) / (1 + loops))
+    return max(1, min(processors, fitting, math.ceil(1 / loops)))
 
 
 def _seconds(answer: Answer) -> float:

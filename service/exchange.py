@@ -35,14 +35,18 @@ class Exchange:
     @classmethod
     def of(cls, headers: Headers) -> Exchange:
         """The exchange that begins with these headers."""
-        given = header(headers, b"x-request-id")
-        if given is not None and _SANE_ID.fullmatch(given):
-            return cls(given.decode())
-        return cls(f"{random.getrandbits(128):032x}")  # uuid4 would ask the kernel for each request
+        return cls(request_id(header(headers, b"x-request-id")))
 
     def enter(self, scope: Scope) -> None:
         """Leave it where `exchange_of` finds it."""
         scope[_SCOPE_KEY] = self
+
+
+def request_id(given: bytes | None) -> str:
+    """The client's id if it is sane, else one of ours."""
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given.decode()
+    return f"{random.getrandbits(128):032x}"  # uuid4 would ask the kernel for each request
 
 
 def exchange_of(scope: Scope) -> Exchange:

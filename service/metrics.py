@@ -62,6 +62,7 @@ class Metrics:
         self.inflight_requests = 0
         self._requests_by_label: dict[tuple[str, str, int], Counter] = {}
         self._seconds_by_endpoint: dict[str, Histogram] = {}
+        self._rejected_by_reason: dict[str, Counter] = {}
 
         self._requests = self._counter(
             "xmc_requests", "Answered requests; 499 stands for a client that left.", ("endpoint", "model", "code")
@@ -116,7 +117,10 @@ class Metrics:
 
     def reject(self, reason: str) -> None:
         """Count one request that was refused before any work was done."""
-        self._rejected.labels(reason).inc()
+        counter = self._rejected_by_reason.get(reason)
+        if counter is None:
+            counter = self._rejected_by_reason[reason] = self._rejected.labels(reason)
+        counter.inc()
 
     def observe_event_loop_lag(self, seconds: float) -> None:
         """Note how late the event loop ran a timer."""

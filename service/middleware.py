@@ -20,6 +20,7 @@ from service.problems import error_reply, internal_error_reply
 from service.registry import Registry
 from service.reply import Reply
 from service.settings import Settings
+from service.turnstile import Turnstile
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Gate:
 
     Attributes:
         predictor: what answers `POST /predict`.
+        turnstile: what refuses it unread.
         max_body_bytes: of any request.
     """
 
@@ -45,6 +47,7 @@ class Gate:
         self, app: Application, *, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
     ) -> None:
         self.predictor = Predictor(settings, registry)
+        self.turnstile = Turnstile(PREDICT, lifecycle, registry, metrics)
         self.max_body_bytes = settings.max_body_bytes
         self._app = app
         self._lifecycle = lifecycle

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from service.bags import Bag, Query
 from service.batching import Batcher
 from service.bundle.manifest import SearchSection
+from service.cost import Cost, useful_runners
 from service.engine import Engine
 from service.errors import RequestError
 from service.metrics import Metrics
@@ -51,8 +52,18 @@ class Labelled(NamedTuple):
     search_seconds: float
 
 
+def _runners(settings: Settings, device: str, cost: Cost) -> int:
+    """Batches that a model computes at once."""
+    if settings.runners is not None:
+        return settings.runners
+    return 1 if device == "cuda" else useful_runners(settings.threads, cost.query_seconds)
+
+
 class Model:
     """An engine, its batcher and its series.
+
+    Attributes:
+        runners: batches that it computes at once.
 
     Args:
         engine: of the bundle; warmed up and checked.
@@ -60,7 +71,7 @@ class Model:
         metrics: where the model's series live.
         loop: the event loop of the waiters.
         query_seconds: what the engine takes for one query alone.
-        padding_tokens: tokens that cost it as much as one more batch.
+        cost: of queries in batches.
     """
 
     def __init__(
@@ -70,11 +81,12 @@ class Model:
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
         query_seconds: float,
-        padding_tokens: float,
+        cost: Cost,
     ) -> None:
         self.engine = engine
         self.name = engine.manifest.name
         self.version = engine.manifest.version
+        self.runners = _runners(settings, engine.device, cost)
         self._batcher: Batcher[Asked, Prepared, Labelled] = Batcher(
             prepare=self._prepare,
             run=self._run,
@@ -84,8 +96,8 @@ class Model:
                 batch_tokens=settings.max_batch_tokens,
                 queue_rows=settings.queue_rows,
                 wait_seconds=settings.max_wait_ms / 1000,
-                runners=1 if engine.device == "cuda" and settings.runners is None else settings.batches_at_once,
-                padding_tokens=padding_tokens,
+                runners=self.runners,
+                padding_tokens=cost.batch_in_tokens,
                 overload_seconds=OVERLOAD_QUERIES * query_seconds,
             ),
             loop=loop,

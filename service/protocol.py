@@ -26,6 +26,43 @@ _METHOD, _TARGET = b"POST", PREDICT.encode()
 class Protocol(HttpToolsProtocol):
     """uvicorn's protocol in front of a `Gate`."""
 
+    _is_within_request = False
+    _was_turned_away = False
+
+    def data_received(self, data: bytes) -> None:
+        """Turn a request for labels away unread if it must be refused anyway; leave all else to the parser."""
+        if isinstance(self.app, Gate) and not self._is_within_request and not self._is_answering:
+            answer = self.app.turnstile.turn_away(data, self.server_state.default_headers)
+            if answer is not None:
+                self.transport.write(answer)
+                self._was_turned_away = True
+                return
+        super().data_received(data)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, unless it was used since the timer was set: turning away does not touch it."""
+        if self._was_turned_away:
+            self._was_turned_away = False
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def on_message_begin(self) -> None:
+        """Note that the parser has a part of a request."""
+        self._is_within_request = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Note that it has all of it."""
+        self._is_within_request = False
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
         """Take a request for labels; leave any other to uvicorn."""
         if isinstance(self.app, Gate) and self._is_for_labels():
@@ -40,7 +77,7 @@ class Protocol(HttpToolsProtocol):
             self.url == _TARGET
             and self.parser.get_method() == _METHOD
             and self.parser.get_http_version() == "1.1"
-            and (self.cycle is None or self.cycle.response_complete)
+            and not self._is_answering
             and not (self.expect_100_continue or self.parser.should_upgrade())
         )
 

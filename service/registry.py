@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.bundle import open_bundle
-from service.cost import batch_cost_in_tokens
+from service.cost import measure
 from service.engine import Engine
 from service.errors import BundleError, InvalidRequest, RequestError, UnknownModel
 from service.metrics import Metrics
@@ -54,12 +54,18 @@ class Registry:
             warmed_up = time.perf_counter()
             engine.check_golden()
             query_seconds = (time.perf_counter() - warmed_up) / len(engine.manifest.golden)
-            padding_tokens = batch_cost_in_tokens(engine)
-            model = Model(engine, self._settings, self._metrics, loop, query_seconds, padding_tokens)
+            model = Model(engine, self._settings, self._metrics, loop, query_seconds, measure(engine))
             seconds = time.perf_counter() - started
             model.metrics.load_seconds.set(seconds)
             loaded.append(model)
-            logger.info("loaded %s:%s from %s in %.2f s on %s", *identity, path, seconds, engine.device)
+            logger.info(
+                "loaded %s:%s from %s in %.2f s on %s, %d at once",
+                *identity,
+                path,
+                seconds,
+                engine.device,
+                model.runners,
+            )
         self._models = loaded
         self._only = loaded[0] if len(loaded) == 1 else None
 
@@ -82,12 +88,13 @@ class Registry:
                 return model
         raise UnknownModel(f"no model {wanted!r} is loaded; loaded are {self._names()}")
 
+    def has_room(self) -> bool:
+        """Whether a model would take a query now."""
+        return any(model.has_room() for model in self._models)
+
     def refusal(self) -> RequestError | None:
         """Why no model takes even one query now, or None when one would."""
-        for model in self._models:
-            if model.has_room():
-                return None
-        return [model.refuse() for model in self._models][-1]
+        return None if self.has_room() else [model.refuse() for model in self._models][-1]
 
     def unhealthy(self) -> str | None:
         """Which models have stopped for good, in words, or None."""

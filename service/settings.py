@@ -111,7 +111,7 @@ class Settings:
             "Batches that one model computes at once, each on its share of the threads.",
             1,
             1024,
-            default="as many as threads on a CPU, 1 on a GPU",
+            default="measured: one a thread where queries are dear, fewer where they are cheap; 1 on a GPU",
         ),
     ] = None
     drain_seconds: Annotated[
@@ -122,14 +122,10 @@ class Settings:
     ] = "console"
 
     @property
-    def batches_at_once(self) -> int:
-        """Runners of one model; a GPU that was not asked for by name is not counted on."""
-        return self.runners or (1 if self.device == "cuda" else self.threads)
-
-    @property
     def batch_threads(self) -> int:
-        """Threads that compute one batch."""
-        return max(1, self.threads // self.batches_at_once)
+        """Threads that compute one batch: a share where the runners are given, else one, or all beside a GPU."""
+        runners = self.runners or (1 if self.device == "cuda" else self.threads)
+        return max(1, self.threads // runners)
 
     def __post_init__(self) -> None:
         if self.max_queries > self.queue_rows:

@@ -40,11 +40,11 @@ def test_under_overload_as_much_may_wait_as_is_served_in_the_time_set() -> None:
     assert admission.room(1) == 100
 
 
-def test_there_is_always_room_for_half_a_batch() -> None:
+def test_there_is_always_room_for_a_batch() -> None:
     admission = Admission(LIMITS)
     admission.learn(1, 1.0)
     admission.refuse(queued=100, rows=1)
-    assert admission.room(1) == LIMITS.batch_rows // 2
+    assert admission.room(1) == LIMITS.batch_rows
 
 
 def test_the_rate_follows_the_batches() -> None:

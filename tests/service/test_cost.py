@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 
 from service.bags import Bag
 from service.bundle import open_bundle
-from service.cost import ROWS, batch_cost_in_tokens
+from service.cost import LOOP_SECONDS, ROWS, measure, useful_runners
 from service.engine import Answer, Engine
 from service.topk import TopK
 from tests.bundles import Spec, write_bundle
+from tests.service.serving import serving
 
 TOKENS = 10
 
@@ -42,11 +44,32 @@ def test_a_batch_costs_what_is_left_of_a_lone_query_without_its_tokens(
     batch: float, token: float, search: float, tokens: float
 ) -> None:
     engine: Any = Stopwatch(batch, token, search)
-    assert batch_cost_in_tokens(engine) == pytest.approx(tokens)
-    assert len(set(ROWS)) == 2
+    cost = measure(engine)
+    assert cost.batch_in_tokens == pytest.approx(tokens)
+    assert cost.query_seconds == pytest.approx((batch + search) / ROWS[1] + token * TOKENS)
 
 
 def test_a_real_engine_has_a_cost(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", Spec())
     engine = Engine.open(open_bundle(tmp_path / "bundle"), device="cpu")
-    assert batch_cost_in_tokens(engine) >= 0
+    cost = measure(engine)
+    assert cost.query_seconds > 0
+    assert cost.batch_in_tokens >= 0
+
+
+@pytest.mark.parametrize(
+    ("processors", "loops", "runners"),
+    [(1, 100, 1), (1, 0.01, 1), (2, 20, 2), (2, 5, 2), (2, 2, 1), (2, 0.1, 1), (16, 100, 16), (16, 3, 3), (16, 1, 1)],
+)
+def test_the_dearer_queries_are_the_more_runners_pay(processors: int, loops: float, runners: int) -> None:
+    assert useful_runners(processors, loops * LOOP_SECONDS) == runners
+
+
+@pytest.mark.parametrize(("given", "runners"), [(3, 3), (None, 2)])
+def test_a_model_has_the_runners_that_are_asked_for_or_useful(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int | None, runners: int
+) -> None:
+    monkeypatch.setattr("service.model.useful_runners", lambda processors, seconds: 2)
+    write_bundle(tmp_path / "bundle", Spec())
+    with serving(tmp_path / "bundle", runners=given):
+        assert [thread.name for thread in threading.enumerate()].count("tiny-run") == runners

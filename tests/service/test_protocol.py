@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -7,9 +8,13 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+from service.protocol import Protocol
 from service.schemas import PredictResponse, Problem
 from tests.bundles import Spec, write_bundle
 from tests.service.serving import BODY, HEAD, TEXT, Service, blocked, in_this_process, wait_for_metric
@@ -201,6 +206,60 @@ def test_the_refused_hear_it_before_they_have_sent_their_body(
         monkeypatch.undo()
         connection.sendall(BODY + HEAD + BODY)  # the rest of the refused one is not taken for a request
         assert read(connection)[0].status == 200
+
+
+@pytest.mark.parametrize("headers", [[], ["X-Request-Id: abc"], ["X-Request-Id: not/sane"]])
+def test_who_is_turned_away_unread_hears_what_the_application_says(
+    server: tuple[Service, int], monkeypatch: pytest.MonkeyPatch, headers: list[str]
+) -> None:
+    """HTTP/1.0 takes the way through the application."""
+    service, port = server
+    counted = service.metrics.registry.get_sample_value
+    labels = {"endpoint": "/predict", "model": "", "code": "429"}
+    before = [
+        counted("xmc_requests_total", labels) or 0.0,
+        counted("xmc_rejected_total", {"reason": "queue_full"}) or 0,
+    ]
+    monkeypatch.setattr(service.model, "has_room", lambda: False)
+    unread = exchange(port, request(BODY, JSON, *headers))
+    long = exchange(port, request(BODY, JSON, *headers, version="1.0"))
+    assert unread.status == long.status == 429
+    assert long.headers.pop("connection") == "close"
+    assert unread.headers.keys() == long.headers.keys()
+    one, other = (Problem.model_validate_json(answer.body) for answer in (unread, long))
+    assert one.request_id == unread.headers["x-request-id"]
+    assert (one.request_id == "abc") == (headers == ["X-Request-Id: abc"])
+    assert one.model_copy(update={"request_id": other.request_id}) == other
+    after = [counted("xmc_requests_total", labels), counted("xmc_rejected_total", {"reason": "queue_full"})]
+    assert after == [count + 2 for count in before]
+    wait_for_metric(port, "xmc_inflight_requests 1.0")  # the request that looks
+
+
+def test_a_connection_outlives_a_refusal(server: tuple[Service, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    service, port = server
+    with connect(port) as connection:
+        for has_room, status in ((True, 200), (False, 429), (False, 429), (True, 200)):
+            monkeypatch.setattr(service.model, "has_room", lambda has_room=has_room: has_room)
+            connection.sendall(HEAD + BODY)
+            assert read(connection)[0].status == status
+
+
+def test_the_keep_alive_timer_spares_connections_that_were_turned_away() -> None:
+    """Refusals do not set it anew; so it must ask whether there was one."""
+
+    async def scenario() -> tuple[bool, bool]:
+        transport = mock.Mock(spec=asyncio.Transport, **{"is_closing.return_value": False})
+        config = uvicorn.Config(mock.Mock(), http=Protocol, lifespan="off", log_config=None, proxy_headers=False)
+        config.load()
+        protocol = Protocol(config, ServerState(), {})
+        protocol.transport = transport
+        protocol._was_turned_away = True
+        protocol.timeout_keep_alive_handler()
+        spared = not transport.close.called
+        protocol.timeout_keep_alive_handler()
+        return spared, transport.close.called
+
+    assert asyncio.run(scenario()) == (True, True)
 
 
 @pytest.mark.parametrize("function", ["service.predict.parse_predict", "service.protocol.answer"])

@@ -91,7 +91,9 @@ def test_defaults_have_words() -> None:
     assert default_text("port") == "8000"
     assert default_text("drain_seconds") == "5"
     assert default_text("threads") == "the container's processors"
-    assert default_text("runners") == "as many as threads on a CPU, 1 on a GPU"
+    assert default_text("runners") == (
+        "measured: one a thread where queries are dear, fewer where they are cheap; 1 on a GPU"
+    )
 
 
 def test_every_processor_of_the_container_may_compute() -> None:
@@ -99,15 +101,14 @@ def test_every_processor_of_the_container_may_compute() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "batches", "threads"),
+    ("given", "threads"),
     [
-        ({"threads": 8}, 8, 1),
-        ({"threads": 8, "runners": 3}, 3, 2),
-        ({"threads": 2, "runners": 4}, 4, 1),
-        ({"threads": 8, "device": "cuda"}, 1, 8),
-        ({"threads": 8, "device": "cuda", "runners": 2}, 2, 4),
+        ({"threads": 8}, 1),
+        ({"threads": 8, "runners": 3}, 2),
+        ({"threads": 2, "runners": 4}, 1),
+        ({"threads": 8, "device": "cuda"}, 8),
+        ({"threads": 8, "device": "cuda", "runners": 2}, 4),
     ],
 )
-def test_runners_share_the_threads(given: dict[str, Any], batches: int, threads: int) -> None:
-    settings = Settings(**given)
-    assert (settings.batches_at_once, settings.batch_threads) == (batches, threads)
+def test_runners_share_the_threads(given: dict[str, Any], threads: int) -> None:
+    assert Settings(**given).batch_threads == threads
