@@ -62,9 +62,6 @@ def _runners(settings: Settings, device: str, cost: Cost) -> int:
 class Model:
     """An engine, its batcher and its series.
 
-    Attributes:
-        runners: batches that it computes at once.
-
     Args:
         engine: of the bundle; warmed up and checked.
         settings: bounds of the batcher.
@@ -72,6 +69,9 @@ class Model:
         loop: the event loop of the waiters.
         query_seconds: what the engine takes for one query alone.
         cost: of queries in batches.
+
+    Attributes:
+        runners: batches that it computes at once.
     """
 
     def __init__(

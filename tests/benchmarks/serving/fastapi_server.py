@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import ORJSONResponse
 from pydantic import BaseModel
 
 from tests.benchmarks.serving.core import Core, arguments
@@ -15,6 +16,10 @@ class Body(BaseModel):
     k: int = 5
 
 
+class Answer(BaseModel):
+    predictions: list[dict[str, Any]]
+
+
 def main() -> None:
     """Serve until the process is ended."""
     chosen = arguments(__doc__)
@@ -22,8 +27,8 @@ def main() -> None:
     app = FastAPI()
 
     @app.post("/predict")
-    def predict(body: Body) -> ORJSONResponse:
-        return ORJSONResponse({"predictions": core.predict(body.queries, body.k)})
+    def predict(body: Body) -> Answer:
+        return Answer(predictions=core.predict(body.queries, body.k))
 
     uvicorn.run(app, port=chosen.port, log_level="warning", access_log=False)
 
