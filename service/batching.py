@@ -202,7 +202,7 @@ class Batcher(Generic[Item, Prepared, Result]):
                 self._may_run.notify(len(rows))
 
     def _next_to_prepare(self) -> list[Row[Item, Prepared, Result]]:
-        """Wait for rows and for room ahead of the runner; an empty list means that there will be no more."""
+        """Wait for rows and for room ahead of the runners; an empty list means that there will be no more."""
         with self._lock:
             while not self._crashed:
                 taken = self._queue.take_waiting()
