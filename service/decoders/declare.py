@@ -19,8 +19,9 @@ from scipy.sparse import csr_array
 from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
 from service.decoders.base import Search
+from service.decoders.factors import FactorSearch
 from service.exact import ExactSearch
-from service.topk import TopK, select_by_query, select_from
+from service.topk import TopK, select_from
 
 OUTPUT = "embedding"
 
@@ -48,7 +49,7 @@ class DeclareDecoder:
         votes_GL, counts_G = _votes(bundle), bundle.arrays.get(layout.DECLARE_VOTES_COUNTS)
         if section.recovery == "factors":
             factors_LC, lengths_G = bundle.arrays[layout.DECLARE_FACTORS], bundle.arrays.get(layout.DECLARE_LENGTHS)
-            return cls(section, votes_GL, factor_search(votes_GL, factors_LC, lengths_G), counts_G)
+            return cls(section, votes_GL, FactorSearch(votes_GL, factors_LC, lengths_G, counts_G), counts_G)
         graph, rows = bundle.file(layout.DECLARE_ROW_SEARCH), votes_GL.shape[0]
         exact = ExactSearch.open(graph, dimension=section.rank, size=rows, threads=threads)
         return cls(section, votes_GL, exact.search, counts_G)
@@ -82,10 +83,11 @@ class DeclareDecoder:
 
     def _vote(self, rows_QN: NDArray[np.int64], weights_QN: Floats, k: int) -> TopK:
         Q, L = len(rows_QN), self._votes_GL.shape[1]
-        counts, positions = _ranges(self._votes_GL, rows_QN.ravel())
-        queries_V = np.repeat(np.repeat(np.arange(Q), rows_QN.shape[1]), counts)
+        voting = np.flatnonzero(weights_QN)
+        counts, positions = _ranges(self._votes_GL, rows_QN.ravel()[voting])
+        queries_V = np.repeat(voting // rows_QN.shape[1], counts)
         keys_V = queries_V * L + self._votes_GL.indices[positions]
-        votes_V = self._votes_GL.data[positions] * np.repeat(weights_QN.ravel(), counts)
+        votes_V = self._votes_GL.data[positions] * np.repeat(weights_QN.ravel()[voting], counts)
         # The first k labels get a vote of 0: they are the answers where fewer than k labels have votes.
         blank_keys = (np.arange(Q)[:, None] * L + np.arange(k)).ravel()
         keys, scores = _sum_by_key(
@@ -93,24 +95,6 @@ class DeclareDecoder:
         )
         queries, labels = np.divmod(keys, L)
         return select_from(queries, labels, scores, Q, k)
-
-
-def factor_search(votes_GL: csr_array, factors_LC: Floats, lengths_G: Floats | None = None) -> Search:
-    """Exact search of the rows Y V_c, divided by their lengths where there are any, without holding them."""
-    G, L = votes_GL.shape
-
-    def similarities(embeddings_QC: Floats) -> Floats:
-        similarities_GQ: Floats = votes_GL @ (factors_LC @ embeddings_QC.T)
-        if lengths_G is not None:
-            similarities_GQ /= lengths_G[:, None]
-        return similarities_GQ.T
-
-    def search(embeddings_QC: Floats, count: int) -> TopK:
-        return select_by_query(
-            lambda low, high: similarities(embeddings_QC[low:high]), len(embeddings_QC), G + L, count
-        )
-
-    return search
 
 
 def _votes(bundle: Bundle) -> csr_array:
