@@ -15,7 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from service.sessions import FLOAT_TENSOR, check_floats, check_inputs, open_session
-from service.topk import TopK, select_by_query
+from service.topk import TopK, in_turn, select
 
 QUERIES, SCORES = "queries", "scores"
 
@@ -49,8 +49,8 @@ class ExactSearch:
     def search(self, queries_QD: NDArray[np.float32], k: int) -> TopK:
         """The min(k, N) vectors with the largest inner products, best first, ties by row."""
 
-        def scores(low: int, high: int) -> NDArray[np.float32]:
-            scores_QN: NDArray[np.float32] = self._session.run([SCORES], {QUERIES: queries_QD[low:high]})[0]
-            return scores_QN
+        def answers(low: int, high: int) -> TopK:
+            (scores_QN,) = self._session.run([SCORES], {QUERIES: queries_QD[low:high]})
+            return select(scores_QN, k)
 
-        return select_by_query(scores, len(queries_QD), self._size, k)
+        return in_turn(answers, len(queries_QD), self._size)

@@ -115,23 +115,15 @@ def select_in_blocks(
     return merge(parts, k)
 
 
-def select_by_query(
-    scores: Callable[[int, int], NDArray[np.float32]], query_count: int, scores_per_query: int, k: int
-) -> TopK:
-    """Pick the k best of scores that are there for some of the queries at a time.
+def in_turn(answers: Callable[[int, int], TopK], query_count: int, scores_per_query: int) -> TopK:
+    """Answer some of the queries at a time, so that the scores of all are never in memory.
 
     Args:
-        scores: of the queries from low to (not including) high, as `select` takes them.
+        answers: to the queries from low to (not including) high.
         query_count: Q, at least 1.
-        scores_per_query: how many numbers are held for each query meanwhile, at least L.
-        k: at least 1.
-
-    Returns:
-        Answers with K = min(k, L).
+        scores_per_query: how many numbers are held for each query meanwhile.
     """
-    parts = [
-        select(scores(low, high), k) for low, high in ranges(query_count, DENSE_SCORES_BY_QUERY // scores_per_query)
-    ]
+    parts = [answers(low, high) for low, high in ranges(query_count, DENSE_SCORES_BY_QUERY // scores_per_query)]
     return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
 
 

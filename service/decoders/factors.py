@@ -5,17 +5,13 @@ Letters: Q queries, C dimensions of the embedding, G distinct training rows, N n
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.decoders import nearest
-from service.topk import TopK, ranges, select
-
-# Label and row scores kept at a time: 64 MB, however many labels and training rows there are.
-DENSE_SCORES = 1 << 24
+from service.decoders.rooms import Rooms
+from service.topk import TopK, in_turn, select
 
 # With fewer votes than these, the similarities of all rows are computed before a search has found out where to look.
 SEARCHED_VOTES = 1 << 18
@@ -52,42 +48,34 @@ class FactorSearch:
             counts_G = ones_G if counts_G is None else counts_G
             self._votes = nearest.fixed_votes(votes_GL, lengths_G, counts_G)
             self._lists = nearest.make_lists(votes_GL, factors_LC, lengths_G)
-        self._rooms: deque[nearest.Room] = deque()
+        self._rooms: Rooms[nearest.Room] = Rooms(lambda: nearest.make_room(votes_GL.shape[0]))
 
     def __call__(self, embeddings_QC: Floats, count: int) -> TopK:
         """Rows that stand for the nearest neighbours of each query, so many; then rows that are no neighbours."""
         count = min(count, self._votes_GL.shape[0])
-        parts = [
-            self._nearest(self._factors_LC @ embeddings_QC[low:high].T, count)
-            for low, high in ranges(len(embeddings_QC), DENSE_SCORES // sum(self._votes_GL.shape))
-        ]
-        return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
+        return in_turn(
+            lambda low, high: self._nearest(self._factors_LC @ embeddings_QC[low:high].T, count),
+            len(embeddings_QC),
+            sum(self._votes_GL.shape),
+        )
 
     def _nearest(self, scores_LQ: Floats, count: int) -> TopK:
         """Few queries one by one; then all rows for those that are near to none."""
         if self._lists is None or scores_LQ.shape[1] > MOST_SEARCHED:
             return self._of_all(scores_LQ, count)
-        room = self._take_room()
         scores_QL = np.ascontiguousarray(scores_LQ.T)
         ids_QN = np.empty((len(scores_QL), count), dtype=np.int64)
         best_QN = np.empty((len(scores_QL), count), dtype=np.float32)
-        far = [
-            query
-            for query, scores_L in enumerate(scores_QL)
-            if not nearest.search(scores_L, self._votes, self._lists, room, ids_QN[query], best_QN[query])
-        ]
-        self._rooms.append(room)
+        with self._rooms.taken() as room:
+            far = [
+                query
+                for query, scores_L in enumerate(scores_QL)
+                if not nearest.search(scores_L, self._votes, self._lists, room, ids_QN[query], best_QN[query])
+            ]
         if far:
             rest = self._of_all(scores_LQ[:, far], count)
             ids_QN[far], best_QN[far] = rest.ids_QK, rest.scores_QK
         return TopK(ids_QN, best_QN)
-
-    def _take_room(self) -> nearest.Room:
-        """One that no other thread has."""
-        try:
-            return self._rooms.pop()
-        except IndexError:
-            return nearest.make_room(self._votes_GL.shape[0])
 
     def _of_all(self, scores_LQ: Floats, count: int) -> TopK:
         similarities_GQ: Floats = self._votes_GL @ scores_LQ

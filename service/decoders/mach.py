@@ -7,7 +7,7 @@ Letters: Q queries, R repetitions, B buckets, L labels (of a block), K answers.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from service.bundle import Bundle, layout
 from service.bundle.manifest import Activation, Aggregation, MachSection
 from service.decoders import pruned
 from service.decoders.buckets import Buckets, Scores, fold
+from service.decoders.rooms import Rooms
 from service.topk import TopK, ranges, select_in_blocks
 
 OUTPUT = "bucket_logits"
@@ -83,7 +84,7 @@ class MachDecoder:
         self._buckets_LR = buckets_LR
         self._labels_RL = labels_RL
         self._offsets_RB = offsets_RB
-        self._rooms: deque[_Room] = deque()
+        self._rooms: Rooms[_Room] = Rooms(self._make_room)
         self._worth: defaultdict[int, _Worth] = defaultdict(_Worth)
 
     @classmethod
@@ -104,7 +105,11 @@ class MachDecoder:
 
     def _searched(self, scores_QRB: Scores, k: int) -> TopK:
         """Queries one by one; then all labels for those whose scores are too flat."""
-        room, worth = self._take_room(), self._worth[k]
+        with self._rooms.taken() as room:
+            return self._searched_in(room, scores_QRB, k)
+
+    def _searched_in(self, room: _Room, scores_QRB: Scores, k: int) -> TopK:
+        worth = self._worth[k]
         ids_QK = np.empty((len(scores_QRB), k), dtype=np.int64)
         best_QK = np.empty((len(scores_QRB), k), dtype=FLOAT)
         least, flat = self._section.aggregation == "min", []
@@ -124,19 +129,14 @@ class MachDecoder:
             worth.learn(found=found)
             if not found:
                 flat.append(query)
-        self._rooms.append(room)
         if flat:
             rest = self._best_of_all(scores_QRB[flat], k)
             ids_QK[flat], best_QK[flat] = rest.ids_QK, rest.scores_QK
         return TopK(ids_QK, best_QK)
 
-    def _take_room(self) -> _Room:
-        """One that no other thread has."""
-        try:
-            return self._rooms.pop()
-        except IndexError:
-            kept_RB = np.empty((self._section.repetitions, self._section.buckets), dtype=np.int32)
-            return _Room(kept_RB, np.zeros(len(self._buckets_LR), dtype=np.uint8))
+    def _make_room(self) -> _Room:
+        kept_RB = np.empty((self._section.repetitions, self._section.buckets), dtype=np.int32)
+        return _Room(kept_RB, np.zeros(len(self._buckets_LR), dtype=np.uint8))
 
     def _best_of_all(self, scores_QRB: Scores, k: int) -> TopK:
         return select_in_blocks(

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model_export.exact_search import write_exact_search
-from service import topk
+from service import exact, topk
 from service.errors import BundleError
 from service.exact import ExactSearch
 from tests.reference import assert_best
@@ -52,7 +52,7 @@ def test_no_more_scores_are_held_than_are_allowed(tmp_path: Path, monkeypatch: p
         sizes.append(scores_QL.size)
         return select(scores_QL, k)
 
-    monkeypatch.setattr(topk, "select", recorded)
+    monkeypatch.setattr(exact, "select", recorded)
     opened(tmp_path, vectors()).search(vectors()[:10], 5)
     assert sizes == [4 * VECTORS, 4 * VECTORS, 2 * VECTORS]
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from service import topk
 from service.bundle import layout, open_bundle
 from service.bundle.manifest import DeclareSection
-from service.decoders import factors
 from service.decoders.declare import DeclareDecoder
 from service.decoders.factors import FactorSearch
 from service.errors import BundleError
@@ -141,7 +141,7 @@ def test_slices_of_a_batch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     factors_LC = rng.standard_normal((40, 6)).astype(np.float32)
     embeddings = {"embedding": rng.standard_normal((9, 6)).astype(np.float32)}
     whole = decoder(votes_NL, factors_LC, 7).decode(embeddings, 5)
-    monkeypatch.setattr(factors, "DENSE_SCORES", 200)
+    monkeypatch.setattr(topk, "DENSE_SCORES_BY_QUERY", 200)
     slices = decoder(votes_NL, factors_LC, 7).decode(embeddings, 5)
     np.testing.assert_array_equal(slices.ids_QK, whole.ids_QK)
     np.testing.assert_allclose(slices.scores_QK, whole.scores_QK, rtol=1e-5)

@@ -158,7 +158,7 @@ def test_answers_are_alike_with_and_without_a_search(monkeypatch: pytest.MonkeyP
             voting = np.searchsorted(np.cumsum(rows.counts_G[whole.ids_QK[query]]), 20) + 1
             np.testing.assert_array_equal(top.ids_QK[query, :voting], whole.ids_QK[query, :voting])
             np.testing.assert_array_equal(top.scores_QK[query, :voting], whole.scores_QK[query, :voting])
-    assert len(searching._rooms) == 1
+    assert len(searching._rooms.free) == 1
 
 
 def test_many_queries_at_once_are_one_product(monkeypatch: pytest.MonkeyPatch) -> None:

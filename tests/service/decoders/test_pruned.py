@@ -137,7 +137,7 @@ def test_searches_for_nothing_are_seldom_repeated(monkeypatch: pytest.MonkeyPatc
 def test_stamps_start_anew_before_they_overflow(monkeypatch: pytest.MonkeyPatch) -> None:
     searching, outputs = deciding(monkeypatch, "sum_logits")
     first = searching.decode({"bucket_logits": outputs}, 5)
-    (room,) = searching._rooms
+    (room,) = searching._rooms.free
     room.base = pruned.MOST_STAMP - 3 * pruned.STRIDE
     room.stamps_L[:] = room.base
     again = searching.decode({"bucket_logits": outputs}, 5)
