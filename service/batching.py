@@ -205,12 +205,10 @@ class Batcher(Generic[Item, Prepared, Result]):
         """Wait for rows and for room ahead of the runners; an empty list means that there will be no more."""
         with self._lock:
             while not self._crashed:
-                taken = self._queue.take_waiting()
-                if rows := self._in_time(taken):
-                    self._queue.hand_over([], len(taken) - len(rows))
+                taken = self._queue.take_ahead()
+                if rows := self._still_wanted(taken):
                     self._is_working_ahead = True
                     return rows
-                self._queue.hand_over([], len(taken))
                 if taken:
                     continue
                 if self._closing and not self._queue.has_unprepared:
@@ -266,10 +264,7 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     def _prepare_own(self) -> None:
         """Turn this runner's share of what waits into model input; the lock, which is held, is let go for it."""
-        taken = self._queue.take_waiting(self._free_runners)
-        rows = self._in_time(taken)
-        self._queue.hand_over([], len(taken) - len(rows))
-        if rows:
+        if rows := self._still_wanted(self._queue.take_waiting(self._free_runners)):
             self._free_runners -= 1
             self._lock.release()
             try:
@@ -334,6 +329,12 @@ class Batcher(Generic[Item, Prepared, Result]):
             else:
                 self._on_drop(row.ticket.drop_reason, 1)
         return kept
+
+    def _still_wanted(self, taken: Sequence[Row[Item, Prepared, Result]]) -> list[Row[Item, Prepared, Result]]:
+        """Of rows that were taken into preparation those that somebody waits for; the others leave it."""
+        rows = self._in_time(taken)
+        self._queue.hand_over([], len(taken) - len(rows))
+        return rows
 
     def _fail(self, row: Row[Item, Prepared, Result], failure: Failure) -> None:
         if row.ticket.is_open:

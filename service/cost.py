@@ -27,10 +27,12 @@ class Cost(NamedTuple):
     """What an engine takes.
 
     Attributes:
+        lone_seconds: of one query alone.
         query_seconds: of one query in a small batch.
         batch_in_tokens: how many tokens cost as much as one more batch; infinitely many where tokens cost nothing.
     """
 
+    lone_seconds: float
     query_seconds: float
     batch_in_tokens: float
 
@@ -44,11 +46,11 @@ def measure(engine: Engine) -> Cost:
     bag = max(engine.prepare(engine.golden_queries), key=lambda bag: bag.ids.size)
     lone, several = (min((engine.run([bag] * rows, 1) for _ in range(RUNS)), key=_seconds) for rows in ROWS)
     tokens = max(1, bag.ids.size)
-    query_seconds = _seconds(several) / ROWS[1]
+    lone_seconds, query_seconds = _seconds(lone), _seconds(several) / ROWS[1]
     token_seconds = (several.encode_seconds - lone.encode_seconds) / (tokens * (ROWS[1] - ROWS[0]))
     if token_seconds <= 0:
-        return Cost(query_seconds, math.inf)
-    return Cost(query_seconds, max(0.0, _seconds(lone) / token_seconds - tokens))
+        return Cost(lone_seconds, query_seconds, math.inf)
+    return Cost(lone_seconds, query_seconds, max(0.0, lone_seconds / token_seconds - tokens))
 
 
 def useful_runners(processors: int, query_seconds: float) -> int:

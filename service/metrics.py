@@ -18,6 +18,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from service.errors import BodyTooLarge, Draining, NotReady, QueueFull
+
 # 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
 SECONDS = tuple(1e-4 * 2**power for power in range(18))
 ROWS = tuple(float(2**power) for power in range(11))
@@ -26,6 +28,13 @@ RATIO = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SCORE = (-100, -50, -20, -10, -5, -2, -1, -0.5, 0, *(step / 10 for step in range(1, 11)), 2, 5, 10, 20, 50, 100)
 
 MODEL = ("model", "version")
+# Refusals before any work was done, as `xmc_rejected` names them.
+REJECTIONS: dict[type, str] = {
+    QueueFull: "queue_full",
+    NotReady: "not_ready",
+    Draining: "draining",
+    BodyTooLarge: "body_too_large",
+}
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import logging
 import time
 
 from service.asgi import Application, Headers, Message, Receive, Scope, Send, header, too_large
-from service.errors import BodyTooLarge, Draining, NotReady, QueueFull, RequestError
+from service.errors import RequestError
 from service.exchange import Exchange
 from service.lifecycle import Lifecycle
-from service.metrics import Metrics
-from service.predict import Predictor
+from service.metrics import REJECTIONS, Metrics
+from service.predict import PREDICT, Predictor
 from service.problems import error_reply, internal_error_reply
 from service.registry import Registry
 from service.reply import Reply
@@ -24,14 +24,7 @@ from service.turnstile import Turnstile
 
 logger = logging.getLogger(__name__)
 
-PREDICT = "/predict"
 CLOSE = (b"connection", b"close")
-REJECTIONS: dict[type, str] = {
-    QueueFull: "queue_full",
-    NotReady: "not_ready",
-    Draining: "draining",
-    BodyTooLarge: "body_too_large",
-}
 
 
 class Gate:
@@ -47,7 +40,7 @@ class Gate:
         self, app: Application, *, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
     ) -> None:
         self.predictor = Predictor(settings, registry)
-        self.turnstile = Turnstile(PREDICT, lifecycle, registry, metrics)
+        self.turnstile = Turnstile(lifecycle, registry, metrics)
         self.max_body_bytes = settings.max_body_bytes
         self._app = app
         self._lifecycle = lifecycle

@@ -67,8 +67,7 @@ class Model:
         settings: bounds of the batcher.
         metrics: where the model's series live.
         loop: the event loop of the waiters.
-        query_seconds: what the engine takes for one query alone.
-        cost: of queries in batches.
+        cost: what the engine takes for queries.
 
     Attributes:
         runners: batches that it computes at once.
@@ -80,7 +79,6 @@ class Model:
         settings: Settings,
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
-        query_seconds: float,
         cost: Cost,
     ) -> None:
         self.engine = engine
@@ -98,7 +96,7 @@ class Model:
                 wait_seconds=settings.max_wait_ms / 1000,
                 runners=self.runners,
                 padding_tokens=cost.batch_in_tokens,
-                overload_seconds=OVERLOAD_QUERIES * query_seconds,
+                overload_seconds=OVERLOAD_QUERIES * cost.lone_seconds,
             ),
             loop=loop,
             on_drop=self._count_dropped,

@@ -22,6 +22,8 @@ from service.reply import Reply
 from service.schemas import PredictRequest, encode_prediction, encode_response, feature_queries, parse_predict
 from service.settings import Settings
 
+PREDICT = "/predict"
+
 _JSON = b"application/json"
 
 

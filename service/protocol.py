@@ -15,8 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.asgi import ClientLeft, too_large
 from service.errors import RequestError
-from service.middleware import CLOSE, PREDICT, Gate
-from service.predict import Pending, answer
+from service.middleware import CLOSE, Gate
+from service.predict import PREDICT, Pending, answer
 from service.problems import error_reply
 from service.reply import Reply
 

@@ -150,17 +150,16 @@ class RowQueue(Generic[Item, Prepared, Result]):
         """Append the rows of one request."""
         self._waiting.extend(rows)
 
-    def take_waiting(self, runners: int | None = None) -> list[Row[Item, Prepared, Result]]:
-        """Give what waits into preparation.
+    def take_ahead(self) -> list[Row[Item, Prepared, Result]]:
+        """Give what waits into preparation, as far as one batch ahead of every runner has room."""
+        return self._take_waiting(self._limits.runners * self._limits.batch_rows - len(self._ready))
 
-        Args:
-            runners: that are free and share what waits, a batch at most; None for work ahead, which has room for one
-                batch of every runner.
-        """
-        room = self._limits.runners * self._limits.batch_rows - len(self._ready)
-        if runners is not None:
-            room = self._share(len(self._waiting), runners)
-        rows = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+    def take_waiting(self, runners: int) -> list[Row[Item, Prepared, Result]]:
+        """Give into preparation what one of so many free runners takes of what waits."""
+        return self._take_waiting(self._share(len(self._waiting), runners))
+
+    def _take_waiting(self, most: int) -> list[Row[Item, Prepared, Result]]:
+        rows = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
         self._preparing += len(rows)
         return rows
 

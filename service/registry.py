@@ -51,10 +51,8 @@ class Registry:
                 raise BundleError(f"{path}: {':'.join(identity)} is given twice, first as {paths[identity]}")
             paths[identity] = path
             engine.warm_up()
-            warmed_up = time.perf_counter()
             engine.check_golden()
-            query_seconds = (time.perf_counter() - warmed_up) / len(engine.manifest.golden)
-            model = Model(engine, self._settings, self._metrics, loop, query_seconds, measure(engine))
+            model = Model(engine, self._settings, self._metrics, loop, measure(engine))
             seconds = time.perf_counter() - started
             model.metrics.load_seconds.set(seconds)
             loaded.append(model)

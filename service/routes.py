@@ -14,8 +14,7 @@ from service.errors import NotReady
 from service.exchange import exchange_of
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
-from service.middleware import PREDICT
-from service.predict import Predictor, answer
+from service.predict import PREDICT, Predictor, answer
 from service.problems import MEDIA_TYPE
 from service.registry import Registry
 from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse, Problem

@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from service.errors import QueueFull
 from service.exchange import request_id
 from service.lifecycle import Lifecycle, Phase
-from service.metrics import Metrics
+from service.metrics import REJECTIONS, Metrics
+from service.predict import PREDICT
 from service.problems import error_reply
 from service.registry import Registry
 from service.unread import given_request_id, is_plain_request
@@ -38,14 +39,12 @@ class Turnstile:
     """In front of the parser.
 
     Args:
-        endpoint: of requests for labels, in the metrics.
         lifecycle: of the process.
         registry: tells whether a queue has room.
         metrics: where refusals are counted.
     """
 
-    def __init__(self, endpoint: str, lifecycle: Lifecycle, registry: Registry, metrics: Metrics) -> None:
-        self._endpoint = endpoint
+    def __init__(self, lifecycle: Lifecycle, registry: Registry, metrics: Metrics) -> None:
         self._lifecycle = lifecycle
         self._registry = registry
         self._metrics = metrics
@@ -63,8 +62,8 @@ class Turnstile:
         now = time.monotonic()
         if now >= self._refusal.until and not self._renew(now, headers):
             return None
-        self._metrics.reject("queue_full")
-        self._metrics.observe_request(self._endpoint, "", QueueFull.status, time.monotonic() - now)
+        self._metrics.reject(REJECTIONS[QueueFull])
+        self._metrics.observe_request(PREDICT, "", QueueFull.status, time.monotonic() - now)
         _, head, body = self._refusal
         name = request_id(given_request_id(data)).encode()
         length = len(body) + len(name) + 2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_BEGINS = b"POST /predict HTTP/1.1\r\n"
+from service.predict import PREDICT
+
+_BEGINS = f"POST {PREDICT} HTTP/1.1\r\n".encode()
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9})\r\n", re.IGNORECASE)
 _REQUEST_ID = re.compile(rb"\r\nx-request-id: *([^\r\n]*)", re.IGNORECASE)

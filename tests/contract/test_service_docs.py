@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from service.errors import RequestError
-from service.metrics import Metrics
-from service.middleware import REJECTIONS
+from service.metrics import REJECTIONS, Metrics
 from service.routes import PROBLEMS
 from service.settings import default_text, flag, options, variable
 

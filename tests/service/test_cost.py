@@ -46,6 +46,7 @@ def test_a_batch_costs_what_is_left_of_a_lone_query_without_its_tokens(
     engine: Any = Stopwatch(batch, token, search)
     cost = measure(engine)
     assert cost.batch_in_tokens == pytest.approx(tokens)
+    assert cost.lone_seconds == pytest.approx(batch + search + token * TOKENS)
     assert cost.query_seconds == pytest.approx((batch + search) / ROWS[1] + token * TOKENS)
 
 

@@ -39,18 +39,18 @@ def test_rows_are_counted_until_a_batch_takes_them(loop: asyncio.AbstractEventLo
     queue = make_queue()
     queue.add(request(loop, 1, 1, 1, 1))
     assert (len(queue), queue.has_unprepared, queue.ready_since) == (4, True, None)
-    rows = queue.take_waiting()
+    rows = queue.take_ahead()
     assert (len(rows), len(queue)) == (3, 4)
     queue.hand_over(prepared(rows), 3)
     assert (len(queue), queue.is_batch_full, queue.ready_since) == (4, True, 0.0)
-    assert queue.take_waiting() == []
+    assert queue.take_ahead() == []
     assert (len(queue.take_batch()), len(queue), queue.has_unprepared) == (3, 1, True)
 
 
 def test_rows_that_the_preparer_does_not_bring_back_are_gone(loop: asyncio.AbstractEventLoop) -> None:
     queue = make_queue()
     queue.add(request(loop, 1, 1))
-    rows = queue.take_waiting()
+    rows = queue.take_ahead()
     queue.hand_over(prepared(rows[1:]), 2)
     assert len(queue) == 1
 
@@ -129,7 +129,7 @@ def test_work_ahead_is_bounded_by_a_batch_of_every_runner(loop: asyncio.Abstract
     queue: RowQueue[int, int, int] = RowQueue(Limits(3, 100, queue_rows=10, runners=2), length=lambda length: length)
     queue.add(request(loop, *[1] * 9))
     queue.hand_over(prepared(request(loop, 1)), 0)
-    assert len(queue.take_waiting()) == 5
+    assert len(queue.take_ahead()) == 5
 
 
 def test_removing_a_request_leaves_the_others(loop: asyncio.AbstractEventLoop) -> None:
@@ -140,4 +140,4 @@ def test_removing_a_request_leaves_the_others(loop: asyncio.AbstractEventLoop) -
     queue.add(request(loop, 4))
     assert queue.remove(first[0].ticket) == 2
     assert queue.remove(first[0].ticket) == 0
-    assert [row.item for row in queue.take_waiting()] == [3, 4]
+    assert [row.item for row in queue.take_ahead()] == [3, 4]
