@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.bags import Features, Query
 from service.bundle import Bundle, Manifest, open_bundle
 from service.bundle.manifest import FeatureQuery, FileEntry, GoldenAnswer, ScoredLabel
 from service.engine import Engine
 from service.errors import InvalidRequest
+from service.queries import Features, Query
 
 DIGEST_SHOWN = 12
 

@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from service.asgi import ClientLeft
 from service.errors import BundleError, RequestError
 from service.exchange import exchange_of
+from service.launch import Launch, launch
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.middleware import Gate
@@ -30,15 +31,16 @@ logger = logging.getLogger(__name__)
 LAG_PROBE_SECONDS = 0.25
 
 
-def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics) -> Gate:
+def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, launch: Launch = launch) -> Gate:
     """Build the application; nothing is loaded or started before its lifespan begins.
 
     Args:
         settings: of the process.
         lifecycle: of the process; the application moves it from loading to serving or to a failure.
         metrics: all series.
+        launch: starts what computes for a model.
     """
-    registry = Registry(settings, metrics)
+    registry = Registry(settings, metrics, launch)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

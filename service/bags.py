@@ -21,20 +21,10 @@ from tokenizers import Encoding, Tokenizer
 
 from service.bundle.manifest import Order
 from service.errors import BundleError, InvalidRequest
+from service.queries import Query
 
 # Token ids are unsigned 32-bit: row * ROW_STRIDE + id is a distinct key for every (row, id).
 ROW_STRIDE = 1 << 32
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """A sparse query: values at distinct indices, in any order."""
-
-    indices: Sequence[int]
-    values: Sequence[float]
-
-
-Query = str | Features
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,11 +130,9 @@ def _check(chosen: argparse.Namespace) -> int:
     settings = Settings(device=chosen.device)
     _limit_threads(settings.batch_threads)
 
-    from service.registry import open_engine
+    from service.worker import open_engine
 
     engine = open_engine(chosen.bundle, settings)
-    engine.warm_up()
-    engine.check_golden()
     manifest = engine.manifest
     size_bytes = sum(entry.size for entry in manifest.files.values())
     print(f"{manifest.name}:{manifest.version} is good")

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bags import Bag, FeatureReader, Features, Query, QueryReader, TextReader
+from service.bags import Bag, FeatureReader, QueryReader, TextReader
 from service.bundle import Bundle, LabelTable, Manifest, layout
 from service.bundle.manifest import FeatureQuery, GoldenAnswer, ScoredLabel, TextInput
 from service.decoders import DECODERS
 from service.decoders.base import Decoder
 from service.encoder import Encoder
 from service.errors import BundleError, EngineFailed
+from service.queries import Features, Query
 from service.reranking import Reranker
 from service.scoring import RawScoring, Scoring, scoring_of
 from service.topk import TopK

@@ -121,3 +121,8 @@ class EngineFailed(RequestError):
 
     status = 500
     title = "Internal error"
+
+
+def too_late() -> DeadlineExceeded:
+    """The error of a request that is not answered in its time."""
+    return DeadlineExceeded("timeout_ms passed before the answer was there")

@@ -5,7 +5,6 @@ Children are looked up once and kept, so that the hot path pays for an addition 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -54,6 +53,15 @@ class ModelMetrics:
     load_seconds: Gauge
     top_score: Histogram
     truncated_inputs: Counter
+    resident_bytes: Gauge
+
+    def observe(self, series: str, value: float) -> None:
+        """Add a value to a histogram or a counter, by its name here."""
+        own = getattr(self, series)
+        if isinstance(own, Counter):
+            own.inc(value)
+        else:
+            own.observe(value)
 
 
 class Metrics:
@@ -106,6 +114,9 @@ class Metrics:
         )
         self._top_score = self._histogram("xmc_top_score", "Best score of a query; watch it for drift.", SCORE)
         self._truncated_inputs = self._counter("xmc_truncated_inputs", "Texts longer than the model reads.")
+        self._resident_bytes = self._gauge(
+            "xmc_model_resident_bytes", "Resident memory of the model's process, mapped files included."
+        )
 
     def observe_request(self, endpoint: str, model: str, code: int, seconds: float) -> None:
         """Count one answered request.
@@ -135,7 +146,7 @@ class Metrics:
         """Note how late the event loop ran a timer."""
         self._event_loop_lag.observe(seconds)
 
-    def model(self, name: str, version: str, method: str, device: str, queued: Callable[[], int]) -> ModelMetrics:
+    def model(self, name: str, version: str, method: str, device: str) -> ModelMetrics:
         """The series of one model.
 
         Args:
@@ -143,10 +154,9 @@ class Metrics:
             version: of its bundle.
             method: "mach", "declare" or "unidec".
             device: "cpu" or "cuda".
-            queued: tells how many queries wait.
         """
         self._model_info.labels(name, version, method, device).set(1)
-        own = ModelMetrics(
+        return ModelMetrics(
             queue_seconds=self._queue_seconds.labels(name, version),
             tokenize_seconds=self._tokenize_seconds.labels(name, version),
             encode_seconds=self._encode_seconds.labels(name, version),
@@ -160,9 +170,8 @@ class Metrics:
             load_seconds=self._model_load_seconds.labels(name, version),
             top_score=self._top_score.labels(name, version),
             truncated_inputs=self._truncated_inputs.labels(name, version),
+            resident_bytes=self._resident_bytes.labels(name, version),
         )
-        own.queue_rows.set_function(queued)
-        return own
 
     def expose(self) -> bytes:
         """All series in Prometheus' text format."""

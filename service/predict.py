@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from service.asgi import Headers, header
-from service.bags import Query
 from service.bundle.manifest import FeaturesInput
+from service.client import Served
 from service.errors import InvalidRequest, NotJson
 from service.exchange import Exchange
-from service.model import Labelled, Model
-from service.queueing import Served
+from service.model import Model
+from service.queries import Labelled, Query
 from service.registry import Registry
 from service.reply import Reply
-from service.schemas import PredictRequest, encode_prediction, encode_response, feature_queries, parse_predict
+from service.schemas import PredictRequest, encode_response, feature_queries, parse_predict
 from service.settings import Settings
 
 PREDICT = "/predict"
@@ -32,12 +32,10 @@ class Pending(NamedTuple):
 
     Attributes:
         model: that was asked.
-        asked: the request.
         future: of the answers; cancelling it takes the request's queries out of the queue.
     """
 
     model: Model
-    asked: PredictRequest
     future: asyncio.Future[list[Served[Labelled]]]
 
 
@@ -59,7 +57,7 @@ class Predictor:
         model = self._registry.get(asked.model)
         exchange.model = model.name
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
-        return Pending(model, asked, model.submit(_queries(asked, model), asked.k, deadline))
+        return Pending(model, model.submit(_queries(asked, model), asked.k, asked.min_score, deadline))
 
 
 def answer(pending: Pending) -> Reply:
@@ -69,18 +67,17 @@ def answer(pending: Pending) -> Reply:
         RequestError: the future failed with it.
         asyncio.CancelledError: the future was cancelled.
     """
-    model, asked, future = pending
+    model, future = pending
     served = future.result()
-    labels = model.engine.labels
-    predictions = [encode_prediction(labels, one.result.ids_K, one.result.scores_K, asked.min_score) for one in served]
+    predictions = [body for (body, _, _), _, _ in served]
     queue_seconds = max(one.queue_seconds for one in served)
     model.metrics.queue_seconds.observe(queue_seconds)
     # Of a request that was split over several batches: the slowest in each stage.
     timing = b"queue;dur=%.3f, tokenize;dur=%.3f, encode;dur=%.3f, search;dur=%.3f" % (
         1000 * queue_seconds,
         1000 * max(one.prepare_seconds for one in served),
-        1000 * max(one.result.encode_seconds for one in served),
-        1000 * max(one.result.search_seconds for one in served),
+        1000 * max(encode_seconds for (_, encode_seconds, _), _, _ in served),
+        1000 * max(search_seconds for (_, _, search_seconds), _, _ in served),
     )
     body = encode_response(model.name, model.version, predictions)
     return Reply.of(200, body, _JSON, (b"server-timing", timing))
@@ -99,7 +96,7 @@ def _require_json(headers: Headers) -> None:
 
 def _queries(asked: PredictRequest, model: Model) -> Sequence[Query]:
     """The queries as the model's engine takes them."""
-    section = model.engine.manifest.input
+    section = model.input
     if isinstance(section, FeaturesInput):
         if asked.features is None:
             raise InvalidRequest(f"expected features, because model {model.name} takes no texts; found queries")

@@ -6,20 +6,20 @@ preparation, ready. The batcher owns the queue and guards it with its lock.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
-
-from service.errors import RequestError
+from typing import Generic, Literal, TypeVar
 
 Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 DropReason = Literal["expired", "cancelled", "failed"]
+
+# So many batches of rows are made ready before one is taken, so that it can be of like lengths.
+READY_BATCHES = 2
 
 
 @dataclass(frozen=True)
@@ -47,39 +47,27 @@ class Limits:
     overload_seconds: float = math.inf
 
 
-class Served(NamedTuple, Generic[Result]):
-    """The answer to one row and what it waited for."""
-
-    result: Result
-    queue_seconds: float
-    prepare_seconds: float
-
-
 class Ticket(Generic[Result]):
-    """One request: several rows and one future.
+    """One request: several rows and one answer.
 
     Attributes:
-        future: what the waiter holds; touched on the event loop only.
+        number: by which its waiter knows it.
         deadline: second of `time.monotonic` after which the answer is worthless.
         is_open: whether an answer may still come.
         drop_reason: why it is closed, if not because it was answered.
-        error: what the waiter hears instead of an answer.
-        answers: by row, None where the row is not computed yet.
+        answers: by row the result and how many seconds the row waited and was prepared; None until it is computed.
         missing: rows that are not computed yet.
-        timer: calls at the deadline.
     """
 
-    __slots__ = ("answers", "deadline", "drop_reason", "error", "future", "is_open", "missing", "timer")
+    __slots__ = ("answers", "deadline", "drop_reason", "is_open", "missing", "number")
 
-    def __init__(self, future: asyncio.Future[list[Served[Result]]], rows: int, deadline: float) -> None:
-        self.future = future
+    def __init__(self, number: int, rows: int, deadline: float) -> None:
+        self.number = number
         self.deadline = deadline
         self.is_open = True
         self.drop_reason: DropReason = "failed"
-        self.error: RequestError | None = None
-        self.answers: list[Served[Result] | None] = [None] * rows
+        self.answers: list[tuple[Result, float, float] | None] = [None] * rows
         self.missing = rows
-        self.timer: asyncio.TimerHandle | None = None
 
 
 class Row(Generic[Item, Prepared, Result]):
@@ -127,14 +115,14 @@ class RowQueue(Generic[Item, Prepared, Result]):
         return len(self._waiting) + self._preparing + len(self._ready)
 
     @property
-    def has_unprepared(self) -> bool:
-        """Whether rows wait for preparation or are in it."""
-        return bool(self._waiting) or self._preparing > 0
+    def may_prepare(self) -> bool:
+        """Whether rows wait for preparation and have room among those that are ready."""
+        return bool(self._waiting) and self._room > 0
 
     @property
-    def waiting(self) -> int:
-        """Rows that nobody prepares yet."""
-        return len(self._waiting)
+    def is_preparing(self) -> bool:
+        """Whether rows are in preparation."""
+        return self._preparing > 0
 
     @property
     def is_batch_full(self) -> bool:
@@ -150,16 +138,14 @@ class RowQueue(Generic[Item, Prepared, Result]):
         """Append the rows of one request."""
         self._waiting.extend(rows)
 
-    def take_ahead(self) -> list[Row[Item, Prepared, Result]]:
-        """Give what waits into preparation, as far as one batch ahead of every runner has room."""
-        return self._take_waiting(self._limits.runners * self._limits.batch_rows - len(self._ready))
+    @property
+    def _room(self) -> int:
+        return READY_BATCHES * self._limits.batch_rows - len(self._ready) - self._preparing
 
     def take_waiting(self, runners: int) -> list[Row[Item, Prepared, Result]]:
-        """Give into preparation what one of so many free runners takes of what waits."""
-        return self._take_waiting(self._share(len(self._waiting), runners))
-
-    def _take_waiting(self, most: int) -> list[Row[Item, Prepared, Result]]:
-        rows = [self._waiting.popleft() for _ in range(min(most, len(self._waiting)))]
+        """Give into preparation what one of so many free runners takes of what waits, as far as there is room."""
+        most = min(self._room, -(-len(self._waiting) // runners))
+        rows = [self._waiting.popleft() for _ in range(most)]
         self._preparing += len(rows)
         return rows
 

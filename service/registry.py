@@ -8,10 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.bundle import open_bundle
-from service.cost import measure
-from service.engine import Engine
 from service.errors import BundleError, InvalidRequest, RequestError, UnknownModel
+from service.launch import Launch, Launched, Order
 from service.metrics import Metrics
 from service.model import Model
 from service.settings import Settings
@@ -22,9 +20,10 @@ logger = logging.getLogger(__name__)
 class Registry:
     """All models of one process. Loading happens once, on a thread of its own; everything else on the event loop."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, launch: Launch) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._launch = launch
         self._models: list[Model] = []
         self._only: Model | None = None
 
@@ -34,38 +33,52 @@ class Registry:
         return self._models
 
     def load(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Open, verify and warm up every bundle of the settings, and have it answer its golden queries.
+        """Have every bundle of the settings opened, verified and warmed up, each by a process of its own.
 
         Blocks; nothing can be asked before all of them are there.
+
+        Args:
+            loop: the event loop of the waiters.
 
         Raises:
             BundleError: a bundle cannot be served, or two are the same.
         """
-        loaded: list[Model] = []
+        started = time.perf_counter()
+        launched = [self._launch(Order(path, self._settings)) for path in self._settings.bundles]
+        try:
+            models = self._hear(launched, started)
+        except BundleError:
+            for one in launched:
+                one.abandon()
+            raise
+        for model in models:
+            asyncio.run_coroutine_threadsafe(model.connect(), loop).result()
+        self._models = models
+        self._only = models[0] if len(models) == 1 else None
+
+    def _hear(self, launched: Sequence[Launched], started: float) -> list[Model]:
+        """Wait for all workers."""
+        models: list[Model] = []
         paths: dict[tuple[str, str], Path] = {}
-        for path in self._settings.bundles:
-            started = time.perf_counter()
-            engine = open_engine(path, self._settings)
-            identity = (engine.manifest.name, engine.manifest.version)
+        for one in launched:
+            loaded, path = one.wait_until_loaded(), one.order.path
+            model = Model(one, loaded, self._metrics)
+            identity = (model.name, model.version)
             if identity in paths:
                 raise BundleError(f"{path}: {':'.join(identity)} is given twice, first as {paths[identity]}")
             paths[identity] = path
-            engine.warm_up()
-            engine.check_golden()
-            model = Model(engine, self._settings, self._metrics, loop, measure(engine))
             seconds = time.perf_counter() - started
             model.metrics.load_seconds.set(seconds)
-            loaded.append(model)
+            models.append(model)
             logger.info(
                 "loaded %s:%s from %s in %.2f s on %s, %d at once",
                 *identity,
                 path,
                 seconds,
-                engine.device,
+                model.device,
                 model.runners,
             )
-        self._models = loaded
-        self._only = loaded[0] if len(loaded) == 1 else None
+        return models
 
     def get(self, wanted: str | None) -> Model:
         """The model that a request names.
@@ -105,12 +118,3 @@ class Registry:
 
     def _names(self) -> str:
         return ", ".join(f"{model.name}:{model.version}" for model in self._models)
-
-
-def open_engine(path: Path, settings: Settings) -> Engine:
-    """An engine for the bundle at a path.
-
-    Raises:
-        BundleError: the bundle cannot be trusted or used.
-    """
-    return Engine.open(open_bundle(path), device=settings.device, threads=settings.batch_threads)

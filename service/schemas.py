@@ -15,9 +15,9 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from service.bags import Features
 from service.bundle import LabelTable
 from service.errors import InvalidRequest, MalformedBody
+from service.queries import Features
 from service.settings import Settings
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)

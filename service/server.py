@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import time
 from types import FrameType
 
@@ -33,10 +32,6 @@ logger = logging.getLogger(__name__)
 KEEP_ALIVE_SECONDS = 75
 # After a drain, so that clients that are just coming hear 503 rather than a reset.
 LAST_WORDS_SECONDS = 0.5
-# A model's thread that wants the interpreter's lock waits this long before the event loop must yield it: a tenth of
-# Python's default. Under overload the loop is never idle, and the thread pays that wait after each call that had given
-# the lock up.
-SWITCH_SECONDS = 0.0005
 # For requests whose bodies never end; those that wait for a model take a fraction of it.
 GRACE_SECONDS = 30
 
@@ -107,7 +102,6 @@ def serve(settings: Settings) -> int:
     Returns:
         Exit code: 0 after a signal, 1 when a bundle cannot be served or an address cannot be listened on.
     """
-    sys.setswitchinterval(SWITCH_SECONDS)
     lifecycle = Lifecycle()
     metrics = Metrics()
     if settings.metrics_port is not None:

@@ -10,8 +10,8 @@ from time import perf_counter
 
 import numpy as np
 
-from service.bags import Query
 from service.engine import Engine
+from service.queries import Query
 
 TIMED_K = 5
 

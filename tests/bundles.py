@@ -21,7 +21,7 @@ from scipy.sparse import csr_array, random_array
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from model_export.exact_search import write_exact_search
-from service.bags import Bag, Features, Query
+from service.bags import Bag
 from service.bundle import content_version, encode_labels, file_entry, layout, load_bundle
 from service.bundle.manifest import (
     Activation,
@@ -51,6 +51,7 @@ from service.bundle.manifest import (
     UnidecSection,
 )
 from service.engine import Engine
+from service.queries import Features, Query
 
 Method = Literal["mach", "declare", "unidec", "ova"]
 InputKind = Literal["text", "features"]

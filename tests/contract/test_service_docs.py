@@ -43,7 +43,7 @@ def test_every_error_is_in_the_drawing_of_its_module() -> None:
 def test_metrics() -> None:
     expected = []
     metrics = Metrics()
-    metrics.model("name", "version", "mach", "cpu", lambda: 0)
+    metrics.model("name", "version", "mach", "cpu")
     metrics.observe_request("/predict", "name", 200, 0.0)
     metrics.reject("queue_full")
     for family in metrics.registry.collect():

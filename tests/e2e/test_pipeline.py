@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from service.bags import Features, Query
 from service.bundle import open_bundle
 from service.engine import Engine
+from service.queries import Features, Query
 from tests.artifacts import KINDS, Workshop
 from training.artifact import read_artifact
 from training.data.points import Point

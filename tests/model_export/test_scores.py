@@ -14,10 +14,10 @@ from model_export.diff import compare_bundles
 from model_export.errors import ExportError, UsageError
 from model_export.verify import verify_bundle
 from model_export.writer import Options, build
-from service.bags import Features
 from service.bundle import Bundle, layout, open_bundle
 from service.bundle.manifest import FeatureQuery
 from service.engine import Engine
+from service.queries import Features
 from tests.artifacts import KINDS, Workshop
 from training import metrics
 from training.artifact import CALIBRATION, Artifact, read_artifact

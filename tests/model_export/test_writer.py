@@ -12,10 +12,10 @@ from torch import Tensor
 from model_export.errors import ExportError, UsageError
 from model_export.exporters.mach import MachGraph
 from model_export.writer import Options, build
-from service.bags import Features
 from service.bundle import Manifest, layout, open_bundle
 from service.bundle.manifest import FeatureQuery, GoldenAnswer
 from service.engine import Engine
+from service.queries import Features
 from tests.artifacts import KINDS, Workshop
 from training.artifact import SAMPLES, TOKENIZER, read_artifact
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from service.errors import DeadlineExceeded, EngineFailed, InvalidRequest, QueueFull, RequestError
 from service.queueing import Limits
-from tests.service.blocking import Computation, answer, plugged
+from tests.service.blocking import Computation, answer, plugged, until_sent
 
 POISON = range(1000, 1003)
 FAILS_IN_COMPANY = range(2000, 2003)
@@ -45,20 +45,20 @@ async def ask(requests: list[Request], limits: Limits) -> tuple[Computation, lis
     computation = Computation()
     computation.fails_always = set(POISON)
     computation.fails_in_company = set(FAILS_IN_COMPANY)
-    async with plugged(computation, limits, length=tokens) as batcher:
+    async with plugged(computation, limits, length=tokens) as client:
         outcomes: list[object] = []
         for request in requests:
             deadline = time.monotonic() + (0 if request.fate == "is late" else 3600)
             try:
-                future = batcher.submit(request.rows, deadline)
+                future = client.submit(request.rows, deadline)
             except RequestError as refusal:
                 outcomes.append(refusal)
                 continue
             if request.fate == "leaves":
                 future.cancel()
             outcomes.append(future)
-            assert batcher.queued_rows <= limits.queue_rows
-        await asyncio.sleep(0)  # lets the batcher hear who left
+            assert client.queued_rows <= limits.queue_rows
+        await until_sent()
         computation.release.set()
         futures = [outcome for outcome in outcomes if isinstance(outcome, asyncio.Future)]
         answers = iter(await asyncio.gather(*futures, return_exceptions=True))
@@ -91,7 +91,7 @@ def test_no_batch_passes_a_bound(requests: list[Request], limits: Limits) -> Non
         assert len(batch) <= limits.batch_rows
         assert len(batch) == 1 or max(map(tokens, batch)) * len(batch) <= limits.batch_tokens
     for call in computation.prepared:
-        assert len(call) <= limits.batch_rows * limits.runners
+        assert len(call) <= 2 * limits.batch_rows
 
 
 @given(st.lists(requests, max_size=12), limits)

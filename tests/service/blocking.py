@@ -1,15 +1,19 @@
-"""A computation that a test stops and releases at will, for batchers on real threads."""
+"""A computation that a test stops and releases at will, for a client and a batcher on real threads."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from service.batching import Batcher
-from service.queueing import DropReason, Limits
+from service.channel import Connection, Notes, SharedCount
+from service.client import Client
+from service.queueing import Limits
 
 PLUG = -1  # the item that holds the runner up
 LIMITS = Limits(batch_rows=4, batch_tokens=1000, queue_rows=16)
@@ -20,15 +24,22 @@ def answer(item: int) -> int:
     return item * item + 7
 
 
+def shared_count() -> SharedCount:
+    file = os.memfd_create("left")
+    os.truncate(file, SharedCount.BYTES)
+    try:
+        return SharedCount(file)
+    finally:
+        os.close(file)
+
+
 class Computation:
     """Prepares and runs integers, records every call, and blocks in the plug's batch until it is released."""
 
     def __init__(self) -> None:
         self.prepared: list[list[int]] = []
-        self.preparers: list[str] = []
         self.batches: list[list[int]] = []
-        self.dropped: list[tuple[DropReason, int]] = []
-        self.has_dropped = threading.Event()
+        self.dropped: list[tuple[str, float]] = []
         self.blocked = threading.Semaphore(0)
         self.release = threading.Event()
         self.fails_in_company: set[int] = set()
@@ -37,7 +48,6 @@ class Computation:
 
     def prepare(self, items: Sequence[int]) -> list[int]:
         self.prepared.append(list(items))
-        self.preparers.append(threading.current_thread().name)
         return list(items)
 
     def run(self, items: Sequence[int]) -> list[int]:
@@ -49,42 +59,60 @@ class Computation:
             raise self.run_error()
         return [answer(item) for item in items]
 
-    def on_drop(self, reason: DropReason, rows: int) -> None:
-        self.dropped.append((reason, rows))
-        self.has_dropped.set()
+    def on_note(self, series: str, value: float) -> None:
+        self.dropped.append((series, value))
 
     def ran(self, item: int) -> bool:
         return any(item in batch for batch in self.batches)
 
 
-def make_batcher(computation: Computation, limits: Limits = LIMITS, **other: Any) -> Batcher[int, int, int]:
+async def until_sent() -> None:
+    """Let a client write what it has to say, of requests that were cancelled too."""
+    for _ in range(3):  # the future's callback, the frame's, and the turn that follows
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def batching(computation: Computation, limits: Limits = LIMITS, **other: Any) -> AsyncIterator[Client[int, int]]:
+    """A client and, on threads, its batcher, joined by real sockets."""
+    ours, theirs = socket.socketpair()
+    left = shared_count()
     arguments: dict[str, Any] = {
         "prepare": computation.prepare,
         "run": computation.run,
         "length": lambda item: 1,
         "limits": limits,
-        "loop": asyncio.get_running_loop(),
-        "on_drop": computation.on_drop,
+        "connection": Connection(theirs),
+        "left": left,
+        "notes": Notes(),
         "name": "test",
     }
-    return Batcher(**{**arguments, **other})
+    batcher: Batcher[int, int, int] = Batcher(**{**arguments, **other})
+
+    def work() -> None:
+        with theirs:
+            batcher.work()
+
+    threading.Thread(target=work).start()
+    loop = asyncio.get_running_loop()
+    _, client = await loop.create_connection(lambda: Client[int, int](limits, left, computation.on_note), sock=ours)
+    try:
+        yield client
+    finally:
+        computation.release.set()
+        await client.close()
+        await client.wait_closed()
 
 
 @asynccontextmanager
-async def plugged(
-    computation: Computation, limits: Limits = LIMITS, **other: Any
-) -> AsyncIterator[Batcher[int, int, int]]:
-    """A batcher whose runners are held up, each by a plug, until the test sets `computation.release`."""
-    batcher = make_batcher(computation, limits, **other)
-    plugs = []
-    for _ in range(limits.runners):
-        plugs.append(batcher.submit([PLUG]))
-        await asyncio.to_thread(computation.blocked.acquire)
-    try:
-        yield batcher
-    finally:
+async def plugged(computation: Computation, limits: Limits = LIMITS, **other: Any) -> AsyncIterator[Client[int, int]]:
+    """The same with all runners held up, each by a plug, until the test sets `computation.release`."""
+    async with batching(computation, limits, **other) as client:
+        plugs = []
+        for _ in range(limits.runners):
+            plugs.append(client.submit([PLUG]))
+            await asyncio.to_thread(computation.blocked.acquire)
+        yield client
         computation.release.set()
-        await batcher.close(drain=True)
         for plug in plugs:
-            if not plug.exception():
-                assert [served.result for served in plug.result()] == [answer(PLUG)]
+            assert [served.result for served in await plug] == [answer(PLUG)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.channel import Connection
 from service.engine import Answer, Engine
+from service.launch import Launched, Order
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
 from service.middleware import Gate
@@ -27,6 +30,8 @@ from service.model import Model
 from service.registry import Registry
 from service.server import Server
 from service.settings import Settings
+from service.worker import Worker
+from tests.service.blocking import shared_count
 
 TEXT = "a fast web server"
 BODY = json.dumps({"queries": [TEXT]}).encode()
@@ -43,6 +48,11 @@ class Service:
     gate: Gate
     lifecycle: Lifecycle
     metrics: Metrics
+    workers: list[Worker]
+
+    @property
+    def engine(self) -> Engine:
+        return self.workers[0].engine
 
     @property
     def registry(self) -> Registry:
@@ -56,11 +66,50 @@ class Service:
         return self.client.post("/predict", json=body, headers=headers)
 
 
+class Workers:
+    """Starts workers on threads of this process, so that a test can hold up or break their engines."""
+
+    def __init__(self) -> None:
+        self.all: list[Worker] = []
+
+    def launch(self, order: Order) -> Launched:
+        ours, theirs = socket.socketpair()
+        left = shared_count()
+        worker = Worker(Connection(theirs), left)
+        self.all.append(worker)
+        Connection(ours).send(order)
+        return Launched(order, ours, left, _Thread(worker, theirs))
+
+
+class _Thread:
+    """A worker's thread as a process."""
+
+    def __init__(self, worker: Worker, end: socket.socket) -> None:
+        self.pid = os.getpid()
+        self._end = end
+        self._thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
+        self._thread.start()
+
+    def _work(self, worker: Worker) -> None:
+        worker.work()
+        self._end.close()
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._thread.join(timeout)
+        return 0
+
+    def kill(self) -> None:
+        with suppress(OSError):  # it has ended by itself
+            self._end.shutdown(socket.SHUT_RDWR)
+
+
 def make_service(bundles: tuple[Path, ...], **settings: Any) -> Service:
     """An application whose lifespan has not begun."""
-    lifecycle, metrics = Lifecycle(), Metrics()
-    gate = create_app(Settings(bundles=bundles, device="cpu", threads=1, **settings), lifecycle, metrics)
-    return Service(TestClient(gate), gate, lifecycle, metrics)
+    lifecycle, metrics, workers = Lifecycle(), Metrics(), Workers()
+    gate = create_app(
+        Settings(bundles=bundles, device="cpu", threads=1, **settings), lifecycle, metrics, workers.launch
+    )
+    return Service(TestClient(gate), gate, lifecycle, metrics, workers.all)
 
 
 @contextmanager
@@ -154,8 +203,8 @@ def wait_for(process: subprocess.Popen[str], log: list[dict[str, Any]], message:
 def in_this_process(bundle: Path, **changes: Any) -> Iterator[tuple[Service, int]]:
     """A real server on a thread, so that a test can hold up its engine."""
     settings = Settings(bundles=(bundle,), device="cpu", threads=1, port=0, **changes)
-    lifecycle, metrics = Lifecycle(), Metrics()
-    gate: Gate = create_app(settings, lifecycle, metrics)
+    lifecycle, metrics, workers = Lifecycle(), Metrics(), Workers()
+    gate: Gate = create_app(settings, lifecycle, metrics, workers.launch)
     server = Server(gate, settings, lifecycle, metrics)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
@@ -164,7 +213,7 @@ def in_this_process(bundle: Path, **changes: Any) -> Iterator[tuple[Service, int
     while ask(port, "/readyz")[0] != 200:
         continue
     try:
-        yield Service(None, gate, lifecycle, metrics), port  # type: ignore[arg-type]  # no client: real sockets
+        yield Service(None, gate, lifecycle, metrics, workers.all), port  # type: ignore[arg-type]  # no client: real sockets
     finally:
         server.handle_exit(signal.SIGINT, None)
         thread.join()

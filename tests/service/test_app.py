@@ -49,7 +49,7 @@ def test_a_query_gets_what_the_engine_answers(folder: Path, method: str) -> None
     with serving(folder / method) as service:
         response = service.predict({"queries": [TEXT, "python image library"], "k": 3})
         answer = PredictResponse.model_validate_json(response.content)
-        engine = service.model.engine
+        engine = service.engine
         top = engine.run(engine.prepare([TEXT, "python image library"]), 3).top
     assert response.status_code == 200
     assert (answer.model, answer.version) == (method, engine.manifest.version)
@@ -212,7 +212,7 @@ def test_a_failing_model_is_answered_with_500_and_the_next_query_is_fine(
         raise RuntimeError("a secret")
 
     with monkeypatch.context() as patch:
-        patch.setattr(service.model.engine, "run", fail)
+        patch.setattr(service.engine, "run", fail)
         response = service.predict({"queries": [TEXT]})
     assert is_problem(response, 500, "the model failed on this request")
     assert "secret" not in response.text
@@ -220,7 +220,7 @@ def test_a_failing_model_is_answered_with_500_and_the_next_query_is_fine(
 
 
 def test_a_passed_timeout_is_answered_with_504(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    with blocked(service.model.engine, monkeypatch):
+    with blocked(service.engine, monkeypatch):
         assert is_problem(service.predict({"queries": [TEXT], "timeout_ms": 1}), 504, "timeout_ms passed")
     assert service.predict({"queries": [TEXT], "timeout_ms": 60_000}).status_code == 200
 
@@ -231,7 +231,7 @@ def test_a_full_queue_is_answered_with_429_before_the_body_is_looked_at(
     with (
         serving(folder / "mach", queue_rows=2, max_queries=2) as service,
         ThreadPoolExecutor(2) as pool,
-        blocked(service.model.engine, monkeypatch) as wants_to_run,
+        blocked(service.engine, monkeypatch) as wants_to_run,
     ):
         first = pool.submit(service.predict, {"queries": [TEXT]})
         wants_to_run.wait()
@@ -273,7 +273,7 @@ def test_a_dead_thread_turns_readiness_and_liveness_red(folder: Path, monkeypatc
         raise SystemExit
 
     with serving(folder / "mach") as service:
-        monkeypatch.setattr(service.model.engine, "run", die)
+        monkeypatch.setattr(service.engine, "run", die)
         assert is_problem(service.predict({"queries": [TEXT]}), 500, "the model stopped")
         for path in ("/readyz", "/livez"):
             assert is_problem(service.client.get(path), 503, r"mach:\w+ stopped after an internal error")
@@ -329,7 +329,7 @@ def test_a_model_says_that_its_answers_are_reranked(tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", Spec(reranked=True, candidates=7))
     with serving(tmp_path / "bundle") as service:
         section = service.client.get(f"/v1/models/{service.model.name}").json()["rerank_section"]
-        assert section == service.model.engine.manifest.rerank.model_dump()
+        assert section == service.engine.manifest.rerank.model_dump()
     assert section["candidates"] == 7
 
 

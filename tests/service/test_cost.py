@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def test_the_dearer_queries_are_the_more_runners_pay(processors: int, loops: flo
 def test_a_model_has_the_runners_that_are_asked_for_or_useful(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: int | None, runners: int
 ) -> None:
-    monkeypatch.setattr("service.model.useful_runners", lambda processors, seconds: 2)
+    monkeypatch.setattr("service.worker.useful_runners", lambda processors, seconds: 2)
     write_bundle(tmp_path / "bundle", Spec())
-    with serving(tmp_path / "bundle", runners=given):
-        assert [thread.name for thread in threading.enumerate()].count("tiny-run") == runners
+    with serving(tmp_path / "bundle", runners=given) as service:
+        assert service.model.runners == runners

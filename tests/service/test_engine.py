@@ -8,12 +8,13 @@ import faiss
 import numpy as np
 import pytest
 
-from service.bags import Bag, Features, Query
+from service.bags import Bag
 from service.bundle import layout, load_bundle, open_bundle
 from service.bundle.reader import read_manifest
 from service.decoders.mach import MachDecoder
 from service.engine import Engine
 from service.errors import BundleError, EngineFailed, InvalidRequest
+from service.queries import Features, Query
 from service.topk import TopK
 from tests.bundles import (
     DIMENSION,

@@ -32,7 +32,7 @@ def test_requests_are_counted_by_endpoint_model_and_code() -> None:
 def test_gauges_are_read_when_they_are_scraped() -> None:
     metrics = Metrics()
     queued = 3
-    metrics.model("tiny", "1", "mach", "cpu", lambda: queued)
+    metrics.model("tiny", "1", "mach", "cpu").queue_rows.set_function(lambda: queued)
     metrics.inflight_requests = 2
     assert exposed(metrics)['xmc_queue_rows{model="tiny",version="1"}'] == 3
     queued = 5

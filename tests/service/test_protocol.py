@@ -132,7 +132,7 @@ def test_a_connection_serves_one_request_after_the_other(server: tuple[Service, 
 def test_pipelined_requests_are_answered_in_order(server: tuple[Service, int], monkeypatch: pytest.MonkeyPatch) -> None:
     service, port = server
     with connect(port) as connection:
-        with blocked(service.model.engine, monkeypatch):
+        with blocked(service.engine, monkeypatch):
             one, other = (request(BODY, JSON, f"X-Request-Id: {name}") for name in ("one", "other"))
             connection.sendall(one + request(b"{", JSON) + other)
         answers = read(connection, 3)

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -13,15 +11,8 @@ from service.queueing import Limits, Row, RowQueue, Ticket
 IntegerRow = Row[int, int, int]
 
 
-@pytest.fixture
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.close()
-
-
-def request(loop: asyncio.AbstractEventLoop, *lengths: int) -> list[IntegerRow]:
-    ticket: Ticket[int] = Ticket(loop.create_future(), len(lengths), deadline=1.0)
+def request(*lengths: int) -> list[IntegerRow]:
+    ticket: Ticket[int] = Ticket(1, len(lengths), deadline=1.0)
     return [Row(ticket, position, length, since=0.0) for position, length in enumerate(lengths)]
 
 
@@ -35,22 +26,21 @@ def make_queue(batch_rows: int = 3, batch_tokens: int = 100) -> RowQueue[int, in
     return RowQueue(Limits(batch_rows, batch_tokens, queue_rows=10), length=lambda length: length)
 
 
-def test_rows_are_counted_until_a_batch_takes_them(loop: asyncio.AbstractEventLoop) -> None:
+def test_rows_are_counted_until_a_batch_takes_them() -> None:
     queue = make_queue()
-    queue.add(request(loop, 1, 1, 1, 1))
-    assert (len(queue), queue.has_unprepared, queue.ready_since) == (4, True, None)
-    rows = queue.take_ahead()
-    assert (len(rows), len(queue)) == (3, 4)
-    queue.hand_over(prepared(rows), 3)
-    assert (len(queue), queue.is_batch_full, queue.ready_since) == (4, True, 0.0)
-    assert queue.take_ahead() == []
-    assert (len(queue.take_batch()), len(queue), queue.has_unprepared) == (3, 1, True)
+    queue.add(request(1, 1, 1, 1))
+    assert (len(queue), queue.may_prepare, queue.is_preparing, queue.ready_since) == (4, True, False, None)
+    rows = queue.take_waiting(1)
+    assert (len(rows), len(queue), queue.may_prepare, queue.is_preparing) == (4, 4, False, True)
+    queue.hand_over(prepared(rows), 4)
+    assert (len(queue), queue.is_preparing, queue.is_batch_full, queue.ready_since) == (4, False, True, 0.0)
+    assert (len(queue.take_batch()), len(queue), queue.is_batch_full) == (3, 1, False)
 
 
-def test_rows_that_the_preparer_does_not_bring_back_are_gone(loop: asyncio.AbstractEventLoop) -> None:
+def test_rows_that_preparation_does_not_give_back_are_gone() -> None:
     queue = make_queue()
-    queue.add(request(loop, 1, 1))
-    rows = queue.take_ahead()
+    queue.add(request(1, 1))
+    rows = queue.take_waiting(1)
     queue.hand_over(prepared(rows[1:]), 2)
     assert len(queue) == 1
 
@@ -68,23 +58,21 @@ def test_rows_that_the_preparer_does_not_bring_back_are_gone(loop: asyncio.Abstr
     ],
 )
 def test_a_batch_is_the_oldest_row_and_those_of_like_length_within_its_padded_tokens(
-    loop: asyncio.AbstractEventLoop, lengths: tuple[int, ...], batch: tuple[int, ...]
+    lengths: tuple[int, ...], batch: tuple[int, ...]
 ) -> None:
     queue = make_queue(batch_tokens=20)
-    queue.hand_over(prepared(request(loop, *lengths)), 0)
+    queue.hand_over(prepared(request(*lengths)), 0)
     assert tuple(row.item for row in queue.take_batch()) == batch
 
 
 @pytest.mark.parametrize(
     ("padding", "batch"), [(0, (5, 5)), (2, (5, 5, 4)), (50, (5, 5, 4, 9)), (math.inf, (5, 5, 4, 9))]
 )
-def test_a_row_brings_no_more_padding_than_another_batch_would_cost(
-    loop: asyncio.AbstractEventLoop, padding: float, batch: tuple[int, ...]
-) -> None:
+def test_a_row_brings_no_more_padding_than_another_batch_would_cost(padding: float, batch: tuple[int, ...]) -> None:
     queue: RowQueue[int, int, int] = RowQueue(
         Limits(9, 1000, queue_rows=10, padding_tokens=padding), length=lambda length: length
     )
-    queue.hand_over(prepared(request(loop, 5, 5, 4, 9)), 0)
+    queue.hand_over(prepared(request(5, 5, 4, 9)), 0)
     assert tuple(row.item for row in queue.take_batch()) == batch
 
 
@@ -97,9 +85,7 @@ def test_a_row_brings_no_more_padding_than_another_batch_would_cost(
 def test_every_batch_has_the_oldest_row_and_every_row_one_batch(
     lengths: list[int], batch_rows: int, batch_tokens: int, padding: float
 ) -> None:
-    loop = asyncio.new_event_loop()
-    rows = prepared(request(loop, *lengths))
-    loop.close()
+    rows = prepared(request(*lengths))
     limits = Limits(batch_rows, batch_tokens, queue_rows=20, padding_tokens=padding)
     queue: RowQueue[int, int, int] = RowQueue(limits, length=lambda length: length)
     queue.hand_over(rows, 0)
@@ -115,29 +101,31 @@ def test_every_batch_has_the_oldest_row_and_every_row_one_batch(
     assert queue.take_batch() == []
 
 
-@pytest.mark.parametrize(("runners", "share"), [(1, 3), (2, 3), (3, 2), (9, 1)])
-def test_free_runners_share_what_is_there(loop: asyncio.AbstractEventLoop, runners: int, share: int) -> None:
+@pytest.mark.parametrize(("runners", "share", "batch"), [(1, 5, 3), (2, 3, 3), (3, 2, 2), (9, 1, 1)])
+def test_free_runners_share_what_is_there(runners: int, share: int, batch: int) -> None:
     queue = make_queue()
-    queue.add(request(loop, 1, 1, 1, 1, 1))
+    queue.add(request(1, 1, 1, 1, 1))
     assert len(queue.take_waiting(runners)) == share
     queue = make_queue()
-    queue.hand_over(prepared(request(loop, 1, 1, 1, 1, 1)), 0)
-    assert len(queue.take_batch(runners)) == share
+    queue.hand_over(prepared(request(1, 1, 1, 1, 1)), 0)
+    assert len(queue.take_batch(runners)) == batch
 
 
-def test_work_ahead_is_bounded_by_a_batch_of_every_runner(loop: asyncio.AbstractEventLoop) -> None:
-    queue: RowQueue[int, int, int] = RowQueue(Limits(3, 100, queue_rows=10, runners=2), length=lambda length: length)
-    queue.add(request(loop, *[1] * 9))
-    queue.hand_over(prepared(request(loop, 1)), 0)
-    assert len(queue.take_ahead()) == 5
-
-
-def test_removing_a_request_leaves_the_others(loop: asyncio.AbstractEventLoop) -> None:
+def test_two_batches_at_most_are_made_ready() -> None:
     queue = make_queue()
-    first, second = request(loop, 1, 2), request(loop, 3)
+    queue.hand_over(prepared(request(1)), 0)
+    queue.add(request(*[1] * 9))
+    assert len(queue.take_waiting(2)) == 5
+    assert not queue.may_prepare
+    assert queue.take_waiting(1) == []
+
+
+def test_removing_a_request_leaves_the_others() -> None:
+    queue = make_queue()
+    first, second = request(1, 2), request(3)
     queue.add(second)
     queue.hand_over(prepared(first), 0)
-    queue.add(request(loop, 4))
+    queue.add(request(4))
     assert queue.remove(first[0].ticket) == 2
     assert queue.remove(first[0].ticket) == 0
-    assert [row.item for row in queue.take_ahead()] == [3, 4]
+    assert [row.item for row in queue.take_waiting(1)] == [3, 4]

@@ -125,7 +125,7 @@ def test_metrics_have_a_port_of_their_own(bundle: Path) -> None:
 
 def test_a_client_that_leaves_takes_its_queries_out_of_the_queue(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with in_this_process(bundle) as (service, port):
-        engine = service.model.engine
+        engine = service.engine
         labels = f'{{model="mach",version="{service.model.version}"}}'
         with (
             blocked(engine, monkeypatch) as wants_to_run,
@@ -136,7 +136,7 @@ def test_a_client_that_leaves_takes_its_queries_out_of_the_queue(bundle: Path, m
             with socket.create_connection(("127.0.0.1", port)) as leaves:
                 leaves.sendall(HEAD + BODY)
                 wait_for_metric(port, f"xmc_queue_rows{labels} 1.0")
-            wait_for_metric(port, f"xmc_cancelled_total{labels} 1.0")
             wait_for_metric(port, 'xmc_requests_total{code="499",endpoint="/predict",model="mach"} 1.0')
+        wait_for_metric(port, f"xmc_cancelled_total{labels} 1.0")
         assert ask(port)[0] == 200
         wait_for_metric(port, f"xmc_batch_rows_sum{labels} 2.0")

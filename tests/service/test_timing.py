@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.bags import Query
 from service.bundle import open_bundle
 from service.engine import Engine
+from service.queries import Query
 from service.timing import TIMED_K, time_queries
 from tests.bundles import Spec, write_bundle
 
