@@ -7,7 +7,7 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request, Response
 from service.asgi import ClientLeft
 from service.errors import BundleError, RequestError
 from service.exchange import exchange_of
-from service.launch import Launch, launch
+from service.launch import Launched
 from service.lifecycle import Lifecycle
 from service.metrics import Metrics
 from service.middleware import Gate
@@ -31,16 +31,16 @@ logger = logging.getLogger(__name__)
 LAG_PROBE_SECONDS = 0.25
 
 
-def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, launch: Launch = launch) -> Gate:
+def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]) -> Gate:
     """Build the application; nothing is loaded or started before its lifespan begins.
 
     Args:
         settings: of the process.
         lifecycle: of the process; the application moves it from loading to serving or to a failure.
         metrics: all series.
-        launch: starts what computes for a model.
+        workers: one for each model, which load while all this is built.
     """
-    registry = Registry(settings, metrics, launch)
+    registry = Registry(metrics, workers)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -1,8 +1,8 @@
 """The batcher: queries that arrive alone leave in company, without a timer.
 
 Threads, the *runners*, work behind one queue. At the moment it becomes free, a runner reads what has come, turns it
-into model input, takes as many rows as fit into one batch and computes them; runners that are free at once share what
-is there. Without rows, one of them listens for the next message and the others wait for it. So an idle service starts
+into model input, takes as many rows as fit into one batch and computes them; several runners share what is there.
+Without rows, one of them listens for the next message and the others wait for it. So an idle service starts
 at once and on one thread, and a busy one forms larger batches the busier it is. Threads wait for messages and
 conditions only: nothing sleeps and nothing polls.
 
@@ -68,6 +68,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._notes = notes
         self._name = name
 
+        self._may_compute = threading.Semaphore(limits.runners)
         # Guards everything below and what tickets hold.
         self._lock = threading.Lock()
         self._turn = threading.Condition(self._lock)
@@ -88,7 +89,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         """
         threads = [
             threading.Thread(target=self._guarded, name=f"{self._name}-run", daemon=True)
-            for _ in range(self._limits.runners)
+            for _ in range(self._limits.runners + self._limits.ahead)
         ]
         for thread in threads:
             thread.start()
@@ -109,9 +110,10 @@ class Batcher(Generic[Item, Prepared, Result]):
                 self._end()
 
     def _compute(self, rows: Sequence[Row[Item, Prepared, Result]]) -> None:
-        started = time.monotonic()
-        outcomes = call_isolated(self._run, [row.prepared for row in rows], _wanted(rows))
-        seconds = time.monotonic() - started
+        with self._may_compute:
+            started = time.monotonic()
+            outcomes = call_isolated(self._run, [row.prepared for row in rows], _wanted(rows))
+            seconds = time.monotonic() - started
         with self._lock:
             for row, outcome in zip(rows, outcomes, strict=True):
                 if isinstance(outcome, Failure):
@@ -212,7 +214,7 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     def _take_batch(self) -> list[Row[Item, Prepared, Result]]:
         """This runner's share of what is ready, without the rows that nobody waits for any more."""
-        rows = self._in_time(self._queue.take_batch(self._free_runners))
+        rows = self._in_time(self._queue.take_batch())
         self._turn.notify()  # for what it leaves behind, and because somebody must listen
         self._publish()
         return rows

@@ -114,11 +114,16 @@ def _run(chosen: argparse.Namespace) -> int:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
     _limit_threads(settings.batch_threads)
 
+    from service.launch import Order, launch
+
+    # Before the rest is imported, which takes most of a second.
+    workers = [launch(Order(path, settings)) for path in settings.bundles]
+
     from service.logs import configure_logging
     from service.server import serve
 
     configure_logging(settings.log_format)
-    code = serve(settings)
+    code = serve(settings, workers)
     # Not sys.exit: a bundle that is still being verified on its thread must not hold up, or crash, the way out.
     sys.stderr.flush()
     os._exit(code)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from service.engine import Answer, Engine
 
-ROWS = (1, 8)
+ROWS = (1, 4)
 RUNS = 2
 # Of the event loop for one query: `xmc-serve bench` at 64 connections, 100 to 220 µs by machine and company.
 LOOP_SECONDS = 0.0002

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from threading import Lock
 from typing import NamedTuple
 
 from service.bags import Bag
@@ -39,8 +37,6 @@ class Labeller:
     def __init__(self, engine: Engine, notes: Notes) -> None:
         self._engine = engine
         self._notes = notes
-        # A GPU computes one batch after the other anyway; meanwhile another runner prepares the next one.
-        self._device: AbstractContextManager[object] = Lock() if engine.device == "cuda" else nullcontext()
 
     def prepare(self, asked: Sequence[Asked]) -> list[Prepared]:
         """Queries as model input.
@@ -62,8 +58,7 @@ class Labeller:
             EngineFailed: the model gave numbers that are not finite.
         """
         engine, notes = self._engine, self._notes
-        with self._device:
-            answer = engine.run([one.bag for one in prepared], max(one.k for one in prepared))
+        answer = engine.run([one.bag for one in prepared], max(one.k for one in prepared))
         notes.add("batch_rows", len(prepared))
         notes.add("batch_padding_ratio", answer.padding_ratio)
         notes.add("encode_seconds", answer.encode_seconds)

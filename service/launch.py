@@ -9,7 +9,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -67,12 +67,14 @@ class Launched(NamedTuple):
         end: of the connection to it.
         left: what its batcher counts.
         process: that it is.
+        since: second of `time.perf_counter` at which it was started.
     """
 
     order: Order
     end: socket.socket
     left: SharedCount
     process: Process
+    since: float
 
     def wait_until_loaded(self) -> Loaded:
         """What it has loaded.
@@ -106,11 +108,9 @@ class Launched(NamedTuple):
             self.process.wait()
 
 
-Launch = Callable[[Order], Launched]
-
-
 def launch(order: Order) -> Launched:
     """Start a worker in a process of its own."""
+    since = time.perf_counter()
     ours, theirs = socket.socketpair()
     left = os.memfd_create("xmcserve-left")
     os.truncate(left, SharedCount.BYTES)
@@ -123,4 +123,4 @@ def launch(order: Order) -> Launched:
     count = SharedCount(left)
     os.close(left)
     Connection(ours).send(order)
-    return Launched(order, ours, count, process)
+    return Launched(order, ours, count, process, since)

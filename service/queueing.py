@@ -32,6 +32,7 @@ class Limits:
         queue_rows: most rows that wait, those being prepared included and those being computed not.
         wait_seconds: how long a batch that is not full waits for more rows; 0 starts at once.
         runners: batches that are computed at the same time.
+        ahead: batches that are made ready and wait while the runners compute.
         padding_tokens: most tokens of padding that one more row may bring into a batch; as many as cost what a batch
             of its own would.
         overload_seconds: how many seconds of work may wait while the queue is overloaded, that is until one second has
@@ -43,6 +44,7 @@ class Limits:
     queue_rows: int
     wait_seconds: float = 0.0
     runners: int = 1
+    ahead: int = 0
     padding_tokens: float = math.inf
     overload_seconds: float = math.inf
 
@@ -144,7 +146,7 @@ class RowQueue(Generic[Item, Prepared, Result]):
 
     def take_waiting(self, runners: int) -> list[Row[Item, Prepared, Result]]:
         """Give into preparation what one of so many free runners takes of what waits, as far as there is room."""
-        most = min(self._room, -(-len(self._waiting) // runners))
+        most = min(self._room, _share(len(self._waiting), runners))
         rows = [self._waiting.popleft() for _ in range(most)]
         self._preparing += len(rows)
         return rows
@@ -159,26 +161,25 @@ class RowQueue(Generic[Item, Prepared, Result]):
         self._preparing -= taken
         self._ready.extend(rows)
 
-    def take_batch(self, runners: int = 1) -> list[Row[Item, Prepared, Result]]:
-        """The oldest ready row, if there is one, and those nearest to it in length that fit into one batch with it.
+    def take_batch(self) -> list[Row[Item, Prepared, Result]]:
+        """A runner's share of what is ready: the oldest row and those nearest to it in length that fit into one batch.
 
         So a row is overtaken by at most as many batches as rows were ready before it.
-
-        Args:
-            runners: that are free and share what is ready.
         """
         if not self._ready:
             return []
         lengths = [self._length(row.prepared) for row in self._ready]
         by_nearness = sorted(range(len(lengths)), key=lambda place: abs(lengths[place] - lengths[0]))
-        chosen = self._fitting(lengths, by_nearness, self._share(len(lengths), runners))
+        chosen = self._fitting(lengths, by_nearness)
         taken = [row for place, row in enumerate(self._ready) if place in chosen]
         self._ready = deque(row for place, row in enumerate(self._ready) if place not in chosen)
         return taken
 
-    def _fitting(self, lengths: Sequence[int], places: Iterable[int], most: int) -> set[int]:
+    def _fitting(self, lengths: Sequence[int], places: Iterable[int]) -> set[int]:
         """The first places, at least one, that may share a batch."""
         limits = self._limits
+        # The other runners, busy or not, take theirs: they are free before this one is again.
+        most = min(limits.batch_rows, _share(len(lengths), limits.runners))
         chosen: set[int] = set()
         padded = 0  # tokens of the batch with its padding
         longest = 0
@@ -192,10 +193,6 @@ class RowQueue(Generic[Item, Prepared, Result]):
             longest, padded = grown, grown * len(chosen)
         return chosen
 
-    def _share(self, rows: int, runners: int) -> int:
-        """What one of so many free runners takes of these rows."""
-        return min(self._limits.batch_rows, -(-rows // runners))
-
     def remove(self, ticket: Ticket[Result]) -> int:
         """Remove the rows of one request, those in preparation excepted.
 
@@ -206,3 +203,7 @@ class RowQueue(Generic[Item, Prepared, Result]):
         self._waiting = deque(row for row in self._waiting if row.ticket is not ticket)
         self._ready = deque(row for row in self._ready if row.ticket is not ticket)
         return before - len(self)
+
+
+def _share(rows: int, runners: int) -> int:
+    return -(-rows // runners)

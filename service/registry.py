@@ -9,21 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import BundleError, InvalidRequest, RequestError, UnknownModel
-from service.launch import Launch, Launched, Order
+from service.launch import Launched
 from service.metrics import Metrics
 from service.model import Model
-from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 
 class Registry:
-    """All models of one process. Loading happens once, on a thread of its own; everything else on the event loop."""
+    """All models of the service. Loading happens once, on a thread of its own; everything else on the event loop.
 
-    def __init__(self, settings: Settings, metrics: Metrics, launch: Launch) -> None:
-        self._settings = settings
+    Args:
+        metrics: where the models' series live.
+        workers: that load them.
+    """
+
+    def __init__(self, metrics: Metrics, workers: Sequence[Launched]) -> None:
         self._metrics = metrics
-        self._launch = launch
+        self._workers = workers
         self._models: list[Model] = []
         self._only: Model | None = None
 
@@ -33,7 +36,7 @@ class Registry:
         return self._models
 
     def load(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have every bundle of the settings opened, verified and warmed up, each by a process of its own.
+        """Wait until every worker has opened, verified and warmed up its bundle, and take the connections over.
 
         Blocks; nothing can be asked before all of them are there.
 
@@ -43,12 +46,10 @@ class Registry:
         Raises:
             BundleError: a bundle cannot be served, or two are the same.
         """
-        started = time.perf_counter()
-        launched = [self._launch(Order(path, self._settings)) for path in self._settings.bundles]
         try:
-            models = self._hear(launched, started)
+            models = self._hear()
         except BundleError:
-            for one in launched:
+            for one in self._workers:
                 one.abandon()
             raise
         for model in models:
@@ -56,18 +57,17 @@ class Registry:
         self._models = models
         self._only = models[0] if len(models) == 1 else None
 
-    def _hear(self, launched: Sequence[Launched], started: float) -> list[Model]:
-        """Wait for all workers."""
+    def _hear(self) -> list[Model]:
         models: list[Model] = []
         paths: dict[tuple[str, str], Path] = {}
-        for one in launched:
+        for one in self._workers:
             loaded, path = one.wait_until_loaded(), one.order.path
             model = Model(one, loaded, self._metrics)
             identity = (model.name, model.version)
             if identity in paths:
                 raise BundleError(f"{path}: {':'.join(identity)} is given twice, first as {paths[identity]}")
             paths[identity] = path
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - one.since
             model.metrics.load_seconds.set(seconds)
             models.append(model)
             logger.info(

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
@@ -21,6 +22,7 @@ from prometheus_client import start_http_server
 
 from service.app import create_app
 from service.asgi import Application
+from service.launch import Launched
 from service.lifecycle import Lifecycle, Phase
 from service.metrics import Metrics
 from service.protocol import Protocol
@@ -96,8 +98,12 @@ class Server(uvicorn.Server):
         self._phase_ends = time.monotonic() + seconds
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, workers: Sequence[Launched]) -> int:
     """Serve until a signal or a failure.
+
+    Args:
+        settings: of the process.
+        workers: one for each of its bundles.
 
     Returns:
         Exit code: 0 after a signal, 1 when a bundle cannot be served or an address cannot be listened on.
@@ -111,7 +117,7 @@ def serve(settings: Settings) -> int:
             logger.critical("cannot listen for metrics on %s:%d: %s", settings.host, settings.metrics_port, error)
             return 1
         logger.info("metrics on http://%s:%d/metrics", *httpd.server_address[:2])
-    server = Server(create_app(settings, lifecycle, metrics), settings, lifecycle, metrics)
+    server = Server(create_app(settings, lifecycle, metrics, workers), settings, lifecycle, metrics)
     try:
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it could not start; it has logged why

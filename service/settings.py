@@ -111,7 +111,7 @@ class Settings:
             "Batches that one model computes at once, each on its share of the threads.",
             1,
             1024,
-            default="measured: one a thread where queries are dear, fewer where they are cheap; 2 on a GPU, by turns",
+            default="measured: one a thread where queries are dear, fewer where they are cheap; 1 on a GPU",
         ),
     ] = None
     drain_seconds: Annotated[

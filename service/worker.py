@@ -29,8 +29,8 @@ from service.settings import Settings
 
 # A CPU gains nothing from larger batches once its caches are full; everybody in the batch waits for all of it.
 DEFAULT_BATCH_ROWS = {"cpu": 32, "cuda": 128}
-# One computes and one prepares.
-GPU_RUNNERS = 2
+# A GPU computes one batch after the other; meanwhile the processor makes the next one ready.
+AHEAD = {"cpu": 0, "cuda": 1}
 # Under overload as much work may wait as this many lone queries take, so that an accepted one stays within ten times
 # its idle latency: it waits for the queue, for the batch before it and for its own.
 OVERLOAD_QUERIES = 3
@@ -110,16 +110,17 @@ def _limits(settings: Settings, device: str, cost: Cost) -> Limits:
         queue_rows=settings.queue_rows,
         wait_seconds=settings.max_wait_ms / 1000,
         runners=_runners(settings, device, cost),
+        ahead=AHEAD[device],
         padding_tokens=cost.batch_in_tokens,
         overload_seconds=OVERLOAD_QUERIES * cost.lone_seconds,
     )
 
 
 def _runners(settings: Settings, device: str, cost: Cost) -> int:
-    """Batches that the model computes at once, or prepares and computes."""
+    """Batches that the model computes at once."""
     if settings.runners is not None:
         return settings.runners
-    return GPU_RUNNERS if device == "cuda" else useful_runners(settings.threads, cost.query_seconds)
+    return 1 if device == "cuda" else useful_runners(settings.threads, cost.query_seconds)
 
 
 def main(end: int, left: int, log_format: str) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Workers:
         worker = Worker(Connection(theirs), left)
         self.all.append(worker)
         Connection(ours).send(order)
-        return Launched(order, ours, left, _Thread(worker, theirs))
+        return Launched(order, ours, left, _Thread(worker, theirs), time.perf_counter())
 
 
 class _Thread:
@@ -106,9 +107,8 @@ class _Thread:
 def make_service(bundles: tuple[Path, ...], **settings: Any) -> Service:
     """An application whose lifespan has not begun."""
     lifecycle, metrics, workers = Lifecycle(), Metrics(), Workers()
-    gate = create_app(
-        Settings(bundles=bundles, device="cpu", threads=1, **settings), lifecycle, metrics, workers.launch
-    )
+    chosen = Settings(bundles=bundles, device="cpu", threads=1, **settings)
+    gate = create_app(chosen, lifecycle, metrics, [workers.launch(Order(path, chosen)) for path in bundles])
     return Service(TestClient(gate), gate, lifecycle, metrics, workers.all)
 
 
@@ -204,7 +204,7 @@ def in_this_process(bundle: Path, **changes: Any) -> Iterator[tuple[Service, int
     """A real server on a thread, so that a test can hold up its engine."""
     settings = Settings(bundles=(bundle,), device="cpu", threads=1, port=0, **changes)
     lifecycle, metrics, workers = Lifecycle(), Metrics(), Workers()
-    gate: Gate = create_app(settings, lifecycle, metrics, workers.launch)
+    gate: Gate = create_app(settings, lifecycle, metrics, [workers.launch(Order(bundle, settings))])
     server = Server(gate, settings, lifecycle, metrics)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

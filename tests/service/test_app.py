@@ -245,8 +245,8 @@ def test_a_full_queue_is_answered_with_429_before_the_body_is_looked_at(
     assert (first.result().status_code, second.result().status_code) == (200, 200)
 
 
-def test_while_models_load_the_process_lives_but_is_not_ready(folder: Path) -> None:
-    service = make_service((folder / "mach",))
+def test_while_models_load_the_process_lives_but_is_not_ready() -> None:
+    service = make_service(())
     assert service.client.get("/livez").text == "ok"
     assert is_problem(service.client.get("/readyz"), 503, "models are still loading")
     refused = service.client.post("/predict", content=b"no JSON at all")

@@ -370,3 +370,37 @@ def test_a_client_that_closes_waits_for_what_a_runner_is_preparing(runners: int)
             assert results(await future) == [answer(1)]
 
     run(scenario)
+
+
+def test_a_thread_beyond_the_runners_makes_a_batch_ready_and_computes_none_beside_them() -> None:
+    async def scenario() -> None:
+        computation = Computation()
+        limits = Limits(batch_rows=4, batch_tokens=100, queue_rows=16, ahead=1)
+        async with plugged(computation, limits) as client:
+            future = client.submit([1, 2])
+            while computation.prepared != [[PLUG], [1, 2]]:
+                await asyncio.sleep(0)
+            while client.queued_rows:  # it has taken its batch
+                await asyncio.sleep(0)
+            assert computation.batches == [[PLUG]]
+            computation.release.set()
+            assert results(await future) == [answer(1), answer(2)]
+
+    run(scenario)
+
+
+def test_a_runner_leaves_the_others_their_share() -> None:
+    async def scenario() -> None:
+        computation = Computation()
+        limits = Limits(batch_rows=9, batch_tokens=100, queue_rows=16, runners=3)
+        async with batching(computation, limits) as client:
+            plugs = [client.submit([PLUG])]
+            await asyncio.to_thread(computation.blocked.acquire)
+            plugs.append(client.submit([PLUG]))
+            await asyncio.to_thread(computation.blocked.acquire)
+            assert results(await client.submit(list(range(9)))) == [answer(item) for item in range(9)]
+            computation.release.set()
+            await asyncio.gather(*plugs)
+        assert [len(batch) for batch in computation.batches[2:]] == [3, 2, 2, 1, 1]
+
+    run(scenario)

@@ -102,20 +102,21 @@ def test_every_batch_has_the_oldest_row_and_every_row_one_batch(
 
 
 @pytest.mark.parametrize(("runners", "share", "batch"), [(1, 5, 3), (2, 3, 3), (3, 2, 2), (9, 1, 1)])
-def test_free_runners_share_what_is_there(runners: int, share: int, batch: int) -> None:
-    queue = make_queue()
+def test_runners_share_what_is_there(runners: int, share: int, batch: int) -> None:
+    limits = Limits(3, 100, queue_rows=10, runners=runners)
+    queue: RowQueue[int, int, int] = RowQueue(limits, length=lambda length: length)
     queue.add(request(1, 1, 1, 1, 1))
     assert len(queue.take_waiting(runners)) == share
-    queue = make_queue()
+    queue = RowQueue(limits, length=lambda length: length)
     queue.hand_over(prepared(request(1, 1, 1, 1, 1)), 0)
-    assert len(queue.take_batch(runners)) == batch
+    assert len(queue.take_batch()) == batch
 
 
 def test_two_batches_at_most_are_made_ready() -> None:
     queue = make_queue()
     queue.hand_over(prepared(request(1)), 0)
     queue.add(request(*[1] * 9))
-    assert len(queue.take_waiting(2)) == 5
+    assert len(queue.take_waiting(1)) == 5
     assert not queue.may_prepare
     assert queue.take_waiting(1) == []
 
