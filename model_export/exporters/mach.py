@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -52,11 +53,9 @@ class MachExporter(Exporter[Mach]):
         config = self.model.config
         assert isinstance(config, MachConfig)
         buckets_RL = self.artifact.tables["buckets"]
-        labels_RL, offsets_RB = inverted_lists(buckets_RL, self.model.buckets)
+        write_inverted_lists(folder, buckets_RL, self.model.buckets)
         buckets_LR = np.ascontiguousarray(buckets_RL.T, dtype=layout.bucket_dtype(self.model.buckets))
         np.save(folder / layout.MACH_BUCKETS, buckets_LR)
-        np.save(folder / layout.MACH_INVERTED_LABELS, labels_RL)
-        np.save(folder / layout.MACH_INVERTED_OFFSETS, offsets_RB)
         family, key = origin(config)
         seed = self.artifact.config.run.training.seed
         return MachSection(
@@ -78,14 +77,19 @@ def origin(config: MachConfig) -> tuple[str, str]:
     return hashing.FAMILY, hashing.KEY
 
 
-def inverted_lists(buckets_RL: NDArray[Any], buckets: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The labels of every bucket.
+def write_inverted_lists(folder: Path, buckets_RL: NDArray[Any], buckets: int) -> None:
+    """Write the labels of every bucket into the bundle's files, one repetition in memory at a time.
 
-    Returns:
-        Labels int32 (R, L) by bucket, then row; and offsets int32 (R, B + 1), where each bucket's labels begin.
+    Args:
+        folder: takes labels int32 (R, L) by bucket, then row; and offsets int32 (R, B + 1), where each bucket's begin.
+        buckets_RL: bucket of each label, in any order of memory.
+        buckets: B.
     """
-    labels_RL = np.argsort(buckets_RL, axis=1, kind="stable").astype(np.int32)
-    counts_RB = [np.bincount(buckets_L, minlength=buckets) for buckets_L in buckets_RL]
+    labels_RL = open_memmap(folder / layout.MACH_INVERTED_LABELS, "w+", np.dtype(np.int32), buckets_RL.shape)
     offsets_RB = np.zeros((len(buckets_RL), buckets + 1), dtype=np.int32)
-    np.cumsum(counts_RB, axis=1, out=offsets_RB[:, 1:])
-    return labels_RL, offsets_RB
+    for repetition, strided_L in enumerate(buckets_RL):
+        buckets_L = np.ascontiguousarray(strided_L)
+        labels_RL[repetition] = np.argsort(buckets_L, kind="stable")
+        np.cumsum(np.bincount(buckets_L, minlength=buckets), out=offsets_RB[repetition, 1:])
+    labels_RL.flush()
+    np.save(folder / layout.MACH_INVERTED_OFFSETS, offsets_RB)

@@ -24,12 +24,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from model_export.exporters.mach import inverted_lists
 from service.bundle import layout
 from service.bundle.manifest import HashSection, MachSection
 from service.decoders.buckets import Buckets, Scores, fold
 from service.decoders.mach import OUTPUT, MachDecoder
 from service.topk import TopK, merge, select
+from tests.bundles import inverted_lists
 from training.artifact import read_artifact
 from training.data.batches import Bags
 from training.data.dataset import read_rows
@@ -53,7 +53,7 @@ def main() -> None:
     model = artifact.restore()
     assert isinstance(model, Mach)
     buckets_LR = spread(artifact.tables["buckets"], model.buckets, arguments.labels)
-    lists = inverted_lists(buckets_LR.T, model.buckets)
+    lists = inverted_lists(buckets_LR, model.buckets)
     megabytes = sum(array.nbytes for array in (buckets_LR, *lists)) / 1e6
     print(
         f"{arguments.labels:,} labels, R={model.repetitions}, B={model.buckets}: tables and lists {megabytes:,.0f} MB"

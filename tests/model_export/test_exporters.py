@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from model_export.exporters import declare
 from model_export.exporters.base import alike
 from model_export.exporters.declare import DeclareExporter, smaller_recovery
-from model_export.exporters.mach import MachExporter, inverted_lists
+from model_export.exporters.mach import MachExporter, write_inverted_lists
 from model_export.exporters.unidec import UnidecExporter
 from model_export.verify import query_of
 from model_export.writer import Options, build
@@ -33,7 +34,10 @@ from training.artifact import Artifact, read_artifact
 @given(st.integers(1, 4), st.integers(2, 9), st.integers(1, 30), st.randoms(use_true_random=False))
 def test_inverted_lists_hold_every_buckets_labels_in_order(R: int, B: int, L: int, draw: Any) -> None:
     buckets_RL = np.array([[draw.randrange(B) for _ in range(L)] for _ in range(R)])
-    labels_RL, offsets_RB = inverted_lists(buckets_RL, B)
+    with TemporaryDirectory() as folder:
+        write_inverted_lists(Path(folder), buckets_RL, B)
+        labels_RL = np.load(Path(folder) / layout.MACH_INVERTED_LABELS)
+        offsets_RB = np.load(Path(folder) / layout.MACH_INVERTED_OFFSETS)
     assert (labels_RL.dtype, offsets_RB.dtype) == (np.int32, np.int32)
     for repetition in range(R):
         bounds = offsets_RB[repetition]
