@@ -21,8 +21,13 @@ from scipy.sparse import csr_array, random_array
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from model_export.exact_search import write_exact_search
+<<<<<<< HEAD
 from service.bags import Bag
 from service.bundle import content_version, encode_labels, file_entry, layout, load_bundle
+=======
+from service.bags import Bag, Features, Query
+from service.bundle import content_version, encode_labels, file_entry, inverted, layout, load_bundle
+>>>>>>> 15a3b93 (MACH's search walks pairs of repetitions: lists hold each label's bucket in one other repetition)
 from service.bundle.manifest import (
     Activation,
     Aggregation,
@@ -197,19 +202,22 @@ def _model(spec: Spec) -> TinyModel:
 
 def _mach_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
     buckets_LR = rng.integers(0, spec.buckets, (spec.label_count, spec.repetitions))
-    labels_RL, offsets_RB = inverted_lists(buckets_LR, spec.buckets)
+    buckets_LR = buckets_LR.astype(layout.bucket_dtype(spec.buckets))
+    steps_N, partners_N, offsets_RB = inverted_lists(buckets_LR, spec.buckets)
     return {
-        layout.MACH_BUCKETS: buckets_LR.astype(layout.bucket_dtype(spec.buckets)),
-        layout.MACH_INVERTED_LABELS: labels_RL,
+        layout.MACH_BUCKETS: buckets_LR,
+        layout.MACH_INVERTED_STEPS: steps_N,
+        layout.MACH_INVERTED_PARTNERS: partners_N,
         layout.MACH_INVERTED_OFFSETS: offsets_RB,
     }
 
 
-def inverted_lists(buckets_LR: NDArray[Any], buckets: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Labels by bucket, then row, (R, L), and where each bucket's begin, (R, B + 1)."""
-    sizes_RB = [np.bincount(buckets_L, minlength=buckets) for buckets_L in buckets_LR.T]
-    offsets_RB = np.cumsum(np.pad(sizes_RB, ((0, 0), (1, 0))), axis=1, dtype=np.int32)
-    return np.argsort(buckets_LR.T, axis=1, kind="stable").astype(np.int32), offsets_RB
+def inverted_lists(buckets_LR: NDArray[Any], buckets: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """Steps and partners of all repetitions, (N,), and where each bucket's begin, (R, B + 1)."""
+    parts = [inverted.inverted_lists(buckets_LR, repetition, buckets) for repetition in range(buckets_LR.shape[1])]
+    starts_R = np.cumsum([0] + [len(steps) for steps, _, _ in parts])[:-1]
+    offsets_RB = np.stack([start + offsets_B for start, (_, _, offsets_B) in zip(starts_R, parts, strict=True)])
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), offsets_RB
 
 
 def _declare_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:

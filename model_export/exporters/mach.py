@@ -1,23 +1,25 @@
-"""MACH: bucket logits as a graph, the hash table and each repetition's inverted lists as arrays.
+"""MACH: bucket logits as a graph, the hash table and inverted lists as arrays.
 
 Letters: Q queries, T ids of a bag, R repetitions, B buckets, L labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_export.exporters.base import Exporter
 from model_export.faiss_index import IndexChoice
 from service.bundle import layout
+from service.bundle.inverted import inverted_lists
 from service.bundle.manifest import HashSection, MachSection
 from training import hashing, partition
 from training.encoders import Encoder
@@ -53,9 +55,9 @@ class MachExporter(Exporter[Mach]):
         config = self.model.config
         assert isinstance(config, MachConfig)
         buckets_RL = self.artifact.tables["buckets"]
-        write_inverted_lists(folder, buckets_RL, self.model.buckets)
         buckets_LR = np.ascontiguousarray(buckets_RL.T, dtype=layout.bucket_dtype(self.model.buckets))
         np.save(folder / layout.MACH_BUCKETS, buckets_LR)
+        write_inverted_lists(folder, buckets_LR, self.model.buckets)
         family, key = origin(config)
         seed = self.artifact.config.run.training.seed
         return MachSection(
@@ -77,19 +79,41 @@ def origin(config: MachConfig) -> tuple[str, str]:
     return hashing.FAMILY, hashing.KEY
 
 
-def write_inverted_lists(folder: Path, buckets_RL: NDArray[Any], buckets: int) -> None:
-    """Write the labels of every bucket into the bundle's files, one repetition in memory at a time.
+def write_inverted_lists(folder: Path, buckets_LR: NDArray[Any], buckets: int) -> None:
+    """Write the inverted lists into the bundle's files, one repetition in memory at a time.
 
     Args:
-        folder: takes labels int32 (R, L) by bucket, then row; and offsets int32 (R, B + 1), where each bucket's begin.
-        buckets_RL: bucket of each label, in any order of memory.
+        folder: takes steps and partners, one repetition after the other, and offsets (R, B + 1), see `inverted_lists`.
+        buckets_LR: bucket of each label, in the type in which it is stored.
         buckets: B.
     """
-    labels_RL = open_memmap(folder / layout.MACH_INVERTED_LABELS, "w+", np.dtype(np.int32), buckets_RL.shape)
-    offsets_RB = np.zeros((len(buckets_RL), buckets + 1), dtype=np.int32)
-    for repetition, strided_L in enumerate(buckets_RL):
-        buckets_L = np.ascontiguousarray(strided_L)
-        labels_RL[repetition] = np.argsort(buckets_L, kind="stable")
-        np.cumsum(np.bincount(buckets_L, minlength=buckets), out=offsets_RB[repetition, 1:])
-    labels_RL.flush()
-    np.save(folder / layout.MACH_INVERTED_OFFSETS, offsets_RB)
+    offsets_RB = np.zeros((buckets_LR.shape[1], buckets + 1), dtype=np.int64)
+    names = layout.MACH_INVERTED_STEPS, layout.MACH_INVERTED_PARTNERS
+    with ExitStack() as stack:
+        files = [stack.enter_context(growing(folder / name, buckets_LR.dtype)) for name in names]
+        end = 0
+        for repetition in range(len(offsets_RB)):
+            *lists, offsets_B = inverted_lists(buckets_LR, repetition, buckets)
+            for file, entries in zip(files, lists, strict=True):
+                entries.tofile(file)
+            offsets_RB[repetition] = end + offsets_B
+            end += int(offsets_B[-1])
+    np.save(folder / layout.MACH_INVERTED_OFFSETS, offsets_RB.astype(layout.offset_dtype(end)))
+
+
+@contextmanager
+def growing(path: Path, dtype: np.dtype[Any]) -> Iterator[BinaryIO]:
+    """An ``.npy`` file of one dimension to write to; how long it became is put down at the end."""
+    with path.open("wb") as file:
+        _write_header(file, dtype, 0)
+        start = file.tell()
+        yield file
+        length = (file.tell() - start) // dtype.itemsize
+        file.seek(0)
+        _write_header(file, dtype, length)  # numpy leaves room for the digits
+        assert file.tell() == start
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], length: int) -> None:
+    header = {"descr": npy_format.dtype_to_descr(dtype), "fortran_order": False, "shape": (length,)}
+    npy_format.write_array_header_1_0(file, header)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import layout
+from service.bundle.inverted import partner
 from service.bundle.labels import LINE_END
 from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, UnidecSection
 from service.errors import BundleError
@@ -97,34 +98,27 @@ def _check_buckets(buckets_LR: NDArray[Any], buckets: int) -> None:
 
 
 def _check_inverted_lists(arrays: Arrays) -> None:
-    buckets_LR = arrays[layout.MACH_BUCKETS]
-    labels_RL = arrays[layout.MACH_INVERTED_LABELS]
-    offsets_RB = arrays[layout.MACH_INVERTED_OFFSETS]
-    for repetition, strided_L in enumerate(buckets_LR.T):
-        buckets_L = np.ascontiguousarray(strided_L)  # all calls below would pass through memory in large steps
-        counts_B = np.bincount(buckets_L, minlength=offsets_RB.shape[1] - 1)
-        _require(
-            offsets_RB[repetition, 0] == 0 and np.array_equal(np.diff(offsets_RB[repetition]), counts_B),
-            layout.MACH_INVERTED_OFFSETS,
-            f"the bucket sizes of {layout.MACH_BUCKETS}",
-            f"others in repetition {repetition}",
+    from service.bundle.walk import lists_hold  # compiled: who never opens a bundle need not load the compiler
+
+    buckets_LR, offsets_RB = arrays[layout.MACH_BUCKETS], arrays[layout.MACH_INVERTED_OFFSETS]
+    steps_N, partners_N = arrays[layout.MACH_INVERTED_STEPS], arrays[layout.MACH_INVERTED_PARTNERS]
+    starts_R, ends_R = offsets_RB[:, 0], offsets_RB[:, -1]
+    joined = starts_R[0] == 0 and np.array_equal(starts_R[1:], ends_R[:-1])
+    name = layout.MACH_INVERTED_OFFSETS
+    _require(joined and bool((np.diff(offsets_RB) >= 0).all()), name, "offsets from 0 that never fall", "others")
+    for other, array in ((layout.MACH_INVERTED_STEPS, steps_N), (layout.MACH_INVERTED_PARTNERS, partners_N)):
+        _require(array.size == ends_R[-1], other, f"{ends_R[-1]} entries as {name} says", f"{array.size}")
+    R = buckets_LR.shape[1]
+    for repetition, offsets_B in enumerate(offsets_RB):
+        own_L, partners_L = (
+            np.ascontiguousarray(buckets_LR[:, which]) for which in (repetition, partner(repetition, R))
         )
         _require(
-            _is_sorted(labels_RL[repetition], buckets_L),
-            layout.MACH_INVERTED_LABELS,
-            f"the labels of {layout.MACH_BUCKETS} by bucket, then row",
+            lists_hold(steps_N, partners_N, offsets_B, own_L, partners_L),
+            layout.MACH_INVERTED_STEPS,
+            f"with {layout.MACH_INVERTED_PARTNERS} the lists of {layout.MACH_BUCKETS}",
             f"others in repetition {repetition}",
         )
-
-
-def _is_sorted(labels_L: NDArray[np.integer], buckets_L: NDArray[np.integer]) -> bool:
-    """Whether all labels stand there, by bucket, then row; sorting them would take several times as long."""
-    if labels_L.min() < 0 or labels_L.max() >= labels_L.size:
-        return False
-    found_L = buckets_L[labels_L]
-    # Pairs that rise strictly are distinct, so labels are: a label has one bucket.
-    rises = (found_L[1:] > found_L[:-1]) | ((found_L[1:] == found_L[:-1]) & (labels_L[1:] > labels_L[:-1]))
-    return bool(rises.all())
 
 
 def _check_votes(arrays: Arrays, label_count: int) -> None:

@@ -18,7 +18,8 @@ LABELS = "labels.jsonl"
 LABEL_OFFSETS = "labels.offsets.npy"
 
 MACH_BUCKETS = "buckets.npy"
-MACH_INVERTED_LABELS = "inverted.labels.npy"
+MACH_INVERTED_STEPS = "inverted.steps.npy"
+MACH_INVERTED_PARTNERS = "inverted.partners.npy"
 MACH_INVERTED_OFFSETS = "inverted.offsets.npy"
 
 DECLARE_VOTES_INDPTR = "votes.indptr.npy"
@@ -127,9 +128,11 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
 
 
 def _mach_files(mach: MachSection, label_count: int) -> dict[str, ArraySpec | None]:
+    buckets = (bucket_dtype(mach.buckets),)
     return {
-        MACH_BUCKETS: ArraySpec((bucket_dtype(mach.buckets),), (label_count, mach.repetitions)),
-        MACH_INVERTED_LABELS: ArraySpec(("int32",), (mach.repetitions, label_count)),
+        MACH_BUCKETS: ArraySpec(buckets, (label_count, mach.repetitions)),
+        MACH_INVERTED_STEPS: ArraySpec(buckets, (None,)),
+        MACH_INVERTED_PARTNERS: ArraySpec(buckets, (None,)),
         MACH_INVERTED_OFFSETS: _offsets(mach.repetitions, mach.buckets + 1),
     }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,30 +35,6 @@ PATIENCE, RETRIED_EVERY = 8, 64
 FLOAT = np.float32
 
 
-@dataclass
-class _Room:
-    """What a search works in.
-
-    Attributes:
-        kept_RB: see `pruned.search`.
-        stamps_L: the same.
-        base: the same.
-    """
-
-    kept_RB: NDArray[np.int32]
-    stamps_L: NDArray[np.uint8]
-    base: int = 0
-
-    def next_base(self) -> int:
-        """The base of another search."""
-        step = 2 * pruned.STRIDE
-        if self.base + step > pruned.MOST_STAMP:
-            self.stamps_L.fill(0)
-            self.base = 0
-        base, self.base = self.base, self.base + step
-        return base
-
-
 class _Worth:
     """Whether searches for some number of answers pay; a guess, which changes no answer."""
 
@@ -76,15 +51,21 @@ class _Worth:
 
 
 class MachDecoder:
-    """Aggregates bucket scores; the bucket table and its lists stay memory-mapped in their narrow types."""
+    """Aggregates bucket scores; the bucket table and its lists stay memory-mapped in their narrow types.
 
-    def __init__(self, section: MachSection, buckets_LR: Buckets, labels_RL: Buckets, offsets_RB: Buckets) -> None:
+    Args:
+        section: sizes, and how scores are aggregated.
+        buckets_LR: bucket of each label in each repetition.
+        lists: steps, partners and offsets, see `bundle.inverted`.
+    """
+
+    def __init__(self, section: MachSection, buckets_LR: Buckets, *lists: Buckets) -> None:
         self.required_outputs = {OUTPUT: (section.repetitions, section.buckets)}
         self._section = section
         self._buckets_LR = buckets_LR
-        self._labels_RL = labels_RL
-        self._offsets_RB = offsets_RB
-        self._rooms: Rooms[_Room] = Rooms(self._make_room)
+        self._steps_N, self._partners_N, self._offsets_RB = lists
+        self._far = int(np.iinfo(buckets_LR.dtype).max)
+        self._rooms: Rooms[NDArray[np.int32]] = Rooms(self._make_room)
         self._worth: defaultdict[int, _Worth] = defaultdict(_Worth)
 
     @classmethod
@@ -92,8 +73,8 @@ class MachDecoder:
         """See ``Decoder``; gathering is bound by memory and takes one thread."""
         section, arrays = bundle.manifest.method, bundle.arrays
         assert isinstance(section, MachSection)
-        names = (layout.MACH_BUCKETS, layout.MACH_INVERTED_LABELS, layout.MACH_INVERTED_OFFSETS)
-        return cls(section, *(arrays[name] for name in names))
+        names = (layout.MACH_INVERTED_STEPS, layout.MACH_INVERTED_PARTNERS, layout.MACH_INVERTED_OFFSETS)
+        return cls(section, arrays[layout.MACH_BUCKETS], *(arrays[name] for name in names))
 
     def decode(self, outputs: Mapping[str, Scores], k: int) -> TopK:
         """See ``Decoder``."""
@@ -105,24 +86,26 @@ class MachDecoder:
 
     def _searched(self, scores_QRB: Scores, k: int) -> TopK:
         """Queries one by one; then all labels for those whose scores are too flat."""
-        with self._rooms.taken() as room:
-            return self._searched_in(room, scores_QRB, k)
+        with self._rooms.taken() as kept_RB:
+            return self._searched_in(kept_RB, scores_QRB, k)
 
-    def _searched_in(self, room: _Room, scores_QRB: Scores, k: int) -> TopK:
+    def _searched_in(self, kept_RB: NDArray[np.int32], scores_QRB: Scores, k: int) -> TopK:
         worth = self._worth[k]
         ids_QK = np.empty((len(scores_QRB), k), dtype=np.int64)
         best_QK = np.empty((len(scores_QRB), k), dtype=FLOAT)
         least, flat = self._section.aggregation == "min", []
+        tops_QR = scores_QRB.max(axis=2)
         for query, scores_RB in enumerate(scores_QRB):
             found = worth.is_tried() and pruned.search(
                 scores_RB,
+                tops_QR[query],
                 self._buckets_LR,
-                self._labels_RL,
+                self._steps_N,
+                self._partners_N,
                 self._offsets_RB,
+                self._far,
                 least,
-                room.stamps_L,
-                room.next_base(),
-                room.kept_RB,
+                kept_RB,
                 ids_QK[query],
                 best_QK[query],
             )
@@ -134,9 +117,8 @@ class MachDecoder:
             ids_QK[flat], best_QK[flat] = rest.ids_QK, rest.scores_QK
         return TopK(ids_QK, best_QK)
 
-    def _make_room(self) -> _Room:
-        kept_RB = np.empty((self._section.repetitions, self._section.buckets), dtype=np.int32)
-        return _Room(kept_RB, np.zeros(len(self._buckets_LR), dtype=np.uint8))
+    def _make_room(self) -> NDArray[np.int32]:
+        return np.empty((self._section.repetitions, self._section.buckets), dtype=np.int32)
 
     def _best_of_all(self, scores_QRB: Scores, k: int) -> TopK:
         return select_in_blocks(

@@ -31,18 +31,25 @@ from training import hashing
 from training.artifact import Artifact, read_artifact
 
 
-@given(st.integers(1, 4), st.integers(2, 9), st.integers(1, 30), st.randoms(use_true_random=False))
-def test_inverted_lists_hold_every_buckets_labels_in_order(R: int, B: int, L: int, draw: Any) -> None:
-    buckets_RL = np.array([[draw.randrange(B) for _ in range(L)] for _ in range(R)])
+@given(st.integers(1, 5), st.sampled_from([2, 9, 256]), st.integers(1, 900), st.integers(0, 9))
+def test_inverted_lists_hold_every_buckets_labels_in_order(R: int, B: int, L: int, seed: int) -> None:
+    """Steps of 255 and more take several entries where buckets are bytes."""
+    buckets_LR = np.random.default_rng(seed).integers(0, B, (L, R), dtype=np.uint8)
     with TemporaryDirectory() as folder:
-        write_inverted_lists(Path(folder), buckets_RL, B)
-        labels_RL = np.load(Path(folder) / layout.MACH_INVERTED_LABELS)
+        write_inverted_lists(Path(folder), buckets_LR, B)
+        steps_N = np.load(Path(folder) / layout.MACH_INVERTED_STEPS)
+        partners_N = np.load(Path(folder) / layout.MACH_INVERTED_PARTNERS)
         offsets_RB = np.load(Path(folder) / layout.MACH_INVERTED_OFFSETS)
-    assert (labels_RL.dtype, offsets_RB.dtype) == (np.int32, np.int32)
-    for repetition in range(R):
-        bounds = offsets_RB[repetition]
-        lists = [labels_RL[repetition, low:high].tolist() for low, high in pairwise(bounds)]
-        assert lists == [np.flatnonzero(buckets_RL[repetition] == bucket).tolist() for bucket in range(B)]
+    assert (steps_N.dtype, partners_N.dtype, offsets_RB.dtype) == (np.uint8, np.uint8, np.int32)
+    assert offsets_RB[0, 0] == 0
+    assert offsets_RB[-1, -1] == len(steps_N) == len(partners_N)
+    for repetition, bounds_B in enumerate(offsets_RB):
+        other = min(repetition ^ 1, R - 1)
+        for bucket, (low, high) in enumerate(pairwise(bounds_B)):
+            is_label = steps_N[low:high] != 255
+            labels = np.cumsum(steps_N[low:high], dtype=int)[is_label]
+            np.testing.assert_array_equal(labels, np.flatnonzero(buckets_LR[:, repetition] == bucket))
+            np.testing.assert_array_equal(partners_N[low:high][is_label], buckets_LR[labels, other])
 
 
 @pytest.mark.parametrize(("kind", "dtype"), [("mach", "uint16"), ("mach-features", "uint8")])

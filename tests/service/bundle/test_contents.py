@@ -25,7 +25,7 @@ ARRAY_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("mach", layout.MACH_BUCKETS, np.asfortranarray, "expected a little-endian array in C order, found"),
     (
         "mach",
-        layout.MACH_INVERTED_LABELS,
+        layout.MACH_INVERTED_OFFSETS,
         lambda a: a.astype(">i4"),
         "expected a little-endian array in C order, found >i4",
     ),
@@ -57,31 +57,33 @@ def put(row: object, value: float) -> ArrayChange:
     return change
 
 
-def swapped(array: NDArray[Any]) -> NDArray[Any]:
-    array[0, [0, 1]] = array[0, [1, 0]]
-    return array
-
-
 CONTENT_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("mach", layout.MACH_BUCKETS, put((39, 3), 16), "expected bucket numbers below 16, found 16"),
     (
         "mach",
         layout.MACH_INVERTED_OFFSETS,
         put((2, 5), 99),
-        "expected the bucket sizes of buckets.npy, found others in repetition 2",
+        "expected the lists of buckets.npy, found others in repetition 2",
     ),
     (
         "mach",
         layout.MACH_INVERTED_OFFSETS,
         lambda a: a + 1,
-        "expected the bucket sizes of buckets.npy, found others in repetition 0",
+        "expected the lists of buckets.npy, found others in repetition 0",
     ),
     (
         "mach",
-        layout.MACH_INVERTED_LABELS,
-        swapped,
-        "expected the labels of buckets.npy by bucket, then row, found others in repetition 0",
+        layout.MACH_INVERTED_STEPS,
+        lambda a: a[::-1].copy(),
+        "expected the lists of buckets.npy, found others in repetition 0",
     ),
+    (
+        "mach",
+        layout.MACH_INVERTED_PARTNERS,
+        put(159, 16),
+        "expected the lists of buckets.npy, found others in repetition 3",
+    ),
+    ("mach", layout.MACH_INVERTED_STEPS, lambda a: np.append(a, a[:1]), "expected 160 entries, found 161"),
     ("declare", layout.DECLARE_VOTES_INDPTR, put(0, 1), "expected a first offset of 0, found 1"),
     ("declare", layout.DECLARE_VOTES_INDPTR, put(1, 999), "expected offsets that never fall, found falling ones"),
     ("declare", layout.DECLARE_VOTES_INDPTR, lambda a: a[:1], "expected at least one training row, found 1 offsets"),

@@ -1,0 +1,52 @@
+"""MACH's inverted lists: of every bucket its labels, and with each label its bucket in one other repetition.
+
+Repetitions stand in pairs, and each is the other's partner; the last of an odd number is its own. Labels are written as
+steps from one to the next, in the type of bucket numbers: the mean step is B, so that few do not fit. One that does not
+is made of entries with the largest number of that type, which are no labels, and a last one that is.
+
+Letters: R repetitions, B buckets, L labels, N entries of one repetition's lists.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def partner(repetition: int, repetitions: int) -> int:
+    """The other repetition of a pair."""
+    return min(repetition ^ 1, repetitions - 1)
+
+
+def inverted_lists(
+    buckets_LR: NDArray[Any], repetition: int, buckets: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
+    """The lists of one repetition; needs some 50 bytes of memory a label.
+
+    Args:
+        buckets_LR: bucket of each label in each repetition, unsigned.
+        repetition: which.
+        buckets: B.
+
+    Returns:
+        Steps (N,) by bucket, then label, the first of a bucket from label 0; buckets in the partner (N,), 0 where no
+        label is; and where each bucket's entries begin, and the end (B + 1,).
+    """
+    R = buckets_LR.shape[1]
+    far = np.iinfo(buckets_LR.dtype).max
+    buckets_L, partners_L = (
+        np.ascontiguousarray(buckets_LR[:, which]) for which in (repetition, partner(repetition, R))
+    )
+    labels_L = np.argsort(buckets_L, kind="stable")
+    ends_B = np.cumsum(np.bincount(buckets_L, minlength=buckets))
+    steps_L = np.diff(labels_L, prepend=0)
+    firsts = np.concatenate([[0], ends_B[ends_B < len(labels_L)]])
+    steps_L[firsts] = labels_L[firsts]
+    places_L = np.cumsum(steps_L // far + 1)  # one further than where the label stands
+    steps_N = np.full(places_L[-1], far, dtype=buckets_LR.dtype)
+    partners_N = np.zeros(len(steps_N), dtype=buckets_LR.dtype)
+    steps_N[places_L - 1] = steps_L % far
+    partners_N[places_L - 1] = partners_L[labels_L]
+    return steps_N, partners_N, np.concatenate([[0], places_L])[np.concatenate([[0], ends_B])]
