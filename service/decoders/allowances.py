@@ -21,8 +21,8 @@ Scalar = Any  # of Python or of numpy: compiled code takes either
 
 # A deficit has so many units for each repetition; the largest allowance of one, in units.
 UNITS_PER_REPETITION, LARGEST = 1.5, 4
-# Costs, in steps along a list: the way to a list, and a label's score.
-LIST_COST, SCORE_COST = 100.0, 40.0
+# Costs, in steps along a list: the way to a list, a label's score, and to plan with a bucket.
+LIST_COST, SCORE_COST, KEPT_COST = 300.0, 500.0, 5.0
 # More than R roundings of sums as large as those of a search can amount to, relative to them.
 MARGIN = 2.0**-22
 
@@ -61,7 +61,7 @@ def plan(
         allowances_R: takes the allowances.
 
     Returns:
-        What the walk costs, in steps.
+        What the walk costs, and the plan itself, in steps.
     """
     R = len(scores_RB)
     total = max(LARGEST, int(UNITS_PER_REPETITION * R))
@@ -78,7 +78,7 @@ def plan(
             costs_RU[repetition, units] += LIST_COST + steps
         costs_RU[repetition] = np.cumsum(costs_RU[repetition])
         _take_in(costs_RU[repetition], cheapest_T, choices_RT[repetition])
-    cost, left = float(cheapest_T[total]), total
+    cost, left = float(cheapest_T[total]) + KEPT_COST * counts_R.sum(), total
     for repetition in range(R - 1, -1, -1):
         units = choices_RT[repetition, left]
         left -= units

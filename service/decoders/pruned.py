@@ -20,7 +20,8 @@ That few labels are near in several coordinates at once is what multi-index hash
 Exact Search in Hamming Space with Multi-Index Hashing", TPAMI 2014); the bound on all labels that have not been met is
 that of the threshold algorithm (Fagin, Lotem and Naor, "Optimal Aggregation Algorithms for Middleware", PODS 2001).
 
-Letters: R repetitions, B buckets, L labels, N entries of lists, K answers, M best buckets.
+Letters: R repetitions, B buckets, L labels, N entries of lists, K answers, M best buckets, or labels that are scored
+together.
 """
 
 from __future__ import annotations
@@ -36,11 +37,14 @@ from service.decoders.allowances import MARGIN, partner, plan, plan_least, score
 Scores = NDArray[np.float32]
 Integers = NDArray[Any]
 Scalar = Any  # of Python or of numpy: compiled code takes either
-# Scores of buckets; buckets of labels; lists: steps, partners, offsets, the step without a label; least or sum.
-Tables = tuple[Scores, Integers, Integers, Integers, Integers, int, bool]
+# Scores of buckets; buckets of labels; lists: steps, partners, offsets, the step without a label; least or sum; room
+# for labels to score.
+Tables = tuple[Scores, Integers, Integers, Integers, Integers, int, bool, NDArray[np.int64]]
 
 # Seeds come from so many repetitions and their partners, and there from so many buckets more than there are answers.
 SEED_REPETITIONS, SEED_BUCKETS = 8, 12
+# Labels that are scored at a time.
+SCORED_TOGETHER = 64
 # Cost in scoring all labels in order, one bucket of one, in steps along a list.
 ORDERED_COST = 0.7
 
@@ -84,7 +88,8 @@ def search(
     """
     R, last = len(scores_RB), len(best_K) - 1
     rests_R, counts_R, allowances_R = np.empty(R, np.float32), np.zeros(R, np.int64), np.zeros(R)
-    tables = (scores_RB, buckets_LR, steps_N, partners_N, offsets_RB, far, least)
+    labels_M = np.empty(SCORED_TOGETHER, np.int64)
+    tables = (scores_RB, buckets_LR, steps_N, partners_N, offsets_RB, far, least, labels_M)
     _fill_rests(tops_R, 0.0, rests_R)
     if _seed(tables, rests_R, kept_RB, counts_R, ids_K, best_K) <= last:
         return False
@@ -206,17 +211,43 @@ def _walk_list(
     best_K: Scores,
 ) -> int:
     """Score a bucket's labels whose other bucket has a score from the cut up: how many are among the best."""
-    scores_RB, buckets_LR, steps_N, partners_N, offsets_RB, far, least = tables
+    scores_RB, buckets_LR, steps_N, partners_N, offsets_RB, far, least, labels_M = tables
     scores_B = scores_RB[partner(repetition, len(scores_RB))]
-    label = 0
+    label, count = 0, 0
     for entry in range(offsets_RB[repetition, bucket], offsets_RB[repetition, bucket + 1]):
         step = steps_N[entry]
         label += step
         if scores_B[partners_N[entry]] >= cut and step != far:
-            bound = best_K[-1] if found == len(best_K) else NOTHING
-            score = _score(scores_RB, buckets_LR[label], least, rests_R, bound)
-            if score >= bound:
-                found = _insert(ids_K, best_K, found, label, score)
+            labels_M[count] = label
+            count += 1
+            if count == SCORED_TOGETHER:
+                found = _take(scores_RB, buckets_LR, least, labels_M, rests_R, found, ids_K, best_K)
+                count = 0
+    if count:
+        found = _take(scores_RB, buckets_LR, least, labels_M[:count], rests_R, found, ids_K, best_K)
+    return found
+
+
+@compiled
+def _take(
+    scores_RB: Scores,
+    buckets_LR: Integers,
+    least: bool,
+    labels_M: Integers,
+    rests_R: Scores,
+    found: int,
+    ids_K: NDArray[np.int64],
+    best_K: Scores,
+) -> int:
+    """Score labels: how many are among the best."""
+    buckets_MR = np.empty((len(labels_M), len(scores_RB)), buckets_LR.dtype)
+    for place in range(len(labels_M)):  # they lie far apart: the processor fetches many at a time
+        buckets_MR[place] = buckets_LR[labels_M[place]]
+    for place in range(len(labels_M)):
+        bound = best_K[-1] if found == len(best_K) else NOTHING
+        score = _score(scores_RB, buckets_MR[place], least, rests_R, bound)
+        if score >= bound:
+            found = _insert(ids_K, best_K, found, labels_M[place], score)
     return found
 
 
