@@ -78,12 +78,13 @@ def plan(
             costs_RU[repetition, units] += LIST_COST + steps
         costs_RU[repetition] = np.cumsum(costs_RU[repetition])
         _take_in(costs_RU[repetition], cheapest_T, choices_RT[repetition])
-    cost, left = float(cheapest_T[total]) + KEPT_COST * counts_R.sum(), total
+    left = total
     for repetition in range(R - 1, -1, -1):
         units = choices_RT[repetition, left]
         left -= units
         allowances_R[repetition] = units * unit
-    cost += SCORE_COST * _met_twice(scores_RB, offsets_RB, tops_R, kept_RB, counts_R, allowances_R)
+    met = _met_twice(scores_RB, offsets_RB, tops_R, kept_RB, counts_R, allowances_R)
+    cost: float = cheapest_T[total] + KEPT_COST * counts_R.sum() + SCORE_COST * met
     return cost
 
 
