@@ -21,13 +21,8 @@ from scipy.sparse import csr_array, random_array
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from model_export.exact_search import write_exact_search
-<<<<<<< HEAD
 from service.bags import Bag
-from service.bundle import content_version, encode_labels, file_entry, layout, load_bundle
-=======
-from service.bags import Bag, Features, Query
 from service.bundle import content_version, encode_labels, file_entry, inverted, layout, load_bundle
->>>>>>> 15a3b93 (MACH's search walks pairs of repetitions: lists hold each label's bucket in one other repetition)
 from service.bundle.manifest import (
     Activation,
     Aggregation,

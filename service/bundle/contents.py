@@ -98,7 +98,7 @@ def _check_buckets(buckets_LR: NDArray[Any], buckets: int) -> None:
 
 
 def _check_inverted_lists(arrays: Arrays) -> None:
-    from service.bundle.walk import lists_hold  # compiled: who never opens a bundle need not load the compiler
+    from service.bundle.walk import first_fault  # compiled: who never opens a bundle need not load the compiler
 
     buckets_LR, offsets_RB = arrays[layout.MACH_BUCKETS], arrays[layout.MACH_INVERTED_OFFSETS]
     steps_N, partners_N = arrays[layout.MACH_INVERTED_STEPS], arrays[layout.MACH_INVERTED_PARTNERS]
@@ -113,12 +113,10 @@ def _check_inverted_lists(arrays: Arrays) -> None:
         own_L, partners_L = (
             np.ascontiguousarray(buckets_LR[:, which]) for which in (repetition, partner(repetition, R))
         )
-        _require(
-            lists_hold(steps_N, partners_N, offsets_B, own_L, partners_L),
-            layout.MACH_INVERTED_STEPS,
-            f"with {layout.MACH_INVERTED_PARTNERS} the lists of {layout.MACH_BUCKETS}",
-            f"others in repetition {repetition}",
-        )
+        if fault := first_fault(steps_N, partners_N, offsets_B, own_L, partners_L):
+            raise BundleError(
+                f"{fault}: expected the lists of {layout.MACH_BUCKETS}, found others in repetition {repetition}"
+            )
 
 
 def _check_votes(arrays: Arrays, label_count: int) -> None:
