@@ -1,4 +1,4 @@
-"""`xmc-export`: build | verify | diff. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
+"""`xmc-export`: build | verify | diff | plot. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from model_export.verify import Comparison
     from service.bundle import Manifest
+    from service.bundle.manifest import IndexSection
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -49,7 +50,13 @@ def _parser() -> argparse.ArgumentParser:
         "--index",
         default="auto",
         choices=("auto", "flat", "hnsw", "ivf"),
-        help="type of UniDEC's label index (default: auto, which is exact below 200,000 labels)",
+        help="type of the label index of UniDEC and one-vs-all (default: auto, which measures)",
+    )
+    build.add_argument(
+        "--recall",
+        type=float,
+        metavar="R",
+        help="share of the true 100 best labels that an approximate index must find (default: 0.99)",
     )
     build.add_argument(
         "--scores",
@@ -72,6 +79,10 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("a", type=Path, metavar="A")
     diff.add_argument("b", type=Path, metavar="B")
     diff.set_defaults(command=_diff)
+    plot = commands.add_parser("plot", help="draw what a bundle's index was chosen from, recall against latency")
+    plot.add_argument("bundle", type=Path, metavar="BUNDLE")
+    plot.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
+    plot.set_defaults(command=_plot)
     return parser
 
 
@@ -83,6 +94,7 @@ def _build(arguments: argparse.Namespace) -> None:
         name=arguments.name,
         precision=arguments.precision,
         index=arguments.index,
+        recall=arguments.recall,
         scores=arguments.scores,
         propensity_weight=arguments.propensity_weight,
     )
@@ -118,16 +130,36 @@ def _diff(arguments: argparse.Namespace) -> None:
         print(f"agreement@{difference.k}: {difference.agreement:.3f} ({asked})")
 
 
+def _plot(arguments: argparse.Namespace) -> None:
+    from model_export.chart import can_draw, draw
+    from model_export.errors import UsageError
+    from service.bundle.manifest import SearchSection
+    from service.bundle.reader import read_manifest
+
+    if not can_draw():
+        raise UsageError("plot draws with matplotlib, which is not installed: pip install matplotlib")
+    manifest = read_manifest(arguments.bundle)
+    if not isinstance(manifest.method, SearchSection) or not manifest.method.index.curve:
+        raise UsageError(f"{arguments.bundle}: expected an index that was chosen by measurement, found none")
+    draw(manifest.method.index, f"{manifest.name}: {manifest.label_count:,} labels", arguments.out)
+
+
 def _print_manifest(manifest: Manifest) -> None:
     size_bytes = sum(entry.size for entry in manifest.files.values())
     print(f"{manifest.name}:{manifest.version}")
     print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
-    if manifest.method.name == "unidec":
-        print(f"  index      {manifest.method.index.type}, recall@10 {manifest.method.index.recall:.3f}")
+    if manifest.method.name in ("unidec", "ova"):
+        print(f"  index      {_index(manifest.method.index)}")
     print(f"  serves     {_scores(manifest)}")
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB")
     print(f"  golden     {len(manifest.golden)} queries answered")
+
+
+def _index(index: IndexSection) -> str:
+    effort = "" if index.effort is None else f", effort {index.effort:,}"
+    candidates = "" if index.candidates is None else f", {index.candidates:,} candidates"
+    return f"{index.type}, recall@{index.recall_at} {index.recall:.3f}{effort}{candidates}"
 
 
 def _scores(manifest: Manifest) -> str:

@@ -1,73 +1,74 @@
-"""Building approximate inner-product indexes: how much recall one has is measured, never assumed.
+"""Building approximate inner-product indexes, of 8-bit codes: at most half the bytes of float32 vectors.
 
-They are tuned to the least search effort that finds at least `WANTED_RECALL` of the true neighbours.
+`hnsw` is a graph over the codes. `ivf` is lists of coarser codes, 4 bits for each part of a vector, which are looked up
+for 32 vectors at a time (André, Kermarrec and Le Scouarnec, "Quicker ADC", 2019); what they name is scored again by the
+8-bit codes.
 
-Letters: Q queries, L vectors, D dimensions, K neighbours.
+Letters: L vectors, D dimensions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.manifest import ApproximateType, IndexType
+from service.bundle.manifest import ApproximateType
 
-IndexChoice = Literal["auto", "flat", "hnsw", "ivf"]
 Vectors = NDArray[np.float32]
 
-EXACT_BELOW = 200_000
+# 8 bits a dimension cost recall too, by misplacing near neighbours, but little: see `tests/benchmarks/label_search.py`.
+CODES = faiss.ScalarQuantizer.QT_8bit
 
-RECALL_AT = 10
-WANTED_RECALL = 0.95
-# Fewer sample queries than this measure nothing; label vectors join them up to this number.
-FEWEST_QUERIES = 64
-# Inner products within this are one product that was rounded in two ways.
-ROUNDING = 1e-5
-
-HNSW_LINKS = 32
+HNSW_LINKS = 16
 HNSW_BUILD_EFFORT = 200
-HNSW_SEARCH_EFFORTS = (64, 128, 256, 512, 1024)
+HNSW_EFFORTS = (128, 256, 512, 1024, 2048)
 
-IVF_LISTS_PER_ROOT = 4
+IVF_LISTS_PER_ROOT = 2
 # FAISS asks for this many training vectors a list.
 IVF_VECTORS_PER_LIST = 39
+IVF_CANDIDATES = (200, 400, 800)
+PART_BITS = 4
 
 
-def chosen_type(choice: IndexChoice, count: int) -> IndexType:
-    """What an index of ``count`` vectors will be; "auto" is exact below `EXACT_BELOW` and HNSW from there on."""
-    if choice != "auto":
-        return choice
-    return "flat" if count < EXACT_BELOW else "hnsw"
-
-
-def build_index(vectors_LD: Vectors, queries_QD: Vectors, kind: ApproximateType) -> tuple[Any, float]:
-    """Build an index by inner product and measure it.
+def build_index(vectors_LD: Vectors, kind: ApproximateType) -> Any:
+    """Build a FAISS index by inner product, with the search effort still to be set.
 
     Args:
         vectors_LD: what is to be found, L at least 1.
-        queries_QD: queries as they will be asked.
-        kind: type of the index.
-
-    Returns:
-        The FAISS index, and its recall at `RECALL_AT` against exact search.
+        kind: its type.
     """
-    queries_QD = _enough(queries_QD, vectors_LD)
-    if kind == "hnsw":
-        index, efforts, spend = _hnsw(vectors_LD)
+    vectors_LD = np.ascontiguousarray(vectors_LD)
+    return _hnsw(vectors_LD) if kind == "hnsw" else _ivf(vectors_LD)
+
+
+def efforts(index: Any) -> Iterator[tuple[int, int | None]]:
+    """What may be spent on a query, as (effort, candidates): cheaper first within equal candidates.
+
+    The effort is the lists that are visited, or the vectors that a walk on the graph keeps; candidates are the vectors
+    that are scored again, None where no vector is.
+    """
+    if isinstance(index, faiss.IndexHNSW):
+        yield from ((effort, None) for effort in HNSW_EFFORTS)
+        return
+    lists = faiss.extract_index_ivf(index).nlist
+    for candidates in IVF_CANDIDATES:
+        # Where the lists visited hold fewer vectors than there are to be candidates, a search looks at all vectors.
+        least = max(lists // 64, math.ceil(2 * candidates * lists / index.ntotal))
+        yield from ((visited, candidates) for visited in _steps(least, lists))
+
+
+def spend(index: Any, effort: int) -> None:
+    """Set the effort, which is written with the index."""
+    if isinstance(index, faiss.IndexHNSW):
+        index.hnsw.efSearch = effort
     else:
-        index, efforts, spend = _ivf(vectors_LD)
-    for effort in efforts:
-        spend(effort)
-        measured = recall(index, vectors_LD, queries_QD)
-        if measured >= WANTED_RECALL:
-            break
-    return index, measured
+        faiss.extract_index_ivf(index).nprobe = effort
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -75,55 +76,54 @@ def write_index(index: Any, path: Path) -> None:
     faiss.write_index(index, str(path))
 
 
-def recall(index: Any, vectors_LD: Vectors, queries_QD: Vectors) -> float:
-    """Share of the `RECALL_AT` nearest vectors that the index finds; among equally near ones any will do."""
-    count = min(RECALL_AT, len(vectors_LD))
-    exact_QK, _ = faiss.knn(queries_QD, vectors_LD, count, metric=faiss.METRIC_INNER_PRODUCT)
-    found_QK, _ = index.search(queries_QD, count)
-    return float((found_QK >= exact_QK[:, -1:] - ROUNDING).mean())
-
-
-def _hnsw(vectors_LD: Vectors) -> tuple[Any, tuple[int, ...], Callable[[int], None]]:
-    index = faiss.IndexHNSWFlat(vectors_LD.shape[1], HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = HNSW_BUILD_EFFORT
-    index.add(np.ascontiguousarray(vectors_LD))
-
-    def spend(effort: int) -> None:
-        index.hnsw.efSearch = effort
-
-    return index, HNSW_SEARCH_EFFORTS, spend
-
-
-def _ivf(vectors_LD: Vectors) -> tuple[Any, tuple[int, ...], Callable[[int], None]]:
-    lists = ivf_lists(len(vectors_LD))
-    centres = faiss.IndexFlatIP(vectors_LD.shape[1])
-    index = faiss.IndexIVFFlat(centres, vectors_LD.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
-    index.cp.min_points_per_centroid = 1  # ivf_lists sees to it, but for a single list of fewer
-    index.train(np.ascontiguousarray(vectors_LD))
-    index.add(np.ascontiguousarray(vectors_LD))
-
-    def spend(effort: int) -> None:
-        index.nprobe = effort
-
-    return index, tuple(_doubling(lists)), spend
+def size_bytes(index: Any) -> int:
+    """How large the file will be."""
+    return int(faiss.serialize_index(index).nbytes)
 
 
 def ivf_lists(count: int) -> int:
-    """Lists of an inverted file: 4 sqrt(L), less where they could not be trained."""
+    """Lists of an inverted file: 2 sqrt(L), less where they could not be trained."""
     return max(1, min(round(IVF_LISTS_PER_ROOT * math.sqrt(count)), count // IVF_VECTORS_PER_LIST))
 
 
-def _doubling(most: int) -> Iterator[int]:
-    effort = 1
-    while effort < most:
-        yield effort
-        effort *= 2
+def _hnsw(vectors_LD: Vectors) -> Any:
+    index: Any = faiss.index_factory(vectors_LD.shape[1], f"HNSW{HNSW_LINKS}_SQ8", faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = HNSW_BUILD_EFFORT
+    index.train(vectors_LD)
+    index.add(vectors_LD)
+    return index
+
+
+def _ivf(vectors_LD: Vectors) -> Any:
+    L, D = vectors_LD.shape
+    lists = ivf_lists(L)
+    centres = faiss.IndexFlatIP(D)
+    coarse = faiss.IndexIVFPQFastScan(centres, D, lists, parts(D), PART_BITS, faiss.METRIC_INNER_PRODUCT)
+    # Parts of whole vectors find more than parts of what is left of them beside the centre of their list.
+    coarse.by_residual = False
+    coarse.cp.max_points_per_centroid = IVF_VECTORS_PER_LIST
+    coarse.cp.min_points_per_centroid = coarse.pq.cp.min_points_per_centroid = 1  # no warnings where there are few
+    coarse.train(np.resize(vectors_LD, (max(L, 1 << PART_BITS), D)))
+    coarse.add(vectors_LD)
+    fine = faiss.IndexScalarQuantizer(D, CODES, faiss.METRIC_INNER_PRODUCT)
+    fine.train(vectors_LD)
+    fine.add(vectors_LD)
+    index = faiss.IndexRefine(coarse, fine)
+
+    return index
+
+
+def parts(dimension: int) -> int:
+    """Parts of a vector with a 4-bit code each: of two dimensions, or of one where their number is odd."""
+    return dimension // 2 if dimension % 2 == 0 else dimension
+
+
+def _steps(least: int, most: int) -> Iterator[int]:
+    """From the least (or 1) to the most, in steps of a half or a third: n, 1.5 n, 2 n, 3 n, 4 n ..."""
+    step = max(1, least)
+    while step < most:
+        yield step
+        if step < step * 3 // 2 < most:
+            yield step * 3 // 2
+        step *= 2
     yield most
-
-
-def _enough(queries_QD: Vectors, vectors_LD: Vectors) -> Vectors:
-    missing = FEWEST_QUERIES - len(queries_QD)
-    if missing <= 0:
-        return np.ascontiguousarray(queries_QD)
-    drawn = np.random.default_rng(0).choice(len(vectors_LD), size=min(missing, len(vectors_LD)), replace=False)
-    return np.concatenate([queries_QD, vectors_LD[np.sort(drawn)]])

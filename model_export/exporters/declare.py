@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from model_export.exact_search import write_exact_search
 from model_export.exporters.base import Exporter, alike
-from model_export.faiss_index import IndexChoice
+from model_export.label_index import WantedIndex
 from service.bundle import layout
 from service.bundle.manifest import DeclareSection, Recovery
 from training.methods.declare import Declare
@@ -45,7 +45,7 @@ class DeclareExporter(Exporter[Declare]):
         """See `Exporter`."""
         return DeclareGraph(self.model)
 
-    def write_tables(self, folder: Path, index: IndexChoice) -> DeclareSection:
+    def write_tables(self, folder: Path, index: WantedIndex) -> DeclareSection:
         """The votes of the distinct rows, and either the factors V_c or an exact search of the rows of Z."""
         config, votes_GL = self.model.config, self.model.votes_GL
         np.save(folder / layout.DECLARE_VOTES_INDPTR, votes_GL.indptr.astype(layout.offset_dtype(votes_GL.nnz)))

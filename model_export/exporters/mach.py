@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model_export.exporters.base import Exporter
-from model_export.faiss_index import IndexChoice
+from model_export.label_index import WantedIndex
 from service.bundle import layout
 from service.bundle.inverted import inverted_lists
 from service.bundle.manifest import HashSection, MachSection
@@ -50,7 +50,7 @@ class MachExporter(Exporter[Mach]):
         """See `Exporter`."""
         return MachGraph(self.model)
 
-    def write_tables(self, folder: Path, index: IndexChoice) -> MachSection:
+    def write_tables(self, folder: Path, index: WantedIndex) -> MachSection:
         """The bucket of every label in its narrowest type, and the labels of every bucket."""
         config = self.model.config
         assert isinstance(config, MachConfig)

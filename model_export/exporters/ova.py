@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model_export.exporters.search import SearchExporter
-from model_export.faiss_index import IndexChoice
+from model_export.label_index import WantedIndex
 from service.bundle.manifest import OvaSection
 from training.methods.ova import Ova
 
@@ -13,7 +13,7 @@ from training.methods.ova import Ova
 class OvaExporter(SearchExporter[Ova]):
     """See `Exporter`."""
 
-    def write_tables(self, folder: Path, index: IndexChoice) -> OvaSection:
+    def write_tables(self, folder: Path, index: WantedIndex) -> OvaSection:
         """The index of all classifiers."""
         dimension, section = self.write_index(folder, index)
         return OvaSection(dimension=dimension, index=section)

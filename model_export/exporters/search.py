@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from model_export.exact_search import write_exact_search
 from model_export.exporters.base import Exporter
-from model_export.faiss_index import IndexChoice, build_index, chosen_type, write_index
+from model_export.faiss_index import write_index
+from model_export.label_index import WantedIndex, choose_index
 from service.bundle import layout
 from service.bundle.manifest import IndexSection
 from training.methods.ova import Ova
@@ -45,15 +46,18 @@ class SearchExporter(Exporter[SearchModel]):
         return QueryGraph(self.model)
 
     @torch.no_grad()
-    def write_index(self, folder: Path, index: IndexChoice) -> tuple[int, IndexSection]:
-        """Write what finds label vectors: their width D, and the index with its recall, measured unless it is exact."""
+    def write_index(self, folder: Path, wanted: WantedIndex) -> tuple[int, IndexSection]:
+        """Write what finds label vectors: their width D, and the index with its recall, measured unless it is exact.
+
+        Raises:
+            ExportError: no index is as wanted.
+        """
         labels_LD = self.model.label_vectors().numpy()
         width = labels_LD.shape[1]
-        kind = chosen_type(index, len(labels_LD))
-        if kind == "flat":
-            write_exact_search(labels_LD, folder / layout.LABEL_VECTORS, folder / layout.LABEL_SEARCH)
-            return width, IndexSection(type=kind, recall=1.0)
         queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
-        built, recall = build_index(labels_LD, queries_QD, kind)
-        write_index(built, folder / layout.LABEL_INDEX)
-        return width, IndexSection(type=kind, recall=recall)
+        chosen = choose_index(labels_LD, queries_QD, wanted)
+        if chosen.index is None:
+            write_exact_search(labels_LD, folder / layout.LABEL_VECTORS, folder / layout.LABEL_SEARCH)
+        else:
+            write_index(chosen.index, folder / layout.LABEL_INDEX)
+        return width, chosen.section

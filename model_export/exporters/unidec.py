@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from model_export.exporters.search import SearchExporter
-from model_export.faiss_index import IndexChoice
+from model_export.label_index import WantedIndex
 from service.bundle.manifest import UnidecSection
 from training.methods.unidec import Unidec
 
@@ -13,7 +13,7 @@ from training.methods.unidec import Unidec
 class UnidecExporter(SearchExporter[Unidec]):
     """See `Exporter`."""
 
-    def write_tables(self, folder: Path, index: IndexChoice) -> UnidecSection:
+    def write_tables(self, folder: Path, index: WantedIndex) -> UnidecSection:
         """The index of all label vectors."""
         dimension, section = self.write_index(folder, index)
         return UnidecSection(dimension=dimension, index=section)

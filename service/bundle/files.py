@@ -66,7 +66,8 @@ def content_version(
     content = {
         "input": input_section.model_dump(mode="json"),
         # Without the fields that say nothing: a new optional one leaves the versions of old bundles as they are.
-        "method": method.model_dump(mode="json", exclude_none=True),
+        # A curve of latencies is never the same twice.
+        "method": method.model_dump(mode="json", exclude_none=True, exclude={"index": {"curve"}}),
         "files": {name: entry.model_dump(mode="json") for name, entry in files.items()},
     }
     optional = {"rerank": rerank, "calibration": calibration, "propensity": propensity}

@@ -110,11 +110,44 @@ class DeclareSection(_Strict):
         return self
 
 
+class IndexPoint(_Strict):
+    """What one choice of parameters was measured to give.
+
+    Attributes:
+        type: of the index.
+        effort: lists that a search visits (ivf), or vectors that a walk keeps (hnsw); null for exact search.
+        candidates: vectors that are scored again by finer codes; null: none are.
+        recall: share of the true 100 best that are found.
+        p50_ms: median latency of one query on one thread of the machine that built the bundle.
+        size_bytes: of the index.
+    """
+
+    type: IndexType
+    effort: Count | None = None
+    candidates: Count | None = None
+    recall: Share
+    p50_ms: Annotated[float, Field(ge=0.0)]
+    size_bytes: Count
+
+
 class IndexSection(_Strict):
-    """A vector index and its recall at 10 against exact search, measured at export where it is approximate."""
+    """A vector index, and how it was chosen. Fields that older bundles do not have stay optional, and null in them.
+
+    Attributes:
+        type: of the index.
+        recall: against exact search, measured at export where the index is approximate.
+        recall_at: number of best vectors that the recall counts.
+        effort: what a search spends; see `IndexPoint`. The file holds it too.
+        candidates: the vectors that a search scores again, whose order is then that of the finer codes.
+        curve: all that was measured, and no part of the bundle's version.
+    """
 
     type: IndexType
     recall: Share
+    recall_at: Annotated[Count, Field(exclude_if=lambda count: count == 10)] = 10
+    effort: Count | None = None
+    candidates: Count | None = None
+    curve: Annotated[tuple[IndexPoint, ...], Field(exclude_if=lambda curve: not curve)] = ()
 
 
 class UnidecSection(_Strict):

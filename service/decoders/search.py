@@ -30,12 +30,12 @@ class SearchDecoder:
         """See ``Decoder``."""
         section = bundle.manifest.method
         assert isinstance(section, SearchSection)
-        dimension, size, kind = section.dimension, bundle.manifest.label_count, section.index.type
-        if kind == "flat":
+        dimension, size = section.dimension, bundle.manifest.label_count
+        if section.index.type == "flat":
             graph = bundle.file(layout.LABEL_SEARCH)
             return cls(section, ExactSearch.open(graph, dimension=dimension, size=size, threads=threads).search)
         file = bundle.file(layout.LABEL_INDEX)
-        return cls(section, Index.open(file, kind=kind, dimension=dimension, size=size, threads=threads).search)
+        return cls(section, Index.open(file, section.index, dimension=dimension, size=size, threads=threads).search)
 
     def decode(self, outputs: Mapping[str, NDArray[np.float32]], k: int) -> TopK:
         """See ``Decoder``."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export import writer
+from model_export import chart, writer
 from model_export.cli import main
 from service.bundle import layout
 from service.bundle.reader import read_manifest
@@ -27,14 +27,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 
 def test_build_writes_and_says_what(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact, out = workshop.artifact("unidec"), tmp_path / "bundle"
-    arguments = ["--out", str(out), "--precision", "int8", "--index", "ivf", "--name", "labels-8"]
+    arguments = ["--out", str(out), "--precision", "int8", "--index", "ivf", "--recall", "0.9", "--name", "labels-8"]
     assert main(["build", str(artifact), *arguments]) == 0
     manifest = read_manifest(out)
     printed = capsys.readouterr().out.splitlines()
     assert printed[:2] == [f"wrote {out}", f"labels-8:{manifest.version}"]
     assert "  method     unidec, int8, text in" in printed
     assert f"  labels     {manifest.label_count:,}" in printed
-    assert any(line.startswith("  index      ivf, recall@10 ") for line in printed)
+    assert any(line.startswith("  index      ivf, recall@100 ") for line in printed)
     assert any(line.startswith("  serves     calibrated scores (from rank 1 ") for line in printed)
     assert "  golden     8 queries answered" in printed
     assert "  compared   64 samples with the trained model" in printed
@@ -42,7 +42,32 @@ def test_build_writes_and_says_what(workshop: Workshop, tmp_path: Path, capsys: 
     assert any(line.startswith("  top 5      equal for ") for line in printed)
     assert (manifest.name, manifest.precision) == ("labels-8", "int8")
     assert manifest.method.name == "unidec"
-    assert manifest.method.index.type == "ivf"
+    index = manifest.method.index
+    assert (index.type, index.recall_at) == ("ivf", 100)
+    assert f", effort {index.effort}, {index.candidates} candidates" in "".join(printed)
+
+
+@pytest.mark.parametrize("kind", ["unidec", "ova"])
+def test_plot_draws_what_the_index_was_chosen_from(workshop: Workshop, tmp_path: Path, kind: str) -> None:
+    assert main(["plot", str(workshop.bundle(kind, index="ivf")), "--out", str(tmp_path / "curve.png")]) == 0
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", ["unidec", "mach"])
+def test_plot_refuses_what_was_not_measured(
+    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    code, sentence = refused(capsys, "plot", workshop.bundle(kind), "--out", tmp_path / "curve.png")
+    assert code == 2
+    assert "expected an index that was chosen by measurement, found none" in sentence
+
+
+def test_plot_without_matplotlib_is_refused(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(chart, "find_spec", lambda _: None)
+    code, sentence = refused(capsys, "plot", workshop.bundle("unidec"), "--out", tmp_path / "curve.png")
+    assert (code, "matplotlib, which is not installed" in sentence) == (2, True)
 
 
 def test_build_says_what_its_scores_are(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from model_export.errors import ExportError, UsageError
 from model_export.exporters.mach import MachGraph
+from model_export.label_index import Chosen, WantedIndex
 from model_export.writer import Options, build
 from service.bundle import Manifest, layout, open_bundle
-from service.bundle.manifest import FeatureQuery, GoldenAnswer
+from service.bundle.manifest import FeatureQuery, GoldenAnswer, IndexSection
 from service.engine import Engine
 from service.queries import Features
 from tests.artifacts import KINDS, Workshop
@@ -188,12 +189,36 @@ def test_only_unidec_has_an_index_to_choose(workshop: Workshop, tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_only_unidec_has_a_recall_to_choose(workshop: Workshop, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--recall 0\.9: declare has no label index to measure; expected none"):
+        build(read_artifact(workshop.artifact("declare")), tmp_path / "bundle", Options(recall=0.9))
+
+
+@pytest.mark.parametrize("recall", [0.0, -1.0, 1.01, float("nan")])
+def test_a_recall_that_is_no_share_is_refused(workshop: Workshop, tmp_path: Path, recall: float) -> None:
+    with pytest.raises(UsageError, match="--recall: expected a number above 0 and at most 1, found"):
+        build(read_artifact(workshop.artifact("unidec")), tmp_path / "bundle", Options(recall=recall))
+
+
+def test_the_recall_is_what_was_asked_for(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def choose(vectors_LD: object, queries_QD: object, wanted: WantedIndex) -> Chosen:
+        asked.append(wanted)
+        return Chosen(None, IndexSection(type="flat", recall=1.0))
+
+    monkeypatch.setattr("model_export.exporters.search.choose_index", choose)
+    for recall in (None, 0.7):
+        build(read_artifact(workshop.artifact("unidec")), tmp_path / "bundle", Options(recall=recall))
+    assert asked == [WantedIndex("auto", 0.99), WantedIndex("auto", 0.7)]
+
+
 @pytest.mark.parametrize("choice", ["auto", "hnsw", "ivf"])
 def test_the_index_is_of_the_chosen_type(workshop: Workshop, choice: str) -> None:
     manifest = manifest_of(workshop.bundle("unidec", index=choice))  # type: ignore[arg-type]
     assert manifest.method.name == "unidec"
     assert manifest.method.index.type == {"auto": "flat"}.get(choice, choice)
-    assert manifest.method.index.recall >= 0.95
+    assert manifest.method.index.recall >= 0.99
     assert (manifest.method.index.recall == 1) or choice != "auto"
 
 

@@ -20,6 +20,7 @@ from service.bundle.manifest import (
     FileEntry,
     GoldenAnswer,
     HashSection,
+    IndexPoint,
     IndexSection,
     IsotonicMap,
     MachSection,
@@ -38,11 +39,27 @@ COUNTS = st.integers(1, 10**9)
 TEXTS = st.text()  # without surrogates, as JSON needs it
 
 HASHES = st.builds(HashSection, seed=st.integers(0, 2**32 - 1))
+POINTS = st.builds(
+    IndexPoint,
+    effort=st.none() | COUNTS,
+    candidates=st.none() | COUNTS,
+    recall=SHARES,
+    p50_ms=st.floats(0, 1e9),
+    size_bytes=COUNTS,
+)
+INDEXES = st.builds(
+    IndexSection,
+    recall=SHARES,
+    recall_at=COUNTS,
+    effort=st.none() | COUNTS,
+    candidates=st.none() | COUNTS,
+    curve=st.lists(POINTS, max_size=3).map(tuple),
+)
 METHODS = st.one_of(
     st.builds(MachSection, repetitions=COUNTS, buckets=st.integers(2, 10**6), hash=HASHES),
     st.builds(DeclareSection, rank=COUNTS, neighbours=COUNTS),
-    st.builds(UnidecSection, dimension=COUNTS, index=st.builds(IndexSection, recall=SHARES)),
-    st.builds(OvaSection, dimension=COUNTS, index=st.builds(IndexSection, recall=SHARES)),
+    st.builds(UnidecSection, dimension=COUNTS, index=INDEXES),
+    st.builds(OvaSection, dimension=COUNTS, index=INDEXES),
 )
 FILES = st.dictionaries(
     TEXTS,

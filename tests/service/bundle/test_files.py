@@ -15,10 +15,13 @@ from service.bundle.manifest import (
     DeclareSection,
     FeaturesInput,
     FileEntry,
+    IndexPoint,
+    IndexSection,
     PlattMap,
     PropensitySection,
     RerankSection,
     TextInput,
+    UnidecSection,
 )
 from tests.bundles import CALIBRATION
 
@@ -93,6 +96,26 @@ def test_fields_that_say_nothing_leave_the_version_alone() -> None:
     assert set(RERANK.model_dump()) == {"candidates", "nominees", "share", "own", "words"}
     for changes in ({"merged": True}, {"temperature": 0.5}):
         assert content_version(TextInput(max_tokens=8), SECTION.model_copy(update=changes), files) != PINNED
+
+
+def test_the_version_covers_an_index_but_not_what_it_was_chosen_from() -> None:
+    """By the digest of a manifest that knew no more of an index than its type and recall."""
+    files = {"a": FileEntry(size=1, sha256="0" * 64)}
+
+    def version(**changes: object) -> str:
+        index = IndexSection.model_validate({"type": "ivf", "recall": 0.5, **changes})
+        return content_version(TextInput(max_tokens=8), UnidecSection(dimension=4, index=index), files)
+
+    written = {
+        "input": {"kind": "text", "max_tokens": 8},
+        "method": {"name": "unidec", "dimension": 4, "index": {"type": "ivf", "recall": 0.5}},
+        "files": {"a": {"dtype": None, "sha256": "0" * 64, "shape": None, "size": 1}},
+    }
+    canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
+    assert version() == hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    point = IndexPoint(type="flat", recall=1.0, p50_ms=2.0, size_bytes=8)
+    assert version(curve=(point,)) == version()
+    assert len({version(), version(recall_at=100), version(effort=3), version(candidates=7)}) == 4
 
 
 @pytest.mark.parametrize(
