@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from service.bundle.manifest import IndexPoint, IndexSection
+from service.bundle.searching import IndexPoint, IndexSection
 
 DOTS_PER_INCH = 120
 

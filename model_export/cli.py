@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from model_export.verify import Comparison
     from service.bundle import Manifest
-    from service.bundle.manifest import IndexSection
+    from service.bundle.searching import IndexSection
 
 DONE, FAILED, WRONG_USE = 0, 1, 2
 
@@ -133,8 +133,8 @@ def _diff(arguments: argparse.Namespace) -> None:
 def _plot(arguments: argparse.Namespace) -> None:
     from model_export.chart import can_draw, draw
     from model_export.errors import UsageError
-    from service.bundle.manifest import SearchSection
     from service.bundle.reader import read_manifest
+    from service.bundle.searching import SearchSection
 
     if not can_draw():
         raise UsageError("plot draws with matplotlib, which is not installed: pip install matplotlib")

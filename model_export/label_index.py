@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from model_export.errors import ExportError
 from model_export.faiss_index import Vectors, build_index, efforts, size_bytes, spend
-from service.bundle.manifest import ApproximateType, IndexPoint, IndexSection
+from service.bundle.searching import ApproximateType, IndexPoint, IndexSection
 from service.index import Index
 
 IndexChoice = Literal["auto", "flat", "hnsw", "ivf"]
@@ -137,7 +137,7 @@ class Bench:
 
         Of equal candidates, efforts beyond the first with the wanted recall are left out: they only cost more.
         """
-        size, done = size_bytes(index), set[int | None]()
+        size, done = size_bytes(index), set[int]()
         for effort, candidates in efforts(index):
             if candidates in done:
                 continue

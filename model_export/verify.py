@@ -17,7 +17,8 @@ from model_export.exporters import EXPORTERS
 from model_export.exporters.base import SCORE_TOLERANCE, Exporter, alike
 from model_export.scores import calibration_section
 from service.bundle import Manifest, open_bundle
-from service.bundle.manifest import FeatureQuery, GoldenAnswer, Parity, ScoredLabel, SearchSection
+from service.bundle.manifest import FeatureQuery, GoldenAnswer, Parity, ScoredLabel
+from service.bundle.searching import SearchSection
 from service.engine import Engine
 from service.queries import Features, Query
 from service.topk import select

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.manifest import IndexSection, IndexType
+from service.bundle.searching import IndexSection, IndexType
 from service.errors import BundleError
 from service.topk import TopK
 
@@ -93,14 +93,19 @@ class Index:
 def _classes(section: IndexSection) -> tuple[type[Any], ...]:
     """What `_parts` of an index must be."""
     searched = CLASSES[section.type]
-    return (searched,) if section.candidates is None else (faiss.IndexRefine, searched, faiss.IndexScalarQuantizer)
+    if section.candidates is None:
+        return (searched,)
+    return faiss.IndexRefine, faiss.IndexPreTransform, searched, faiss.IndexScalarQuantizer
 
 
 def _parts(index: Any) -> tuple[Any, ...]:
-    """The index, and those that it is made of where one finds candidates and another scores them."""
-    if not isinstance(index, faiss.IndexRefine):
-        return (index,)
-    return index, faiss.downcast_index(index.base_index), faiss.downcast_index(index.refine_index)
+    """The index, and those that it is made of: of a refined one, what finds candidates and what scores them."""
+    if isinstance(index, faiss.IndexRefine):
+        refined = faiss.downcast_index(index.refine_index)
+        return index, *_parts(faiss.downcast_index(index.base_index)), refined
+    if isinstance(index, faiss.IndexPreTransform):
+        return index, faiss.downcast_index(index.index)
+    return (index,)
 
 
 def _ordered(ids_QK: NDArray[np.int64], scores_QK: Vectors) -> TopK:

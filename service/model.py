@@ -6,7 +6,8 @@ import asyncio
 import math
 from collections.abc import Sequence
 
-from service.bundle.manifest import Input, Manifest, SearchSection
+from service.bundle.manifest import Input, Manifest
+from service.bundle.searching import SearchSection
 from service.client import Client, Served
 from service.errors import RequestError
 from service.launch import Launched, Loaded

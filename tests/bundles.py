@@ -26,19 +26,15 @@ from service.bundle import content_version, encode_labels, file_entry, inverted,
 from service.bundle.manifest import (
     Activation,
     Aggregation,
-    ApproximateType,
     CalibrationSection,
     DeclareSection,
     FeatureQuery,
     FeaturesInput,
     GoldenAnswer,
     HashSection,
-    IndexSection,
-    IndexType,
     IsotonicMap,
     MachSection,
     Manifest,
-    OvaSection,
     Parity,
     PlattMap,
     Precision,
@@ -48,8 +44,8 @@ from service.bundle.manifest import (
     RerankSection,
     ScoredLabel,
     TextInput,
-    UnidecSection,
 )
+from service.bundle.searching import ApproximateType, IndexSection, IndexType, OvaSection, UnidecSection
 from service.engine import Engine
 from service.queries import Features, Query
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model_export.exporters.search import SearchExporter
 from model_export.label_index import WantedIndex
-from service.bundle.manifest import OvaSection
+from service.bundle.searching import OvaSection
 from training.methods.ova import Ova
 
 

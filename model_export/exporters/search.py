@@ -16,7 +16,7 @@ from model_export.exporters.base import Exporter
 from model_export.faiss_index import write_index
 from model_export.label_index import WantedIndex, choose_index
 from service.bundle import layout
-from service.bundle.manifest import IndexSection
+from service.bundle.searching import IndexSection
 from training.methods.ova import Ova
 from training.methods.unidec import Unidec
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model_export.exporters.search import SearchExporter
 from model_export.label_index import WantedIndex
-from service.bundle.manifest import UnidecSection
+from service.bundle.searching import UnidecSection
 from training.methods.unidec import Unidec
 
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from service.bundle import layout
 from service.bundle.inverted import partner
 from service.bundle.labels import LINE_END
-from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, UnidecSection
+from service.bundle.manifest import DeclareSection, MachSection, Manifest
+from service.bundle.searching import OvaSection, UnidecSection
 from service.errors import BundleError
 
 Arrays = Mapping[str, NDArray[Any]]

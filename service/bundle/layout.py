@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service.bundle.manifest import DeclareSection, MachSection, Manifest, OvaSection, SearchSection, UnidecSection
+from service.bundle.manifest import DeclareSection, MachSection, Manifest
+from service.bundle.searching import OvaSection, SearchSection, UnidecSection
 
 MANIFEST = "manifest.json"
 

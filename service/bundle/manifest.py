@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from service.bundle.searching import OvaSection, UnidecSection
+from service.bundle.strict import Count, Share, Strict
 
 SCHEMA_VERSION = 1
 
 # Beyond it the order of any answer is that of the propensities alone.
 GREATEST_PROPENSITY_WEIGHT = 10.0
 
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -26,17 +27,11 @@ BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_l
 Aggregation = Literal["sum_logits", "mean_prob", "unbiased", "min", "median"]
 Activation = Literal["sigmoid", "softmax"]
 Recovery = Literal["factors", "rows"]
-IndexType = Literal["flat", "hnsw", "ivf"]
-ApproximateType = Literal["hnsw", "ivf"]
 Precision = Literal["fp32", "fp16", "int8"]
 Order = Literal["bag", "sequence"]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class TextInput(_Strict):
+class TextInput(Strict):
     """Queries are texts; tokens after the first ``max_tokens`` are cut off.
 
     ``order`` says what the encoder reads: a bag (distinct ids with counts), or a sequence (ids in reading order,
@@ -50,14 +45,14 @@ class TextInput(_Strict):
     heading_weight: Annotated[float, Field(ge=0.0, exclude_if=lambda weight: weight == 0)] = 0.0
 
 
-class FeaturesInput(_Strict):
+class FeaturesInput(Strict):
     """Queries are sparse vectors with indices in ``0 .. dimension - 1``."""
 
     kind: Literal["features"] = "features"
     dimension: Count
 
 
-class HashSection(_Strict):
+class HashSection(Strict):
     """What put the labels into buckets, for the record: the table itself is in the bundle.
 
     ``murmur3_x86_32``: the hash of the key, with seed + r in repetition r. ``permutation``: a seeded random order of
@@ -69,7 +64,7 @@ class HashSection(_Strict):
     seed: Annotated[int, Field(ge=0)]
 
 
-class MachSection(_Strict):
+class MachSection(Strict):
     """MACH: R repetitions of B buckets, whose scores are gathered and aggregated for each label."""
 
     name: Literal["mach"] = "mach"
@@ -80,7 +75,7 @@ class MachSection(_Strict):
     hash: HashSection
 
 
-class DeclareSection(_Strict):
+class DeclareSection(Strict):
     """DECLARE: nearest training rows in a space of ``rank`` dimensions vote with their labels.
 
     Fields that are null in bundles older than they are must stay optional.
@@ -110,70 +105,11 @@ class DeclareSection(_Strict):
         return self
 
 
-class IndexPoint(_Strict):
-    """What one choice of parameters was measured to give.
-
-    Attributes:
-        type: of the index.
-        effort: lists that a search visits (ivf), or vectors that a walk keeps (hnsw); null for exact search.
-        candidates: vectors that are scored again by finer codes; null: none are.
-        recall: share of the true 100 best that are found.
-        p50_ms: median latency of one query on one thread of the machine that built the bundle.
-        size_bytes: of the index.
-    """
-
-    type: IndexType
-    effort: Count | None = None
-    candidates: Count | None = None
-    recall: Share
-    p50_ms: Annotated[float, Field(ge=0.0)]
-    size_bytes: Count
-
-
-class IndexSection(_Strict):
-    """A vector index, and how it was chosen. Fields that older bundles do not have stay optional, and null in them.
-
-    Attributes:
-        type: of the index.
-        recall: against exact search, measured at export where the index is approximate.
-        recall_at: number of best vectors that the recall counts.
-        effort: what a search spends; see `IndexPoint`. The file holds it too.
-        candidates: the vectors that a search scores again, whose order is then that of the finer codes.
-        curve: all that was measured, and no part of the bundle's version.
-    """
-
-    type: IndexType
-    recall: Share
-    recall_at: Annotated[Count, Field(exclude_if=lambda count: count == 10)] = 10
-    effort: Count | None = None
-    candidates: Count | None = None
-    curve: Annotated[tuple[IndexPoint, ...], Field(exclude_if=lambda curve: not curve)] = ()
-
-
-class UnidecSection(_Strict):
-    """UniDEC: label vectors searched by inner product; ``dimension`` is the width of a whole query vector."""
-
-    name: Literal["unidec"] = "unidec"
-    dimension: Count
-    index: IndexSection
-
-
-class OvaSection(_Strict):
-    """One-vs-all: label classifiers, biases as last dimension, searched by inner product with queries that end in 1."""
-
-    name: Literal["ova"] = "ova"
-    dimension: Count
-    index: IndexSection
-
-
-# The methods whose labels are found by a vector index.
-SearchSection = UnidecSection | OvaSection
-
 Input = Annotated[TextInput | FeaturesInput, Field(discriminator="kind")]
 MethodSection = Annotated[MachSection | DeclareSection | UnidecSection | OvaSection, Field(discriminator="name")]
 
 
-class PlattMap(_Strict):
+class PlattMap(Strict):
     """Probability 1 / (1 + exp(-(slope * score + intercept)))."""
 
     kind: Literal["platt"] = "platt"
@@ -181,7 +117,7 @@ class PlattMap(_Strict):
     intercept: float
 
 
-class IsotonicMap(_Strict):
+class IsotonicMap(Strict):
     """Straight lines through the knots (scores[i], probabilities[i]), level beyond the first and the last."""
 
     kind: Literal["isotonic"] = "isotonic"
@@ -201,14 +137,14 @@ class IsotonicMap(_Strict):
         return self
 
 
-class RankMap(_Strict):
+class RankMap(Strict):
     """The map of the answers from ``first_rank``, counted from 1, to the rank before the next map's."""
 
     first_rank: Count
     map: Annotated[PlattMap | IsotonicMap, Field(discriminator="kind")]
 
 
-class CalibrationSection(_Strict):
+class CalibrationSection(Strict):
     """Maps from raw scores to the probability that the label is relevant, as fitted to held-out rows in training.
 
     Each rank has its map, the last map also serves all ranks beyond; a rank's probability is held down to that of the
@@ -225,7 +161,7 @@ class CalibrationSection(_Strict):
         return self
 
 
-class RerankSection(_Strict):
+class RerankSection(Strict):
     """Labels in the order of (1 - share) * own(score) + share * words(margin).
 
     The margin of a label is that of its linear classifier at the query's words or features, at unit length. The labels
@@ -245,7 +181,7 @@ class RerankSection(_Strict):
     present: Annotated[bool, Field(exclude_if=lambda present: not present)] = False
 
 
-class PropensitySection(_Strict):
+class PropensitySection(Strict):
     """Re-ranking in favour of labels that annotators miss: by probability times inverse propensity to the ``weight``.
 
     The score of a label stays the probability that it is relevant, so scores do not fall from one answer to the next.
@@ -256,7 +192,7 @@ class PropensitySection(_Strict):
     candidates: Count
 
 
-class FileEntry(_Strict):
+class FileEntry(Strict):
     """One file; dtype (numpy's name, little-endian) and shape are given for arrays and null for the rest."""
 
     size: Annotated[int, Field(ge=0)]
@@ -265,7 +201,7 @@ class FileEntry(_Strict):
     shape: tuple[Annotated[int, Field(ge=0)], ...] | None = None
 
 
-class Parity(_Strict):
+class Parity(Strict):
     """How far the bundle's answers are from the reference implementation's, over held-out queries."""
 
     queries: Count
@@ -274,28 +210,28 @@ class Parity(_Strict):
     equal_top_k: Share
 
 
-class FeatureQuery(_Strict):
+class FeatureQuery(Strict):
     """A sparse query as it is stored in a manifest."""
 
     indices: tuple[int, ...]
     values: tuple[float, ...]
 
 
-class ScoredLabel(_Strict):
+class ScoredLabel(Strict):
     """One label of an answer, by its public id."""
 
     id: str
     score: float
 
 
-class GoldenAnswer(_Strict):
+class GoldenAnswer(Strict):
     """A query and the answer, best first, that the bundle gave when it was exported."""
 
     query: str | FeatureQuery
     labels: Annotated[tuple[ScoredLabel, ...], Field(min_length=1)]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """The whole of ``manifest.json``.
 
     Attributes:

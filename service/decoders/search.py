@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
-from service.bundle.manifest import SearchSection
+from service.bundle.searching import SearchSection
 from service.decoders.base import Search
 from service.exact import ExactSearch
 from service.index import Index

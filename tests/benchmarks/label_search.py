@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from model_export.faiss_index import write_index
 from model_export.label_index import RECALL_AT, WANTED_RECALL, Bench, WantedIndex, choose_index
 from service.bundle import layout
-from service.bundle.manifest import IndexSection
+from service.bundle.searching import IndexSection
 from service.index import Index
 from training.artifact import Artifact, read_artifact
 from training.data.batches import Bags

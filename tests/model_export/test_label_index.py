@@ -12,7 +12,7 @@ import pytest
 
 from model_export import label_index
 from model_export.errors import ExportError
-from model_export.faiss_index import build_index, write_index
+from model_export.faiss_index import build_index, efforts, write_index
 from model_export.label_index import Bench, WantedIndex, choose_index
 from service.index import Index
 from tests.model_export.vectors import unit_vectors
@@ -44,7 +44,7 @@ def test_auto_is_exact_up_to_so_many_numbers(
     monkeypatch.setattr(label_index, "EXACT_NUMBERS", 24 * 3000)
     monkeypatch.setattr(label_index, "MOST_BYTES", 10.0)
     latencies(monkeypatch, 5.0, 1.0)
-    assert choose_index(unit_vectors(count), QUERIES, WantedIndex(choice)).section.type == kind
+    assert choose_index(unit_vectors(count), QUERIES, WantedIndex(choice, 0.8)).section.type == kind
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
@@ -61,14 +61,16 @@ def test_the_recall_is_that_of_the_file_as_the_service_searches_it(kind: Any, tm
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_no_more_is_spent_than_the_wanted_recall_asks_for(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_export.faiss_index.HNSW_EFFORTS", (4, 64, 1024))
-    monkeypatch.setattr("model_export.faiss_index.IVF_CANDIDATES", (400,))
-    low, high = (choose_index(LABELS, QUERIES, WantedIndex(kind, recall)).section for recall in (0.3, 0.9))
-    assert low.effort is not None
-    assert high.effort is not None
-    assert low.effort < high.effort
-    assert low.recall < high.recall
+def test_no_more_is_spent_than_the_wanted_recall_asks_for(kind: Any) -> None:
+    """What costs more is not even measured, once something among as many candidates has the recall."""
+    index, bench = build_index(LABELS, kind), Bench(LABELS, QUERIES)
+    everything = list(bench.points(index, kind, 2.0))
+    assert [(point.effort, point.candidates) for point, _ in everything] == list(efforts(index))
+    wanted = everything[1][1]
+    first = [point.candidates for point, lowest in everything if lowest >= wanted]
+    measured = list(bench.points(index, kind, wanted))
+    assert [point.candidates for point, lowest in measured if lowest >= wanted] == sorted(set(first))
+    assert len(measured) < len(everything)
 
 
 def test_the_curve_holds_all_that_was_measured_and_the_choice_is_one_of_its_points(measure_all: None) -> None:
@@ -109,7 +111,7 @@ def test_auto_takes_no_index_that_is_too_large(measure_all: None, monkeypatch: p
 
 
 def test_a_recall_that_no_effort_reaches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model_export.faiss_index.IVF_CANDIDATES", (100,))
+    monkeypatch.setattr("model_export.faiss_index.CANDIDATES", (100,))
     with pytest.raises(ExportError, match=r"--index ivf: expected recall@100 1, surely, found 0\.\d+ at most"):
         choose_index(LABELS, QUERIES, WantedIndex("ivf", 1.0))
 

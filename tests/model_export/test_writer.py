@@ -14,7 +14,8 @@ from model_export.exporters.mach import MachGraph
 from model_export.label_index import Chosen, WantedIndex
 from model_export.writer import Options, build
 from service.bundle import Manifest, layout, open_bundle
-from service.bundle.manifest import FeatureQuery, GoldenAnswer, IndexSection
+from service.bundle.manifest import FeatureQuery, GoldenAnswer
+from service.bundle.searching import IndexSection
 from service.engine import Engine
 from service.queries import Features
 from tests.artifacts import KINDS, Workshop

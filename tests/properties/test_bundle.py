@@ -20,18 +20,15 @@ from service.bundle.manifest import (
     FileEntry,
     GoldenAnswer,
     HashSection,
-    IndexPoint,
-    IndexSection,
     IsotonicMap,
     MachSection,
-    OvaSection,
     Parity,
     PlattMap,
     PropensitySection,
     RankMap,
     TextInput,
-    UnidecSection,
 )
+from service.bundle.searching import IndexPoint, IndexSection, OvaSection, UnidecSection
 
 SHARES = st.floats(0, 1)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

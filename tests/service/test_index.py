@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.bundle.manifest import ApproximateType, IndexSection
+from service.bundle.searching import ApproximateType, IndexSection
 from service.errors import BundleError
 from service.index import Index
 from tests.reference import assert_best, best_labels
@@ -36,8 +36,8 @@ def build(kind: ApproximateType, stored: NDArray[np.float32]) -> Any:
 
 
 def refined(stored: NDArray[np.float32]) -> Any:
-    """Lists of coarse codes, and finer ones."""
-    coarse = faiss.IndexIVFPQFastScan(
+    """A projection, lists of its coarse codes, and finer ones."""
+    coarse: Any = faiss.IndexIVFPQFastScan(
         faiss.IndexFlatIP(DIMENSION), DIMENSION, 10, DIMENSION // 2, 4, faiss.METRIC_INNER_PRODUCT
     )
     coarse.cp.min_points_per_centroid = coarse.pq.cp.min_points_per_centroid = 1
@@ -45,7 +45,10 @@ def refined(stored: NDArray[np.float32]) -> Any:
     for index in (coarse, fine):
         index.train(stored)
         index.add(stored)
-    return faiss.IndexRefine(coarse, fine)
+    projection = faiss.LinearTransform(DIMENSION, DIMENSION, False)
+    faiss.copy_array_to_vector(np.eye(DIMENSION, dtype=np.float32).ravel(), projection.A)
+    projection.is_trained = True
+    return faiss.IndexRefine(faiss.IndexPreTransform(projection, coarse), fine)
 
 
 REFINED = refined(vectors())
@@ -169,13 +172,16 @@ def test_an_index_that_is_not_what_the_manifest_says(
 
 @pytest.mark.parametrize(
     ("kind", "candidates", "expected"),
-    [("ivf", None, r"\('IndexIVF', "), ("hnsw", 5, r"\('IndexRefine', 'IndexHNSW', 'IndexScalarQuantizer', ")],
+    [
+        ("ivf", None, r"\('IndexIVF', "),
+        ("hnsw", 5, r"\('IndexRefine', 'IndexPreTransform', 'IndexHNSW', 'IndexScalarQuantizer', "),
+    ],
 )
 def test_a_refined_index_that_is_not_what_the_manifest_says(
     tmp_path: Path, kind: ApproximateType, candidates: int | None, expected: str
 ) -> None:
     faiss.write_index(refined(vectors()), str(tmp_path / "index"))
-    found = r"\('IndexRefine', 'IndexIVFPQFastScan', 'IndexScalarQuantizer', "
+    found = r"\('IndexRefine', 'IndexPreTransform', 'IndexIVFPQFastScan', 'IndexScalarQuantizer', "
     with pytest.raises(BundleError, match=f"expected .*{expected}.*, found {found}"):
         Index.open(tmp_path / "index", section(kind, candidates), dimension=DIMENSION, size=VECTORS, threads=1)
 

@@ -15,14 +15,12 @@ from service.bundle.manifest import (
     DeclareSection,
     FeaturesInput,
     FileEntry,
-    IndexPoint,
-    IndexSection,
     PlattMap,
     PropensitySection,
     RerankSection,
     TextInput,
-    UnidecSection,
 )
+from service.bundle.searching import IndexPoint, IndexSection, UnidecSection
 from tests.bundles import CALIBRATION
 
 PINNED = "3c19f1a07b17"

@@ -7,7 +7,7 @@ import pytest
 
 from model_export.exact_search import write_exact_search
 from service.bundle import layout, open_bundle
-from service.bundle.manifest import IndexType
+from service.bundle.searching import IndexType
 from service.decoders.unidec import UnidecDecoder
 from service.errors import BundleError
 from tests.bundles import Spec, resign, write_bundle
