@@ -25,6 +25,7 @@ from service.settings import Settings
 PREDICT = "/predict"
 
 _JSON = b"application/json"
+_TIMING = b"queue;dur=%.3f, tokenize;dur=%.3f, encode;dur=%.3f, search;dur=%.3f"
 
 
 class Pending(NamedTuple):
@@ -70,15 +71,11 @@ def answer(pending: Pending) -> Reply:
     model, future = pending
     served = future.result()
     predictions = [body for (body, _, _), _, _ in served]
-    queue_seconds = max(one.queue_seconds for one in served)
-    model.metrics.queue_seconds.observe(queue_seconds)
+    stages = [(queue, prepare, encode, search) for (_, encode, search), queue, prepare in served]
     # Of a request that was split over several batches: the slowest in each stage.
-    timing = b"queue;dur=%.3f, tokenize;dur=%.3f, encode;dur=%.3f, search;dur=%.3f" % (
-        1000 * queue_seconds,
-        1000 * max(one.prepare_seconds for one in served),
-        1000 * max(encode_seconds for (_, encode_seconds, _), _, _ in served),
-        1000 * max(search_seconds for (_, _, search_seconds), _, _ in served),
-    )
+    slowest = stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
+    model.metrics.queue_seconds.observe(slowest[0])
+    timing = _TIMING % tuple(1000 * seconds for seconds in slowest)
     body = encode_response(model.name, model.version, predictions)
     return Reply.of(200, body, _JSON, (b"server-timing", timing))
 

@@ -101,6 +101,8 @@ class Registry:
 
     def has_room(self) -> bool:
         """Whether a model would take a query now."""
+        if self._only is not None:  # asked for every request, and any() takes longer than the answer
+            return self._only.has_room()
         return any(model.has_room() for model in self._models)
 
     def refusal(self) -> RequestError | None:
