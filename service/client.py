@@ -167,12 +167,15 @@ class Client(asyncio.Protocol, Generic[Item, Result]):
         self._unsent = []
 
     def _take_in(self, report: Report) -> None:
+        for number, outcome in report.closed:
+            self._settle(number, outcome)
+        self._loop.call_soon(self._learn, report)  # the waiters come first
+
+    def _learn(self, report: Report) -> None:
         if report.rows:
             self._admission.learn(report.rows, report.seconds)
         for series, value in report.notes:
             self._observe(series, value)
-        for number, outcome in report.closed:
-            self._settle(number, outcome)
 
     def _settle(self, number: int, outcome: Outcome) -> None:
         """Give a waiter what it waits for, if it still does."""

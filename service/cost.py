@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from service.engine import Answer, Engine
 
-ROWS = (1, 4)
+ROWS = (1, 8)
 RUNS = 2
-# Of the event loop for one query: `xmc-serve bench` at 64 connections, 100 to 220 µs by machine and company.
-LOOP_SECONDS = 0.0002
+# Of the process that speaks HTTP for one query: at 64 connections, 170 to 310 µs by the machine's speed and company.
+LOOP_SECONDS = 0.0003
 # Processors that may be wanted at once beyond those that are there: neither runners nor the loop are always busy.
 SLACK = 0.5
 

@@ -156,11 +156,11 @@ class PredictCycle:
         marks = self._gate.marks(self._exchange)
         if not self.keep_alive and CLOSE not in marks:
             marks.append(CLOSE)
-        self._end(reply.status)
         protocol = self._protocol
         headers = (*protocol.server_state.default_headers, *reply.headers, *marks)
         lines = b"".join([b"%b: %b\r\n" % header for header in headers])
         protocol.transport.write(b"".join((STATUS_LINE[reply.status], lines, b"\r\n", reply.body)))
+        self._end(reply.status)
         if CLOSE in marks:
             protocol.transport.close()
         protocol.on_response_complete()
