@@ -2,9 +2,9 @@
 
 Threads, the *runners*, work behind one queue. At the moment it becomes free, a runner reads what has come, turns it
 into model input, takes as many rows as fit into one batch and computes them; several runners share what is there.
-Without rows, one of them listens for the next message and the others wait for it. So an idle service starts
-at once and on one thread, and a busy one forms larger batches the busier it is. Threads wait for messages and
-conditions only: nothing sleeps and nothing polls.
+Without rows, one of them listens for the next message and the others wait for it. So an idle service starts at once and
+on one thread, and a busy one forms larger batches the busier it is. Threads wait for messages and conditions only:
+nothing sleeps and nothing polls.
 
     connection ──▶ waiting ──▶ ready ──▶ runners ──▶ connection
                    (rows)      (input)   (a batch each)

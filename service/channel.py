@@ -120,6 +120,13 @@ class Connection:
             return None
         return list(self._unpacker.feed(data)) if data else None
 
+    def receive_one(self) -> Any:
+        """The first message of a conversation that has one at a time, or None when the other end is gone."""
+        while (messages := self.receive(None)) is not None:
+            for message in messages:
+                return message
+        return None
+
     def close(self) -> None:
         """End the conversation for both ends; who waits in `receive` hears of it."""
         try:

@@ -82,12 +82,11 @@ class Launched(NamedTuple):
         Raises:
             BundleError: what it found against the bundle, or that it ended without a word.
         """
-        messages = Connection(self.end).receive(None)
-        if messages is None:
+        answer = Connection(self.end).receive_one()
+        if answer is None:
             code = self.process.wait()
             path = self.order.path
             raise BundleError(f"{path}: the process that loads it ended with code {code}; its log may have the cause")
-        (answer,) = messages
         if isinstance(answer, BundleError):
             raise answer
         assert isinstance(answer, Loaded)

@@ -72,14 +72,15 @@ class Worker:
         Returns:
             Whether nothing went wrong.
         """
-        for order in self._connection.receive(None) or ():
-            try:
-                batcher = self._load(order)
-            except BundleError as error:
-                self._connection.send(error)
-                return False
-            return batcher.work()
-        return True
+        order: Order | None = self._connection.receive_one()
+        if order is None:
+            return True
+        try:
+            batcher = self._load(order)
+        except BundleError as error:
+            self._connection.send(error)
+            return False
+        return batcher.work()
 
     def _load(self, order: Order) -> Batcher[Asked, Prepared, Labelled]:
         path, settings = order
