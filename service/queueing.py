@@ -80,8 +80,8 @@ class Row(Generic[Item, Prepared, Result]):
         position: its place in the request.
         item: the query.
         prepared: the query as model input; set when the row becomes ready.
-        since: second at which it began to wait, first for the preparer, then for the runner.
-        queue_seconds: waited for the preparer.
+        since: second at which it began to wait, first for its preparation, then for its batch.
+        queue_seconds: waited for its preparation.
         prepare_seconds: duration of the call that prepared it.
     """
 
