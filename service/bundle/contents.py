@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import layout
-from service.bundle.inverted import partner
+from service.bundle.inverted import columns_with_partners
 from service.bundle.labels import LINE_END
 from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.bundle.searching import OvaSection, UnidecSection
@@ -109,11 +109,8 @@ def _check_inverted_lists(arrays: Arrays) -> None:
     _require(joined and bool((np.diff(offsets_RB) >= 0).all()), name, "offsets from 0 that never fall", "others")
     for other, array in ((layout.MACH_INVERTED_STEPS, steps_N), (layout.MACH_INVERTED_PARTNERS, partners_N)):
         _require(array.size == ends_R[-1], other, f"{ends_R[-1]} entries as {name} says", f"{array.size}")
-    R = buckets_LR.shape[1]
-    for repetition, offsets_B in enumerate(offsets_RB):
-        own_L, partners_L = (
-            np.ascontiguousarray(buckets_LR[:, which]) for which in (repetition, partner(repetition, R))
-        )
+    columns = columns_with_partners(buckets_LR)
+    for repetition, (offsets_B, (own_L, partners_L)) in enumerate(zip(offsets_RB, columns, strict=True)):
         if fault := first_fault(steps_N, partners_N, offsets_B, own_L, partners_L):
             raise BundleError(
                 f"{fault}: expected the lists of {layout.MACH_BUCKETS}, found others in repetition {repetition}"

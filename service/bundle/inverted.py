@@ -9,6 +9,7 @@ Letters: R repetitions, B buckets, L labels, N entries of one repetition's lists
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,16 @@ from numpy.typing import NDArray
 def partner(repetition: int, repetitions: int) -> int:
     """The other repetition of a pair."""
     return min(repetition ^ 1, repetitions - 1)
+
+
+def columns_with_partners(buckets_LR: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Of each repetition in turn the buckets of all labels and those in its partner, (L,) each, copied once a pair."""
+    R = buckets_LR.shape[1]
+    for first in range(0, R, 2):
+        pair = [np.ascontiguousarray(buckets_LR[:, repetition]) for repetition in range(first, min(first + 2, R))]
+        yield pair[0], pair[-1]
+        if len(pair) == 2:
+            yield pair[1], pair[0]
 
 
 def inverted_lists(
