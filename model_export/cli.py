@@ -157,6 +157,8 @@ def _print_manifest(manifest: Manifest) -> None:
 
 
 def _index(index: IndexSection) -> str:
+    if index.type == "flat":
+        return "flat, exact"
     effort = "" if index.effort is None else f", effort {index.effort:,}"
     candidates = "" if index.candidates is None else f", {index.candidates:,} candidates"
     return f"{index.type}, recall@{index.recall_at} {index.recall:.3f}{effort}{candidates}"

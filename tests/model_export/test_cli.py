@@ -25,6 +25,11 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
     return code, err
 
 
+def test_an_exact_index_is_called_so(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", str(workshop.artifact("unidec")), "--out", str(tmp_path / "bundle")]) == 0
+    assert "  index      flat, exact" in capsys.readouterr().out.splitlines()
+
+
 def test_build_writes_and_says_what(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact, out = workshop.artifact("unidec"), tmp_path / "bundle"
     arguments = ["--out", str(out), "--precision", "int8", "--index", "ivf", "--recall", "0.9", "--name", "labels-8"]
