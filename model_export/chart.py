@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from service.bundle.searching import IndexPoint, IndexSection
-
-DOTS_PER_INCH = 120
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed."""
-    return find_spec("matplotlib") is not None
+from service.chart import DOTS_PER_INCH
 
 
 def draw(section: IndexSection, title: str, file: Path) -> None:

@@ -131,10 +131,11 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 
 def _plot(arguments: argparse.Namespace) -> None:
-    from model_export.chart import can_draw, draw
+    from model_export.chart import draw
     from model_export.errors import UsageError
     from service.bundle.reader import read_manifest
     from service.bundle.searching import SearchSection
+    from service.chart import can_draw
 
     if not can_draw():
         raise UsageError("plot draws with matplotlib, which is not installed: pip install matplotlib")
@@ -145,11 +146,13 @@ def _plot(arguments: argparse.Namespace) -> None:
 
 
 def _print_manifest(manifest: Manifest) -> None:
+    from service.bundle.searching import SearchSection
+
     size_bytes = sum(entry.size for entry in manifest.files.values())
     print(f"{manifest.name}:{manifest.version}")
     print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
-    if manifest.method.name in ("unidec", "ova"):
+    if isinstance(manifest.method, SearchSection):
         print(f"  index      {_index(manifest.method.index)}")
     print(f"  serves     {_scores(manifest)}")
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from service.bench import Figures
+if TYPE_CHECKING:  # the load generator is not needed to draw
+    from service.bench import Figures
 
 DOTS_PER_INCH = 120
 # Lighter towards the middle of the distribution: the tail is what a reader looks for.

@@ -10,7 +10,6 @@ happens on the event loop.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +19,6 @@ from service.admission import Admission
 from service.channel import Asked, Outcome, Report, SharedCount, Unpacker, packed
 from service.errors import Draining, EngineFailed, NotReady, RequestError, too_late
 from service.queueing import DropReason, Item, Limits, Result
-
-logger = logging.getLogger(__name__)
 
 
 class Served(NamedTuple, Generic[Result]):

@@ -1,7 +1,7 @@
 """Kernels: functions that run without the interpreter and its lock.
 
-In numpy the same work is hundreds of short calls, and after each of them the model's thread has to win the lock back
-from the event loop: under overload that took longer than the work itself.
+In numpy the same work is hundreds of short calls, and after each of them a thread has to win the lock back from the
+others: in one process with a busy event loop that took longer than the work itself.
 """
 
 from __future__ import annotations

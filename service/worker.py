@@ -25,7 +25,7 @@ from service.launch import Loaded, Order
 from service.logs import configure_logging
 from service.queries import Asked, Labelled
 from service.queueing import Limits
-from service.settings import Settings
+from service.settings import LogFormat, Settings
 
 # A CPU gains nothing from larger batches once its caches are full; everybody in the batch waits for all of it.
 DEFAULT_BATCH_ROWS = {"cpu": 32, "cuda": 128}
@@ -124,7 +124,7 @@ def _runners(settings: Settings, device: str, cost: Cost) -> int:
     return 1 if device == "cuda" else useful_runners(settings.threads, cost.query_seconds)
 
 
-def main(end: int, left: int, log_format: str) -> None:
+def main(end: int, left: int, log_format: LogFormat) -> None:
     """Be the process.
 
     Args:
@@ -135,7 +135,7 @@ def main(end: int, left: int, log_format: str) -> None:
     # Its life hangs on the connection: a signal to all processes of a terminal or a container is the client's to obey.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    configure_logging("json" if log_format == "json" else "console")
+    configure_logging(log_format)
     worker = Worker(Connection(socket.socket(fileno=end)), SharedCount(left))
     code = 0 if worker.work() else 1
     # Not sys.exit: threads of the numerical libraries must not hold up, or crash, the way out.

@@ -205,7 +205,7 @@ def _mach_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]
 
 def inverted_lists(buckets_LR: NDArray[Any], buckets: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """Steps and partners of all repetitions, (N,), and where each bucket's begin, (R, B + 1)."""
-    parts = [inverted.inverted_lists(buckets_LR, repetition, buckets) for repetition in range(buckets_LR.shape[1])]
+    parts = [inverted.inverted_lists(*columns, buckets) for columns in inverted.columns_with_partners(buckets_LR)]
     starts_R = np.cumsum([0] + [len(steps) for steps, _, _ in parts])[:-1]
     offsets_RB = np.stack([start + offsets_B for start, (_, _, offsets_B) in zip(starts_R, parts, strict=True)])
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]), offsets_RB

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from model_export.exporters.base import Exporter
 from model_export.label_index import WantedIndex
 from service.bundle import layout
-from service.bundle.inverted import inverted_lists
+from service.bundle.inverted import columns_with_partners, inverted_lists
 from service.bundle.manifest import HashSection, MachSection
 from training import hashing, partition
 from training.encoders import Encoder
@@ -92,8 +92,8 @@ def write_inverted_lists(folder: Path, buckets_LR: NDArray[Any], buckets: int) -
     with ExitStack() as stack:
         files = [stack.enter_context(growing(folder / name, buckets_LR.dtype)) for name in names]
         end = 0
-        for repetition in range(len(offsets_RB)):
-            *lists, offsets_B = inverted_lists(buckets_LR, repetition, buckets)
+        for repetition, columns in enumerate(columns_with_partners(buckets_LR)):
+            *lists, offsets_B = inverted_lists(*columns, buckets)
             for file, entries in zip(files, lists, strict=True):
                 entries.tofile(file)
             offsets_RB[repetition] = end + offsets_B

@@ -25,39 +25,35 @@ def columns_with_partners(buckets_LR: NDArray[Any]) -> Iterator[tuple[NDArray[An
     """Of each repetition in turn the buckets of all labels and those in its partner, (L,) each, copied once a pair."""
     R = buckets_LR.shape[1]
     for first in range(0, R, 2):
-        pair = [np.ascontiguousarray(buckets_LR[:, repetition]) for repetition in range(first, min(first + 2, R))]
-        yield pair[0], pair[-1]
-        if len(pair) == 2:
-            yield pair[1], pair[0]
+        both = {first, partner(first, R)}
+        columns = {repetition: np.ascontiguousarray(buckets_LR[:, repetition]) for repetition in both}
+        for repetition in sorted(both):
+            yield columns[repetition], columns[partner(repetition, R)]
 
 
 def inverted_lists(
-    buckets_LR: NDArray[Any], repetition: int, buckets: int
+    buckets_L: NDArray[Any], partners_L: NDArray[Any], buckets: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]:
     """The lists of one repetition; needs some 50 bytes of memory a label.
 
     Args:
-        buckets_LR: bucket of each label in each repetition, unsigned.
-        repetition: which.
+        buckets_L: bucket of each label, unsigned.
+        partners_L: its bucket in the partner.
         buckets: B.
 
     Returns:
         Steps (N,) by bucket, then label, the first of a bucket from label 0; buckets in the partner (N,), 0 where no
         label is; and where each bucket's entries begin, and the end (B + 1,).
     """
-    R = buckets_LR.shape[1]
-    far = np.iinfo(buckets_LR.dtype).max
-    buckets_L, partners_L = (
-        np.ascontiguousarray(buckets_LR[:, which]) for which in (repetition, partner(repetition, R))
-    )
+    far = np.iinfo(buckets_L.dtype).max
     labels_L = np.argsort(buckets_L, kind="stable")
     ends_B = np.cumsum(np.bincount(buckets_L, minlength=buckets))
     steps_L = np.diff(labels_L, prepend=0)
     firsts = np.concatenate([[0], ends_B[ends_B < len(labels_L)]])
     steps_L[firsts] = labels_L[firsts]
     places_L = np.cumsum(steps_L // far + 1)  # one further than where the label stands
-    steps_N = np.full(places_L[-1], far, dtype=buckets_LR.dtype)
-    partners_N = np.zeros(len(steps_N), dtype=buckets_LR.dtype)
+    steps_N = np.full(places_L[-1], far, dtype=buckets_L.dtype)
+    partners_N = np.zeros(len(steps_N), dtype=buckets_L.dtype)
     steps_N[places_L - 1] = steps_L % far
     partners_N[places_L - 1] = partners_L[labels_L]
     return steps_N, partners_N, np.concatenate([[0], places_L])[np.concatenate([[0], ends_B])]

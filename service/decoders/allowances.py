@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bundle import inverted
 from service.compiled import compiled
 
 Scores = NDArray[np.float32]
@@ -27,10 +28,14 @@ LIST_COST, SCORE_COST, KEPT_COST = 300.0, 500.0, 5.0
 MARGIN = 2.0**-22
 
 
+partner = compiled(inverted.partner)
+
+
 @compiled
-def partner(repetition: int, repetitions: int) -> int:
-    """The other repetition of a pair, as in `bundle.inverted`."""
-    return min(repetition ^ 1, repetitions - 1)
+def entries(offsets_RB: Integers, repetition: int, bucket: int) -> int:
+    """How long a bucket's list is."""
+    count: int = offsets_RB[repetition, bucket + 1] - offsets_RB[repetition, bucket]
+    return count
 
 
 @compiled
@@ -74,8 +79,7 @@ def plan(
         counts_R[repetition] = keep(scores_RB[repetition], score_cut(top, LARGEST * unit), kept_B)
         for bucket in kept_B[: counts_R[repetition]]:
             units = min(int((top - scores_RB[repetition, bucket]) / unit), LARGEST - 1)
-            steps = offsets_RB[repetition, bucket + 1] - offsets_RB[repetition, bucket]
-            costs_RU[repetition, units] += LIST_COST + steps
+            costs_RU[repetition, units] += LIST_COST + entries(offsets_RB, repetition, bucket)
         costs_RU[repetition] = np.cumsum(costs_RU[repetition])
         _take_in(costs_RU[repetition], cheapest_T, choices_RT[repetition])
     left = total
@@ -99,16 +103,14 @@ def _met_twice(
 ) -> float:
     """About how many labels have good buckets in both repetitions of a pair by chance; those that are best are few."""
     R, B = scores_RB.shape
-    met_R = np.zeros(
-        R
-    )  # by their number in walked lists, and buckets that are as good as half of the pair's allowances
-    good_R = np.zeros(R)
+    # Labels in walked lists, and buckets that are as good as half of the pair's allowances.
+    met_R, good_R = np.zeros(R), np.zeros(R)
     for repetition in range(R):
         other, scores_B = partner(repetition, R), scores_RB[repetition]
         both = allowances_R[repetition] + allowances_R[other]
         for bucket in kept_RB[repetition, : counts_R[repetition]]:
             if scores_B[bucket] >= score_cut(tops_R[repetition], allowances_R[repetition]):
-                met_R[repetition] += offsets_RB[repetition, bucket + 1] - offsets_RB[repetition, bucket]
+                met_R[repetition] += entries(offsets_RB, repetition, bucket)
             good_R[repetition] += scores_B[bucket] >= score_cut(tops_R[repetition], both / 2)
     met = 0.0
     for repetition in range(R):
@@ -154,7 +156,7 @@ def plan_least(
     for repetition in range(R):
         cost, dearer = counts_R[repetition] * LIST_COST, SCORE_COST * counts_R[partner(repetition, R)] / B
         for bucket in kept_RB[repetition, : counts_R[repetition]]:
-            cost += (1 + dearer) * (offsets_RB[repetition, bucket + 1] - offsets_RB[repetition, bucket])
+            cost += (1 + dearer) * entries(offsets_RB, repetition, bucket)
         if cost < cheapest:
             best, cheapest = repetition, cost
     allowances_R[:] = 0

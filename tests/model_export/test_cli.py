@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model_export import chart, writer
+from model_export import writer
 from model_export.cli import main
+from service import chart
 from service.bundle import layout
 from service.bundle.reader import read_manifest
 from tests.artifacts import Workshop
