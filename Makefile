@@ -96,7 +96,7 @@ pins: $(INSTALLED) ## draw new pins: the newest versions that fit together, with
 	@echo "==> Resolving every extra (one to two minutes)"
 	@mkdir -p build
 	@$(BIN)/python $(RESOLVE) torch==$(TORCH) '.[$(EXTRAS)]' >build/resolved.txt
-	@$(BIN)/python $(RESOLVE) --no-deps onnxruntime-gpu faiss-gpu-cuvs >>build/resolved.txt
+	@$(BIN)/python $(RESOLVE) --no-deps onnxruntime-gpu >>build/resolved.txt
 	@{ sed -n '/^#/p' constraints.txt; \
 	   sed -n 's/^Would install //p' build/resolved.txt | tr ' ' '\n' \
 	   | sed -E -e '/^(xmcserve|nvidia|cuda|triton|setuptools)-/d' -e 's/-([0-9][^-]*)$$/==\1/' -e 's/[+].*//' \

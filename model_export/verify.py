@@ -5,6 +5,7 @@ Letters: Q queries, K answers, L labels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -124,9 +125,9 @@ def require_equal(comparison: Comparison, manifest: Manifest) -> None:
         )
 
 
-def golden_answers(engine: Engine, artifact: Artifact) -> tuple[GoldenAnswer, ...]:
-    """The engine's answers to the first samples, each asked alone."""
-    return tuple(_golden(engine, query_of(sample)) for sample in islice(artifact.samples, GOLDEN_QUERIES))
+def golden_answers(engine: Engine, queries: Iterable[Query]) -> tuple[GoldenAnswer, ...]:
+    """The engine's answers to the first queries, each asked alone."""
+    return tuple(_golden(engine, query) for query in islice(queries, GOLDEN_QUERIES))
 
 
 def verify_bundle(path: Path, artifact: Artifact | None = None) -> Verified:

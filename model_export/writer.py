@@ -29,7 +29,7 @@ from model_export.quantise import quantised
 from model_export.replacement import replacing
 from model_export.reranker import write_reranker
 from model_export.scores import Scores, calibration_section, inverse_propensities, propensity_section
-from model_export.verify import Comparison, compare, golden_answers, require_equal
+from model_export.verify import Comparison, compare, golden_answers, query_of, require_equal
 from service.bundle import Manifest, content_version, encode_labels, file_entry, layout, load_bundle
 from service.bundle.manifest import (
     BundleName,
@@ -98,7 +98,7 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
         engine = Engine.open(load_bundle(folder, draft), device="cpu")
         comparison = compare(engine, exporter)
         require_equal(comparison, draft)
-        golden = golden_answers(engine, artifact)
+        golden = golden_answers(engine, map(query_of, artifact.samples))
         manifest = draft.model_copy(update={"parity": comparison.parity, "golden": golden})
         (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return Built(manifest, comparison)

@@ -1,5 +1,7 @@
 """From bags to named arrays: the encoder's graph behind one narrow door.
 
+Outputs are handed to the decoder where it reads them: as arrays, or left in the memory of the device that made them.
+
 Letters: Q queries in a batch, T ids of the longest bag.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from service.bags import Bag, pad
 from service.errors import EngineFailed
-from service.sessions import CUDA_PROVIDER, FLOAT_TENSOR, check_floats, check_inputs, open_session
+from service.sessions import FLOAT_TENSOR, check_floats, check_inputs, open_session
 
 INPUTS = {"ids": "tensor(int64)", "values": FLOAT_TENSOR}
 
@@ -25,11 +28,11 @@ class Encoded:
     """What the graph made of a batch.
 
     Attributes:
-        outputs: float32 arrays by name, Q rows each.
+        outputs: float32 by name, Q rows each: arrays, or `OrtValue`s that stay where they were computed.
         padding_ratio: share of the padded input that is padding.
     """
 
-    outputs: Mapping[str, NDArray[np.float32]]
+    outputs: Mapping[str, Any]
     padding_ratio: float
 
 
@@ -37,45 +40,70 @@ class Encoder:
     """An ONNX session with checked inputs and outputs; ``run`` may be called from several threads.
 
     Attributes:
-        device: "cpu" or "cuda", as resolved.
+        device: "cpu" or "cuda".
         providers: execution providers, first choice first.
     """
 
-    def __init__(self, session: onnxruntime.InferenceSession, outputs: Sequence[str]) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, outputs: Sequence[str], *, device: str, resident: bool
+    ) -> None:
         self._session = session
         self._outputs = list(outputs)
+        self._resident = resident
         self.providers: list[str] = session.get_providers()
-        self.device = "cuda" if self.providers[0] == CUDA_PROVIDER else "cpu"
+        self.device = device
 
     @classmethod
-    def open(cls, path: Path, outputs: Mapping[str, tuple[int, ...]], *, device: str, threads: int) -> Encoder:
+    def open(
+        cls,
+        path: Path,
+        outputs: Mapping[str, tuple[int, ...]],
+        *,
+        device: str,
+        threads: int,
+        resident: bool = False,
+    ) -> Encoder:
         """Load ``encoder.onnx``.
 
         Args:
             path: the file.
             outputs: name of each output that is needed, and its shape after Q.
-            device: "cpu", "cuda" (an error when it cannot be had) or "auto" (CUDA when it is there).
+            device: "cpu" or "cuda".
             threads: of one run, on the CPU.
+            resident: whether outputs stay in the device's memory.
 
         Raises:
-            BundleError: the graph cannot be loaded, has other inputs or outputs, or CUDA was asked for in vain.
+            BundleError: the graph cannot be loaded, has other inputs or outputs, or does not run on the device.
         """
         session = open_session(path, device=device, threads=threads)
         check_inputs(path, session, INPUTS)
         check_floats(path, "output", session.get_outputs(), outputs)
-        return cls(session, list(outputs))
+        return cls(session, list(outputs), device=device, resident=resident)
 
     def run(self, bags: Sequence[Bag]) -> Encoded:
         """Encode a batch of at least one bag.
 
         Raises:
-            EngineFailed: an output is NaN or infinite.
+            EngineFailed: an output is NaN or infinite; who reads resident ones finds that out.
         """
         ids_QT, values_QT = pad(bags)
-        arrays = self._session.run(self._outputs, {"ids": ids_QT, "values": values_QT})
-        outputs = dict(zip(self._outputs, arrays, strict=True))
-        for name, array in outputs.items():
-            if not np.isfinite(array).all():
-                raise EngineFailed(f"the encoder's output {name} is NaN or infinite for one of {len(bags)} queries")
+        inputs: dict[str, NDArray[Any]] = {"ids": ids_QT, "values": values_QT}
+        outputs = self._left(inputs) if self._resident else self._fetched(inputs)
         tokens = sum(bag.ids.size for bag in bags)
         return Encoded(outputs, padding_ratio=1.0 - tokens / ids_QT.size)
+
+    def _fetched(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        arrays = self._session.run(self._outputs, inputs)
+        for name, array in zip(self._outputs, arrays, strict=True):
+            if not np.isfinite(array).all():
+                raise EngineFailed(f"the encoder's output {name} is NaN or infinite for one of {len(array)} queries")
+        return dict(zip(self._outputs, arrays, strict=True))
+
+    def _left(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name in self._outputs:
+            binding.bind_output(name, self.device)
+        self._session.run_with_iobinding(binding)
+        return dict(zip(self._outputs, binding.get_outputs(), strict=True))

@@ -5,6 +5,7 @@ Synchronous and free of HTTP and asyncio, so that export verifies bundles throug
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -23,12 +24,16 @@ from service.errors import BundleError, EngineFailed
 from service.queries import Features, Query
 from service.reranking import Reranker
 from service.scoring import RawScoring, Scoring, scoring_of
+from service.sessions import resolve_device
 from service.topk import TopK
+
+logger = logging.getLogger(__name__)
 
 # Largest difference from a golden score, absolute below 1 and relative above. Machines round differently, and 8-bit
 # kernels differ between instruction sets.
 GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
-WARM_UP_ROWS = (1, 8)
+# CUDA loads a kernel at its first use, and takes other ones for other sizes.
+WARM_UP_ROWS = {"cpu": (1, 8), "cuda": (1, 2, 4, 8, 16, 32, 64, 128)}
 WARM_UP_K = 10
 
 
@@ -78,14 +83,22 @@ class Engine:
 
         Args:
             bundle: a verified bundle.
-            device: where the encoder runs: "auto", "cpu" or "cuda".
+            device: where encoder and search run: "auto", "cpu" or "cuda".
             threads: that one run may use on the CPU.
 
         Raises:
             BundleError: a file cannot be used, or CUDA was asked for in vain.
         """
-        decoder = DECODERS[bundle.manifest.method.name].from_bundle(bundle, threads=threads)
-        encoder = Encoder.open(bundle.file(layout.ENCODER), decoder.required_outputs, device=device, threads=threads)
+        device = resolve_device(device, bundle.manifest.precision)
+        resident = _resident_decoder(bundle) if device == "cuda" else None
+        decoder = resident or DECODERS[bundle.manifest.method.name].from_bundle(bundle, threads=threads)
+        encoder = Encoder.open(
+            bundle.file(layout.ENCODER),
+            decoder.required_outputs,
+            device=device,
+            threads=threads,
+            resident=resident is not None,
+        )
         return cls(bundle, _reader(bundle), encoder, decoder)
 
     def prepare(self, queries: Sequence[Query]) -> list[Bag]:
@@ -132,7 +145,7 @@ class Engine:
     def warm_up(self) -> None:
         """Run batches of several sizes, so that no client pays for allocations and compilers."""
         bags = self.prepare(self.golden_queries) or [Bag(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))]
-        for rows in WARM_UP_ROWS:
+        for rows in WARM_UP_ROWS[self.device]:
             self.run((bags * rows)[:rows], WARM_UP_K)
 
     def check_golden(self) -> None:
@@ -158,6 +171,16 @@ class Engine:
             fault = _difference(golden.labels, found, GOLDEN_TOLERANCE[self.manifest.precision])
             if fault:
                 raise BundleError(f"golden query {position} {golden.query!r}: {fault}")
+
+
+def _resident_decoder(bundle: Bundle) -> Decoder | None:
+    """A decoder beside the encoder on the GPU, or None, with a line in the log, where the CPU decodes."""
+    from service.resident import resident_decoder  # needs onnx, which comes with the GPU's runtime alone
+
+    decoder = resident_decoder(bundle, "cuda")
+    if decoder is None:
+        logger.info("%s: the encoder runs on the GPU, its labels are found by the CPU", bundle.manifest.name)
+    return decoder
 
 
 def _reader(bundle: Bundle) -> QueryReader:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from service.bundle.searching import IndexSection, IndexType
 from service.errors import BundleError
-from service.topk import TopK
+from service.topk import TopK, ordered
 
 NOT_FOUND = -1
 
@@ -74,7 +74,7 @@ class Index:
         short_Q = (ids_QK == NOT_FOUND).any(axis=1)
         if short_Q.any():
             scores_QK[short_Q], ids_QK[short_Q] = self._search_in_full(queries_QD[short_Q], wide)
-        return _ordered(ids_QK, scores_QK).first(k)
+        return ordered(ids_QK, scores_QK).first(k)
 
     def _search_in_full(self, queries_QD: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and rows by a search that looks at every vector."""
@@ -106,8 +106,3 @@ def _parts(index: Any) -> tuple[Any, ...]:
     if isinstance(index, faiss.IndexPreTransform):
         return index, faiss.downcast_index(index.index)
     return (index,)
-
-
-def _ordered(ids_QK: NDArray[np.int64], scores_QK: Vectors) -> TopK:
-    order_QK = np.lexsort((ids_QK, -scores_QK), axis=1)
-    return TopK(np.take_along_axis(ids_QK, order_QK, axis=1), np.take_along_axis(scores_QK, order_QK, axis=1))

@@ -115,15 +115,19 @@ def select_in_blocks(
     return merge(parts, k)
 
 
-def in_turn(answers: Callable[[int, int], TopK], query_count: int, scores_per_query: int) -> TopK:
+def in_turn(
+    answers: Callable[[int, int], TopK], query_count: int, scores_per_query: int, most_scores: int | None = None
+) -> TopK:
     """Answer some of the queries at a time, so that the scores of all are never in memory.
 
     Args:
         answers: to the queries from low to (not including) high.
         query_count: Q, at least 1.
         scores_per_query: how many numbers are held for each query meanwhile.
+        most_scores: how many may be held; None: `DENSE_SCORES_BY_QUERY`.
     """
-    parts = [answers(low, high) for low, high in ranges(query_count, DENSE_SCORES_BY_QUERY // scores_per_query)]
+    step = (most_scores or DENSE_SCORES_BY_QUERY) // scores_per_query
+    parts = [answers(low, high) for low, high in ranges(query_count, step)]
     return TopK(np.concatenate([part.ids_QK for part in parts]), np.concatenate([part.scores_QK for part in parts]))
 
 
@@ -152,11 +156,16 @@ def select_from(
     return TopK(ids[best_QK], scores[best_QK])
 
 
+def ordered(ids_QK: NDArray[np.int64], scores_QK: NDArray[np.float32]) -> TopK:
+    """Answers in the order of their scores, ties by row."""
+    order_QK = np.lexsort((ids_QK, -scores_QK), axis=1)
+    return TopK(np.take_along_axis(ids_QK, order_QK, axis=1), np.take_along_axis(scores_QK, order_QK, axis=1))
+
+
 def merge(parts: Sequence[TopK], k: int) -> TopK:
     """Join answers over disjoint sets of labels into the k best (fewer when the parts hold fewer)."""
     if len(parts) == 1:
         return TopK(parts[0].ids_QK[:, :k], parts[0].scores_QK[:, :k])
     ids = np.concatenate([part.ids_QK for part in parts], axis=1)
     scores = np.concatenate([part.scores_QK for part in parts], axis=1)
-    best_QK = np.lexsort((ids, -scores), axis=1)[:, :k]
-    return TopK(np.take_along_axis(ids, best_QK, axis=1), np.take_along_axis(scores, best_QK, axis=1))
+    return ordered(ids, scores).first(k)

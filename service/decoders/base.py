@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,20 @@ class Decoder(Protocol):
         """Name of each encoder output that ``decode`` reads, and its shape after Q."""
         ...
 
+    def decode(self, outputs: Mapping[str, Any], k: int) -> TopK:
+        """The min(k, L) best labels of each query.
+
+        Args:
+            outputs: finite float32 arrays of ``required_outputs``, Q rows each; for decoders in `service.resident`
+                they are `OrtValue`s on their device.
+            k: at least 1.
+        """
+        ...
+
+
+class BundleDecoder(Decoder, Protocol):
+    """A decoder that reads any bundle of its method."""
+
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int) -> Self:
         """Set up tables or index; the bundle's method section is this decoder's.
@@ -33,14 +47,5 @@ class Decoder(Protocol):
 
         Raises:
             BundleError: an index file contradicts the manifest.
-        """
-        ...
-
-    def decode(self, outputs: Mapping[str, NDArray[np.float32]], k: int) -> TopK:
-        """The min(k, L) best labels of each query.
-
-        Args:
-            outputs: finite float32 arrays of ``required_outputs``, Q rows each.
-            k: at least 1.
         """
         ...

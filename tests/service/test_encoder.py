@@ -13,7 +13,6 @@ from service.bags import Bag
 from service.bundle import layout
 from service.encoder import Encoder
 from service.errors import BundleError, EngineFailed
-from service.sessions import CUDA_PROVIDER
 from tests.bundles import METHODS, Method, Spec, write_bundle
 
 OUTPUTS = {
@@ -47,35 +46,13 @@ def test_a_batch_agrees_with_the_reference_whatever_its_padding(tmp_path: Path, 
     assert encoder.run(BAGS[2:]).padding_ratio == 0.0
 
 
-def test_device_auto_takes_the_processor_where_there_is_nothing_else(tmp_path: Path) -> None:
-    write_bundle(tmp_path / "bundle")
-    expected = "cuda" if CUDA_PROVIDER in onnxruntime.get_available_providers() else "cpu"
-    encoder = opened(tmp_path / "bundle", "mach", device="auto")
-    assert encoder.device == expected
-    assert encoder.providers[-1] == "CPUExecutionProvider"
-
-
-def test_cuda_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_bundle(tmp_path / "bundle")
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(BundleError, match=r"device cuda: expected CUDAExecutionProvider in ONNX Runtime, found CPU"):
-        opened(tmp_path / "bundle", "mach", device="cuda")
-
-
-def test_cuda_that_does_not_come_up_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The wheel offers CUDA, the machine has none: ONNX Runtime would go on without a word."""
-    write_bundle(tmp_path / "bundle")
-    start = onnxruntime.InferenceSession
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA_PROVIDER, "CPUExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
-    monkeypatch.setattr(
-        onnxruntime,
-        "InferenceSession",
-        lambda path, options, providers: start(path, options, providers=["CPUExecutionProvider"]),
-    )
-    with pytest.raises(BundleError, match="expected to run on CUDAExecutionProvider, found CPUExecutionProvider"):
-        opened(tmp_path / "bundle", "mach", device="cuda")
-    assert opened(tmp_path / "bundle", "mach", device="auto").device == "cpu"
+def test_outputs_may_stay_where_they_were_computed(tmp_path: Path) -> None:
+    model = write_bundle(tmp_path / "bundle")
+    file = tmp_path / "bundle" / layout.ENCODER
+    encoder = Encoder.open(file, OUTPUTS["mach"], device="cpu", threads=1, resident=True)
+    (output,) = encoder.run(BAGS).outputs.values()
+    assert output.device_name() == "cpu"
+    np.testing.assert_allclose(output.numpy(), model.encode(BAGS), atol=1e-5)
 
 
 def test_the_session_takes_the_threads_it_is_given_and_does_not_spin(

@@ -14,30 +14,24 @@ import argparse
 import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.bench import Figures, Plan, bench
+from tests.benchmarks.server import Labels, ask, running
 
 OTHERS = Path("build/serving/venv/bin/python")
 K = 5
 CONNECTIONS = 64
-WARM_UP_SECONDS, SECONDS, READY_SECONDS = 1.0, 5.0, 120.0
+WARM_UP_SECONDS, SECONDS = 1.0, 5.0
 COMPARED_TEXTS = 50
 # Of capacity: the load at which tail latency is read, and the overload.
 STEADY, OVERLOAD = 0.7, 3.0
 # Between answers of the same core that was asked in other batches.
 SCORE_TOLERANCE = 1e-3
-
-Labels = list[tuple[str, float]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +89,7 @@ def main() -> None:
         for one in contenders:
             for threads in one.threads:
                 with _serving(one, chosen.bundle, threads) as url:
-                    answers = [_ask(url, text) for text in _texts(chosen.texts)[:COMPARED_TEXTS]]
+                    answers = [ask(url, text, K) for text in _texts(chosen.texts)[:COMPARED_TEXTS]]
                     expected = expected or answers
                     _require_equal(one.name, expected, answers)
                     _measure(measured[one.name], url, chosen.texts, threads, is_ours=one.threads == (None,))
@@ -163,39 +157,9 @@ def _bare(bundle: Path, texts: Path, threads: int) -> dict[str, object]:
     return result
 
 
-@contextlib.contextmanager
-def _serving(contender: Contender, bundle: Path, threads: int | None) -> Iterator[str]:
-    """A server that answers, as its URL; ended afterwards with all its processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def _serving(contender: Contender, bundle: Path, threads: int | None) -> contextlib.AbstractContextManager[str]:
     where = ["--bundle", str(bundle)] if threads is None else [str(bundle), "--threads", str(threads)]
-    process = subprocess.Popen([*contender.command, *where, "--port", str(port)], start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_ready(url, process)
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + READY_SECONDS
-    while time.monotonic() < give_up and process.poll() is None:
-        with contextlib.suppress(OSError, urllib.error.URLError):
-            _ask(url, "ready?")
-            return
-        time.sleep(0.2)
-    raise SystemExit(f"{process.args} did not answer within {READY_SECONDS:.0f} s")
-
-
-def _ask(url: str, text: str) -> Labels:
-    body = json.dumps({"queries": [text], "k": K}).encode()
-    request = urllib.request.Request(f"{url}/predict", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=READY_SECONDS) as answer:
-        labels = json.load(answer)["predictions"][0]["labels"]
-    return [(label["id"], label["score"]) for label in labels]
+    return running([*contender.command, *where])
 
 
 def _require_equal(name: str, expected: Sequence[Labels], found: Sequence[Labels]) -> None:
