@@ -34,7 +34,8 @@ def running(command: Sequence[str]) -> Iterator[str]:
         _wait_until_ready(url, process)
         yield url
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -54,4 +55,4 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
             ask(url, "ready?", 1)
             return
         time.sleep(0.2)
-    raise SystemExit(f"{process.args} did not answer within {READY_SECONDS:.0f} s")
+    raise SystemExit(f"{process.args} ended, or did not answer within {READY_SECONDS:.0f} s")
