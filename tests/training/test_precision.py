@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from tests.training.synthetic import load, tiny, tiny_transformer
 from tests.training.test_loop import history
-from tests.training.test_resume import assert_same_artifact
 from training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from training.loop import RunError, check_device, fit
 from training.methods import METHODS
@@ -109,4 +108,10 @@ def test_a_run_in_fp16_is_resumed_with_its_scale(texts: Path, tmp_path: Path) ->
     weights(texts, tmp_path / "whole", run)
     stop_after(2, texts, tmp_path / "stopped", run)
     resume(texts, tmp_path / "stopped", run)
-    assert_same_artifact(tmp_path / "whole", tmp_path / "stopped")
+    # Not to the bit: a GPU adds up the gradients of an embedding's rows in any order.
+    assert history(tmp_path / "stopped") == [
+        {name: pytest.approx(value, rel=1e-3) for name, value in line.items()} for line in history(tmp_path / "whole")
+    ]
+    whole, stopped = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "stopped"))
+    for name, weights_of_whole in whole.items():
+        torch.testing.assert_close(stopped[name], weights_of_whole, rtol=1e-2, atol=1e-4)
