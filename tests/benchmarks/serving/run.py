@@ -3,9 +3,10 @@
     tests/benchmarks/serving/environment.sh
     python -m tests.benchmarks.serving.run BUNDLE TEXTS
 
-BUNDLE takes texts; TEXTS holds one a line. Each server of another's making runs in `build/serving/venv` with one thread
-for the core and with as many as there are processors; shown is the better. Rounds repeat, so that a busy moment of the
-machine is nobody's; of each figure the best round counts. Ratios are to the bare loop: its best batch, its lone query.
+BUNDLE takes texts; TEXTS holds one a line. Each server of another's making runs in an environment of `build/serving`
+with one thread for the core and with as many as there are processors; shown is the better. Rounds repeat, so that a
+busy moment of the machine is nobody's; of each figure the best round counts. Ratios are to the bare loop: its best
+batch, its lone query.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from service.bench import Figures, Plan, bench
 from tests.benchmarks.server import Labels, ask, running
 
 OTHERS = Path("build/serving/venv/bin/python")
+BENTOML = Path("build/serving/venv-bentoml/bin/python")
 K = 5
 CONNECTIONS = 64
 WARM_UP_SECONDS, SECONDS = 1.0, 5.0
@@ -105,12 +107,12 @@ def main() -> None:
 
 
 def _contenders(processors: int) -> list[Contender]:
-    def other(name: str) -> Contender:
-        command = (str(OTHERS), "-m", f"tests.benchmarks.serving.{name}_server")
+    def other(name: str, python: Path = OTHERS) -> Contender:
+        command = (str(python), "-m", f"tests.benchmarks.serving.{name}_server")
         return Contender(name, command, tuple(sorted({1, processors})))
 
     ours = Contender("xmcserve", (sys.executable, "-m", "service.cli", "run"), (None,))
-    return [ours, *map(other, ("fastapi", "litserve", "mosec"))]
+    return [ours, *map(other, ("fastapi", "litserve", "mosec")), other("bentoml", BENTOML)]
 
 
 def _measure(line: Measured, url: str, texts: Path, threads: int | None, *, is_ours: bool) -> None:
