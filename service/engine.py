@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from service.bags import Bag, FeatureReader, QueryReader, TextReader
 from service.bundle import Bundle, LabelTable, Manifest, layout
 from service.bundle.manifest import FeatureQuery, GoldenAnswer, ScoredLabel, TextInput
-from service.decoders import DECODERS
+from service.decoders import decoder_class
 from service.decoders.base import Decoder
 from service.encoder import Encoder
 from service.errors import BundleError, EngineFailed
@@ -91,7 +91,7 @@ class Engine:
         """
         device = resolve_device(device, bundle.manifest.precision)
         resident = _resident_decoder(bundle) if device == "cuda" else None
-        decoder = resident or DECODERS[bundle.manifest.method.name].from_bundle(bundle, threads=threads)
+        decoder = resident or decoder_class(bundle.manifest.method.name).from_bundle(bundle, threads=threads)
         encoder = Encoder.open(
             bundle.file(layout.ENCODER),
             decoder.required_outputs,

@@ -16,19 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def pairs(repetitions: int) -> list[range]:
+    """The repetitions that stand together: two each, the last of an odd number alone."""
+    return [range(first, min(first + 2, repetitions)) for first in range(0, repetitions, 2)]
+
+
 def partner(repetition: int, repetitions: int) -> int:
     """The other repetition of a pair."""
     return min(repetition ^ 1, repetitions - 1)
 
 
+def columns_of_pair(buckets_LR: NDArray[Any], repetitions: range) -> Iterator[tuple[int, NDArray[Any], NDArray[Any]]]:
+    """Each repetition of a pair, with the buckets of all labels and those in its partner, (L,) each, copied once."""
+    columns = {repetition: np.ascontiguousarray(buckets_LR[:, repetition]) for repetition in repetitions}
+    for repetition in repetitions:
+        yield repetition, columns[repetition], columns[partner(repetition, buckets_LR.shape[1])]
+
+
 def columns_with_partners(buckets_LR: NDArray[Any]) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Of each repetition in turn the buckets of all labels and those in its partner, (L,) each, copied once a pair."""
-    R = buckets_LR.shape[1]
-    for first in range(0, R, 2):
-        both = {first, partner(first, R)}
-        columns = {repetition: np.ascontiguousarray(buckets_LR[:, repetition]) for repetition in both}
-        for repetition in sorted(both):
-            yield columns[repetition], columns[partner(repetition, R)]
+    for pair in pairs(buckets_LR.shape[1]):
+        for _, own_L, partners_L in columns_of_pair(buckets_LR, pair):
+            yield own_L, partners_L
 
 
 def inverted_lists(

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from service.bundle import layout
 from service.bundle.contents import check_contents, check_labels
-from service.bundle.files import content_version, map_array, map_bytes, sha256_of
+from service.bundle.files import at_once, content_version, map_array, map_bytes, sha256_of
 from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
 from service.bundle.manifest import SCHEMA_VERSION, FileEntry, Manifest
@@ -149,8 +149,8 @@ def _check_files(path: Path, files: Mapping[str, FileEntry]) -> None:
         size = (path / name).stat().st_size
         if size != entry.size:
             raise BundleError(f"{name}: expected {entry.size} bytes, found {size}")
-    for name, entry in files.items():
-        digest = sha256_of(path / name)
+    digests = at_once(sha256_of, [path / name for name in files])
+    for (name, entry), digest in zip(files.items(), digests, strict=True):
         if digest != entry.sha256:
             raise BundleError(f"{name}: expected sha256 {entry.sha256}, found {digest}")
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from service.decoders.base import BundleDecoder
-from service.decoders.declare import DeclareDecoder
-from service.decoders.mach import MachDecoder
-from service.decoders.ova import OvaDecoder
-from service.decoders.unidec import UnidecDecoder
+import importlib
+from typing import cast
 
-DECODERS: dict[str, type[BundleDecoder]] = {
-    "mach": MachDecoder,
-    "declare": DeclareDecoder,
-    "unidec": UnidecDecoder,
-    "ova": OvaDecoder,
+from service.decoders.base import BundleDecoder
+
+# Each is in the module of its name. A process loads that of its model alone: SciPy or FAISS would take as long to load
+# as the rest of the service.
+DECODERS = {
+    "mach": "MachDecoder",
+    "declare": "DeclareDecoder",
+    "unidec": "UnidecDecoder",
+    "ova": "OvaDecoder",
 }
+
+
+def decoder_class(method: str) -> type[BundleDecoder]:
+    """The class of a method's decoders."""
+    module = importlib.import_module(f"{__name__}.{method}")
+    return cast(type[BundleDecoder], getattr(module, DECODERS[method]))

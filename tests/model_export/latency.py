@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 from service.bags import Bag
 from service.bundle import Bundle, layout, open_bundle
 from service.bundle.manifest import FeaturesInput
-from service.decoders import DECODERS
+from service.decoders import decoder_class
 from service.encoder import Encoder
 
 SIZES = ((1, 15), (64, 15))  # queries Q, ids of a bag T
@@ -32,7 +32,7 @@ def main(paths: Sequence[str]) -> None:
     """Print one line for each bundle, number of threads and size."""
     for path in paths:
         bundle = open_bundle(Path(path))
-        outputs = DECODERS[bundle.manifest.method.name].from_bundle(bundle, threads=1).required_outputs
+        outputs = decoder_class(bundle.manifest.method.name).from_bundle(bundle, threads=1).required_outputs
         for threads in THREADS:
             encoder = Encoder.open(bundle.file(layout.ENCODER), outputs, device="cpu", threads=threads)
             for queries, length in SIZES:

@@ -13,7 +13,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from model_export.errors import ExportError
 from model_export.quantise import quantised
 from service.bundle import layout, open_bundle
-from service.decoders import DECODERS
+from service.decoders import decoder_class
 from service.encoder import Encoder
 from service.engine import Engine
 from tests.artifacts import Workshop
@@ -128,7 +128,7 @@ def test_rows_without_negative_numbers_need_no_offset(rectified: bool, offsets: 
 )
 def test_the_other_queries_of_a_batch_do_not_change_an_output(workshop: Workshop, kind: str) -> None:
     bundle = open_bundle(workshop.bundle(kind, "int8"))
-    decoder = DECODERS[bundle.manifest.method.name].from_bundle(bundle, threads=1)
+    decoder = decoder_class(bundle.manifest.method.name).from_bundle(bundle, threads=1)
     encoder = Encoder.open(bundle.file(layout.ENCODER), decoder.required_outputs, device="cpu", threads=1)
     bags = Engine.open(bundle, device="cpu").prepare(read_artifact(workshop.artifact(kind)).samples)  # type: ignore[arg-type]
     (name,) = decoder.required_outputs
