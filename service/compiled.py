@@ -14,9 +14,22 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
+# What lets several numbers be added, multiplied or compared at once; infinities stay what they are.
+_IN_ANY_ORDER = {"reassoc", "contract", "nsz", "nnan"}
+
+
 def compiled(kernel: Function) -> Function:
     """Compile at the first call for each type of arguments, and keep the code for the next process."""
+    return _kept(kernel, fastmath=False)
+
+
+def vectorised(kernel: Function) -> Function:
+    """The same for a loop that sums up, or looks for the largest, in any order; its numbers are none of them NaN."""
+    return _kept(kernel, fastmath=_IN_ANY_ORDER)
+
+
+def _kept(kernel: Function, fastmath: bool | set[str]) -> Function:
     try:
-        return cast(Function, numba.njit(nogil=True, error_model="numpy", cache=True)(kernel))
+        return cast(Function, numba.njit(nogil=True, error_model="numpy", fastmath=fastmath, cache=True)(kernel))
     except RuntimeError:  # no folder for it can be written: not this one, nor the user's, nor NUMBA_CACHE_DIR
-        return cast(Function, numba.njit(nogil=True, error_model="numpy")(kernel))
+        return cast(Function, numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(kernel))

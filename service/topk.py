@@ -61,20 +61,32 @@ def _select(scores_QL: NDArray[np.float32], ids_QK: NDArray[np.int64], best_QK: 
         scores_L, ids_K, best_K = scores_QL[query], ids_QK[query], best_QK[query]
         for label in range(K):
             ids_K[label], best_K[label] = label, scores_L[label]
-        for place in range(K // 2 - 1, -1, -1):
-            _sink(ids_K, best_K, place, K)
+        make_heap(ids_K, best_K)
         for label in range(K, L):
             if scores_L[label] > best_K[0]:  # of equal ones the earlier label stays
                 ids_K[0], best_K[0] = label, scores_L[label]
-                _sink(ids_K, best_K, 0, K)
-        for last in range(K - 1, 0, -1):
-            ids_K[0], ids_K[last] = ids_K[last], ids_K[0]
-            best_K[0], best_K[last] = best_K[last], best_K[0]
-            _sink(ids_K, best_K, 0, last)
+                sink(ids_K, best_K, 0, K)
+        sort_heap(ids_K, best_K)
 
 
 @compiled
-def _sink(ids_K: NDArray[np.int64], best_K: NDArray[np.float32], place: int, size: int) -> None:
+def make_heap(ids_K: NDArray[np.int64], best_K: NDArray[np.float32]) -> None:
+    """Put the worst on top, and let no entry be better than those below it."""
+    for place in range(len(ids_K) // 2 - 1, -1, -1):
+        sink(ids_K, best_K, place, len(ids_K))
+
+
+@compiled
+def sort_heap(ids_K: NDArray[np.int64], best_K: NDArray[np.float32]) -> None:
+    """Put the entries of a heap in order, best first."""
+    for last in range(len(ids_K) - 1, 0, -1):
+        ids_K[0], ids_K[last] = ids_K[last], ids_K[0]
+        best_K[0], best_K[last] = best_K[last], best_K[0]
+        sink(ids_K, best_K, 0, last)
+
+
+@compiled
+def sink(ids_K: NDArray[np.int64], best_K: NDArray[np.float32], place: int, size: int) -> None:
     """Let an entry of the heap change places with worse ones below it until there are none."""
     while 2 * place + 1 < size:
         below = 2 * place + 1

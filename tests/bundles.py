@@ -21,6 +21,7 @@ from scipy.sparse import csr_array, random_array
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from model_export.exact_search import write_exact_search
+from model_export.leading import leading_of, write_leading
 from service.bags import Bag
 from service.bundle import content_version, encode_labels, file_entry, inverted, layout, load_bundle
 from service.bundle.manifest import (
@@ -102,6 +103,7 @@ class Spec:
     temperature: float | None = None
     half_dimension: int = 4
     index: IndexType = "flat"
+    leading: int | None = None
     calibrated: bool = False
     propensity_weight: float = 0.0
     candidates: int = 12
@@ -248,7 +250,9 @@ def _write_tables(path: Path, model: TinyModel) -> None:
         if name.endswith(".npy"):
             np.save(path / name, table)
     if model.spec.method in ("unidec", "ova"):
-        if model.spec.index == "flat":
+        if model.spec.leading is not None:
+            write_leading(path, model.tables["vectors"], leading_of(model.tables["vectors"], model.spec.leading))
+        elif model.spec.index == "flat":
             write_exact_search(model.tables["vectors"], path / layout.LABEL_VECTORS, path / layout.LABEL_SEARCH)
         else:
             faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.LABEL_INDEX))
@@ -366,7 +370,7 @@ def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSe
             divided=spec.divided or None,
             temperature=spec.temperature,
         )
-    index = IndexSection(type=spec.index, recall=1.0)
+    index = IndexSection(type=spec.index, recall=1.0, leading=spec.leading)
     searched = UnidecSection if spec.method == "unidec" else OvaSection
     return searched(dimension=2 * spec.half_dimension, index=index)
 

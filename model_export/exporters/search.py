@@ -15,6 +15,7 @@ from model_export.exact_search import write_exact_search
 from model_export.exporters.base import Exporter
 from model_export.faiss_index import write_index
 from model_export.label_index import WantedIndex, choose_index
+from model_export.leading import ANSWERS, choose_leading, write_leading
 from service.bundle import layout
 from service.bundle.searching import IndexSection
 from training.methods.ova import Ova
@@ -56,8 +57,18 @@ class SearchExporter(Exporter[SearchModel]):
         width = labels_LD.shape[1]
         queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
         chosen = choose_index(labels_LD, queries_QD, wanted)
-        if chosen.index is None:
-            write_exact_search(labels_LD, folder / layout.LABEL_VECTORS, folder / layout.LABEL_SEARCH)
-        else:
+        if chosen.index is not None:
             write_index(chosen.index, folder / layout.LABEL_INDEX)
-        return width, chosen.section
+            return width, chosen.section
+        leading = choose_leading(labels_LD, queries_QD, self._answers)
+        if leading is None:
+            write_exact_search(labels_LD, folder / layout.LABEL_VECTORS, folder / layout.LABEL_SEARCH)
+            return width, chosen.section
+        write_leading(folder, labels_LD, leading)
+        return width, chosen.section.model_copy(update={"leading": leading.axes_DC.shape[1]})
+
+    @property
+    def _answers(self) -> int:
+        """Labels that a search is asked for."""
+        reranker = self.artifact.reranker
+        return ANSWERS if reranker is None else reranker.mixture.candidates

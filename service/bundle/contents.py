@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import layout
-from service.bundle.inverted import columns_with_partners
+from service.bundle.files import at_once
+from service.bundle.inverted import columns_of_pair, pairs
 from service.bundle.labels import LINE_END
 from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.bundle.searching import OvaSection, UnidecSection
 from service.errors import BundleError
 
 Arrays = Mapping[str, NDArray[Any]]
+
+# Of the length of a float32 vector, as a share of it.
+LENGTH_ROUNDING = 1e-4
 
 
 def check_contents(manifest: Manifest, arrays: Arrays) -> None:
@@ -56,6 +60,8 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
         case UnidecSection(index=index) | OvaSection(index=index):
             if index.type == "flat":
                 _check_finite(arrays, layout.LABEL_VECTORS)
+            if index.leading is not None:
+                _check_leading(arrays)
 
 
 def check_labels(lines: NDArray[np.uint8], offsets: NDArray[np.integer], has_texts: bool) -> None:
@@ -109,12 +115,30 @@ def _check_inverted_lists(arrays: Arrays) -> None:
     _require(joined and bool((np.diff(offsets_RB) >= 0).all()), name, "offsets from 0 that never fall", "others")
     for other, array in ((layout.MACH_INVERTED_STEPS, steps_N), (layout.MACH_INVERTED_PARTNERS, partners_N)):
         _require(array.size == ends_R[-1], other, f"{ends_R[-1]} entries as {name} says", f"{array.size}")
-    columns = columns_with_partners(buckets_LR)
-    for repetition, (offsets_B, (own_L, partners_L)) in enumerate(zip(offsets_RB, columns, strict=True)):
-        if fault := first_fault(steps_N, partners_N, offsets_B, own_L, partners_L):
-            raise BundleError(
-                f"{fault}: expected the lists of {layout.MACH_BUCKETS}, found others in repetition {repetition}"
-            )
+
+    def fault_of_pair(repetitions: range) -> str | None:
+        for repetition, own_L, partners_L in columns_of_pair(buckets_LR, repetitions):
+            if file := first_fault(steps_N, partners_N, offsets_RB[repetition], own_L, partners_L):
+                return f"{file}: expected the lists of {layout.MACH_BUCKETS}, found others in repetition {repetition}"
+        return None
+
+    if fault := next(filter(None, at_once(fault_of_pair, pairs(buckets_LR.shape[1]))), None):
+        raise BundleError(fault)
+
+
+def _check_leading(arrays: Arrays) -> None:
+    """Leading coordinates and the rest must make up the length of a vector: too short a rest would hide labels."""
+    vectors_LD, rests_L = arrays[layout.LABEL_VECTORS], arrays[layout.LABEL_RESTS]
+    _check_finite(arrays, layout.LABEL_LEADING)
+    lengths_L = np.sqrt(_squares(arrays[layout.LABEL_LEADING]) + np.square(rests_L))
+    whole_L = np.sqrt(_squares(vectors_LD))
+    agree = bool((rests_L >= 0).all()) and np.allclose(lengths_L, whole_L, rtol=LENGTH_ROUNDING, atol=0)
+    _require(agree, layout.LABEL_RESTS, f"the lengths that {layout.LABEL_LEADING} leaves", "others")
+
+
+def _squares(vectors: NDArray[Any]) -> NDArray[Any]:
+    squares: NDArray[Any] = np.einsum("ld,ld->l", vectors, vectors)
+    return squares
 
 
 def _check_votes(arrays: Arrays, label_count: int) -> None:

@@ -35,6 +35,8 @@ DECLARE_ROW_SEARCH = "rows.search.onnx"
 # An exact search is a graph beside the vectors that it reads, an approximate one an index.
 LABEL_VECTORS = "labels.vectors.npy"
 LABEL_SEARCH = "labels.search.onnx"
+LABEL_LEADING = "labels.leading.npy"
+LABEL_RESTS = "labels.rests.npy"
 LABEL_INDEX = "labels.faiss"
 
 RERANK_OFFSETS = "rerank.offsets.npy"
@@ -156,6 +158,12 @@ def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, Array
 
 
 def _search_files(search: SearchSection, label_count: int) -> dict[str, ArraySpec | None]:
-    if search.index.type == "flat":
-        return {LABEL_VECTORS: ArraySpec(("float32",), (label_count, search.dimension)), LABEL_SEARCH: None}
-    return {LABEL_INDEX: None}
+    if search.index.type != "flat":
+        return {LABEL_INDEX: None}
+    table = {LABEL_VECTORS: ArraySpec(("float32",), (label_count, search.dimension)), LABEL_SEARCH: None}
+    if search.index.leading is not None:
+        table |= {
+            LABEL_LEADING: ArraySpec(("float32",), (label_count, search.index.leading)),
+            LABEL_RESTS: ArraySpec(("float32",), (label_count,)),
+        }
+    return table

@@ -41,6 +41,7 @@ class IndexSection(Strict):
         recall_at: number of best vectors that the recall counts.
         effort: what a search spends; see `IndexPoint`. The file holds it too.
         candidates: the vectors that a search scores again, whose order is then that of the finer codes.
+        leading: coordinates by which an exact search passes over most labels; null: it computes all products whole.
         curve: all that was measured, and no part of the bundle's version.
     """
 
@@ -49,6 +50,7 @@ class IndexSection(Strict):
     recall_at: Annotated[Count, Field(exclude_if=lambda count: count == 10)] = 10
     effort: Count | None = None
     candidates: Count | None = None
+    leading: Annotated[Count | None, Field(exclude_if=lambda leading: leading is None)] = None
     curve: Annotated[tuple[IndexPoint, ...], Field(exclude_if=lambda curve: not curve)] = ()
 
 

@@ -12,7 +12,7 @@ from service.bundle import Bundle, layout
 from service.bundle.searching import SearchSection
 from service.decoders.base import Search
 from service.exact import ExactSearch
-from service.index import Index
+from service.leading import LeadingSearch
 from service.topk import TopK
 
 OUTPUT = "query"
@@ -33,7 +33,12 @@ class SearchDecoder:
         dimension, size = section.dimension, bundle.manifest.label_count
         if section.index.type == "flat":
             graph = bundle.file(layout.LABEL_SEARCH)
+            if (leading := section.index.leading) is not None:
+                tables = bundle.arrays[layout.LABEL_VECTORS], bundle.arrays[layout.LABEL_RESTS]
+                return cls(section, LeadingSearch.open(graph, *tables, leading=leading, threads=threads).search)
             return cls(section, ExactSearch.open(graph, dimension=dimension, size=size, threads=threads).search)
+        from service.index import Index  # FAISS, which an exact search can do without
+
         file = bundle.file(layout.LABEL_INDEX)
         return cls(section, Index.open(file, section.index, dimension=dimension, size=size, threads=threads).search)
 

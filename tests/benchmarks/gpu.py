@@ -29,7 +29,7 @@ from service.bench import Plan, bench, table
 from service.bundle import content_version, encode_labels, file_entry, layout, load_bundle, open_bundle
 from service.bundle.manifest import MachSection, Manifest
 from service.bundle.reader import read_manifest
-from service.bundle.searching import OvaSection, UnidecSection
+from service.bundle.searching import IndexSection, OvaSection, SearchSection, UnidecSection
 from service.engine import Engine
 from service.topk import ranges
 from tests.benchmarks.server import running
@@ -147,10 +147,13 @@ def _sign(manifest: Manifest, labels: int, folder: Path) -> None:
     """Write the manifest, with the CPU's answers to the golden queries; scores are raw: none were ever calibrated."""
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     method = manifest.method
+    if isinstance(method, SearchSection):
+        method = method.model_copy(update={"index": IndexSection(type="flat", recall=1.0)})
     draft = manifest.model_copy(
         update={
             "name": folder.name,
             "version": content_version(manifest.input, method, files, None, None, None),
+            "method": method,
             "label_count": labels,
             "has_label_texts": False,
             "calibration": None,

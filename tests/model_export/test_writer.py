@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from torch import Tensor
 
+from model_export import leading
 from model_export.errors import ExportError, UsageError
 from model_export.exporters.mach import MachGraph
 from model_export.label_index import Chosen, WantedIndex
 from model_export.writer import Options, build
 from service.bundle import Manifest, layout, open_bundle
 from service.bundle.manifest import FeatureQuery, GoldenAnswer
-from service.bundle.searching import IndexSection
+from service.bundle.searching import IndexSection, SearchSection
 from service.engine import Engine
 from service.queries import Features
 from tests.artifacts import KINDS, Workshop
@@ -221,6 +222,21 @@ def test_the_index_is_of_the_chosen_type(workshop: Workshop, choice: str) -> Non
     assert manifest.method.index.type == {"auto": "flat"}.get(choice, choice)
     assert manifest.method.index.recall >= 0.99
     assert (manifest.method.index.recall == 1) or choice != "auto"
+
+
+@pytest.mark.parametrize("method", ["unidec", "ova"])
+def test_an_exact_index_has_leading_coordinates_where_they_pay(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    artifact = read_artifact(workshop.artifact(method))
+    plain = build(artifact, tmp_path / "plain", Options(index="flat"))
+    for name, value in {"LEAST_NUMBERS": 1, "STEP": 2, "WORTH": 9.0}.items():
+        monkeypatch.setattr(leading, name, value)
+    built = build(artifact, tmp_path / "bundle", Options(index="flat"))
+    assert isinstance(built.manifest.method, SearchSection)
+    assert built.manifest.method.index.leading is not None
+    assert built.comparison.parity.equal_top_k == 1
+    assert {layout.LABEL_LEADING, layout.LABEL_RESTS} == set(built.manifest.files) - set(plain.manifest.files)
 
 
 @pytest.mark.parametrize("name", ["", "my model", ".hidden", "a/b", "x" * 129])

@@ -137,6 +137,25 @@ def test_contents_that_contradict_themselves(
 
 
 @pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        (layout.LABEL_RESTS, put(3, 0.0), "expected the lengths that labels.leading.npy leaves, found others"),
+        (layout.LABEL_RESTS, lambda a: -a, "expected the lengths that labels.leading.npy leaves, found others"),
+        (layout.LABEL_RESTS, put(3, np.nan), "expected the lengths that labels.leading.npy leaves, found others"),
+        (layout.LABEL_RESTS, lambda a: a[:-1], r"expected shape \(40\), found \(39,\)"),
+        (layout.LABEL_LEADING, put((0, 0), np.inf), "expected finite numbers, found NaN or infinity"),
+        (layout.LABEL_LEADING, lambda a: a[:, :-1], r"expected shape \(40, 3\), found \(40, 2\)"),
+    ],
+)
+def test_leading_coordinates_that_would_hide_labels(copy: Copy, name: str, change: ArrayChange, sentence: str) -> None:
+    path = copy(method="unidec", leading=3)
+    change_array(path, name, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize(
     ("change", "sentence"),
     [
         (put(7, 0), "expected finite numbers above 0, found others"),
