@@ -24,8 +24,8 @@ ANSWERS = 10
 LEAST_NUMBERS = 1 << 20
 STEP = 16
 # What it costs to read a number of a label that is read whole, and to pass over a label, as many numbers of a product
-# for all labels: measured with batches of 1 to 32 queries.
-WHOLE_COST, LABEL_COST = 8.0, 6.0
+# for all labels: measured in batches of 32 queries; of a lone query, products for all labels cost more than that.
+WHOLE_COST, LABEL_COST = 20.0, 8.0
 # Worth it below this share of what a whole product costs.
 WORTH = 0.7
 
