@@ -54,39 +54,55 @@ def finished(
     )
 
 
-def answers_in_turn(
-    graph: ResidentGraph,
-    encoded: tuple[str, Any],
-    counts: Callable[[int], Mapping[str, NDArray[np.int64]]],
-    label_count: int,
-    k: int,
-    *,
-    scores_per_query: int,
-    most_scores: int,
-) -> TopK:
-    """The min(k, L) best labels of each query, best first, ties by row.
+class Answers:
+    """What a `finished` graph answers to batches; ``best`` may be called from several threads.
 
     Args:
-        graph: a `finished` one.
-        encoded: name and `OrtValue` of the encoder's output.
-        counts: the inputs that say how many labels are wanted, by that number.
+        graph: the graph.
+        output: name of the encoder's output that it reads.
+        counts: its inputs that say how many labels are wanted, by that number.
         label_count: L.
-        k: at least 1.
-        scores_per_query: how many the graph computes.
+        scores_per_query: how many it computes.
         most_scores: how many it may hold: so many queries are answered at a time.
-
-    Raises:
-        EngineFailed: the output is NaN or infinite.
     """
-    name, value = encoded
-    k = min(k, label_count)
-    numbers = counts(min(k + SPARE, label_count))
 
-    def answers(low: int, high: int) -> TopK:
-        ends = {LOW: np.array([low]), HIGH: np.array([high])}
-        ids_PK, scores_PK, sound_P = graph.run({name: value}, {**ends, **numbers})
-        if not np.isfinite(sound_P).all():
-            raise EngineFailed(f"the encoder's output {name} is NaN or infinite for one of {len(sound_P)} queries")
-        return ordered(ids_PK, scores_PK).first(k)
+    def __init__(
+        self,
+        graph: ResidentGraph,
+        output: str,
+        counts: Callable[[int], Mapping[str, NDArray[np.int64]]],
+        *,
+        label_count: int,
+        scores_per_query: int,
+        most_scores: int,
+    ) -> None:
+        self._graph = graph
+        self._output = output
+        self._counts = counts
+        self._label_count = label_count
+        self._scores_per_query = scores_per_query
+        self._most_scores = most_scores
 
-    return in_turn(answers, value.shape()[0], scores_per_query, most_scores)
+    def best(self, outputs: Mapping[str, Any], k: int) -> TopK:
+        """The min(k, L) best labels of each query, best first, ties by row.
+
+        Args:
+            outputs: of the encoder, as `OrtValue`s.
+            k: at least 1.
+
+        Raises:
+            EngineFailed: the output is NaN or infinite.
+        """
+        k = min(k, self._label_count)
+        value, numbers = outputs[self._output], self._counts(min(k + SPARE, self._label_count))
+
+        def answers(low: int, high: int) -> TopK:
+            ends = {LOW: np.array([low]), HIGH: np.array([high])}
+            ids_PK, scores_PK, sound_P = self._graph.run({self._output: value}, {**ends, **numbers})
+            if not np.isfinite(sound_P).all():
+                raise EngineFailed(
+                    f"the encoder's output {self._output} is NaN or infinite for one of {len(sound_P)} queries"
+                )
+            return ordered(ids_PK, scores_PK).first(k)
+
+        return in_turn(answers, value.shape()[0], self._scores_per_query, self._most_scores)

@@ -8,6 +8,7 @@ Letters: Q queries, R repetitions, B buckets, L labels, N of them with those tha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +21,7 @@ from service.bundle.manifest import Aggregation, MachSection
 from service.decoders.buckets import Buckets
 from service.decoders.mach import OUTPUT
 from service.resident import best
-from service.resident.answers import add_taken, answers_in_turn, finished
+from service.resident.answers import Answers, add_taken, finished
 from service.resident.graph import Nodes, ResidentGraph, Value
 from service.topk import TopK
 
@@ -37,10 +38,16 @@ class ResidentMach:
 
     def __init__(self, section: MachSection, buckets_LR: Buckets, device: str) -> None:
         self.required_outputs: Mapping[str, tuple[int, ...]] = {OUTPUT: (section.repetitions, section.buckets)}
-        self._size = len(buckets_LR)
-        self._sizes = best.sizes(self._size)
-        tables = _places(buckets_LR, section, self._sizes[0])
-        self._graph = ResidentGraph(_graph(section, list(tables), self._sizes), tables, device)
+        sizes = best.sizes(len(buckets_LR))
+        tables = _places(buckets_LR, section, sizes[0])
+        self._answers = Answers(
+            ResidentGraph(_graph(section, list(tables), sizes), tables, device),
+            OUTPUT,
+            partial(best.counts, sizes),
+            label_count=len(buckets_LR),
+            scores_per_query=sizes[0],
+            most_scores=MOST_SCORES,
+        )
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, section: MachSection, device: str) -> ResidentMach:
@@ -49,18 +56,7 @@ class ResidentMach:
 
     def decode(self, outputs: Mapping[str, Any], k: int) -> TopK:
         """See ``Decoder``."""
-        return answers_in_turn(
-            self._graph,
-            (OUTPUT, outputs[OUTPUT]),
-            self._counts,
-            self._size,
-            k,
-            scores_per_query=self._sizes[0],
-            most_scores=MOST_SCORES,
-        )
-
-    def _counts(self, k: int) -> dict[str, NDArray[np.int64]]:
-        return best.counts(self._sizes, k)
+        return self._answers.best(outputs, k)
 
 
 def _places(buckets_LR: Buckets, section: MachSection, size: int) -> dict[str, NDArray[np.int32]]:

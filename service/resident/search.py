@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from service.bundle import Bundle, layout
-from service.bundle.searching import SearchSection
 from service.decoders.search import OUTPUT
 from service.resident import best
-from service.resident.answers import add_taken, answers_in_turn, finished
+from service.resident.answers import Answers, add_taken, finished
 from service.resident.graph import Nodes, ResidentGraph, Value
 from service.topk import TopK, ranges
 
@@ -43,34 +42,29 @@ class ResidentSearch:
     def __init__(self, vectors_LD: NDArray[np.float32], device: str) -> None:
         L, D = vectors_LD.shape
         self.required_outputs: Mapping[str, tuple[int, ...]] = {OUTPUT: (D,)}
-        self._size = L
-        self._sizes = best.sizes(L)
+        sizes = best.sizes(L)
         tables: dict[str, NDArray[Any]] = {
             VECTORS: np.ascontiguousarray(vectors_LD),
-            HALVES: _halves(vectors_LD, self._sizes[0]),
+            HALVES: _halves(vectors_LD, sizes[0]),
         }
-        self._graph = ResidentGraph(_graph(tables, self._sizes), tables, device)
+
+        def counts(k: int) -> dict[str, NDArray[np.int64]]:
+            candidates = min(L, max(CANDIDATES, CANDIDATES_PER_ANSWER * k))
+            return best.counts(sizes, candidates) | {COUNT: np.array([k])}
+
+        graph = ResidentGraph(_graph(tables, sizes), tables, device)
+        self._answers = Answers(
+            graph, OUTPUT, counts, label_count=L, scores_per_query=sizes[0], most_scores=MOST_SCORES
+        )
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, section: SearchSection, device: str) -> ResidentSearch:
+    def from_bundle(cls, bundle: Bundle, device: str) -> ResidentSearch:
         """Copy the vectors of an exact index to the device."""
         return cls(bundle.arrays[layout.LABEL_VECTORS], device)
 
     def decode(self, outputs: Mapping[str, Any], k: int) -> TopK:
         """See ``Decoder``."""
-        return answers_in_turn(
-            self._graph,
-            (OUTPUT, outputs[OUTPUT]),
-            self._counts,
-            self._size,
-            k,
-            scores_per_query=self._sizes[0],
-            most_scores=MOST_SCORES,
-        )
-
-    def _counts(self, k: int) -> dict[str, NDArray[np.int64]]:
-        candidates = min(self._size, max(CANDIDATES, CANDIDATES_PER_ANSWER * k))
-        return best.counts(self._sizes, candidates) | {COUNT: np.array([k])}
+        return self._answers.best(outputs, k)
 
 
 def _halves(vectors_LD: NDArray[np.float32], rows: int) -> NDArray[np.float16]:

@@ -73,10 +73,9 @@ def test_rows_that_fill_up_are_no_answers(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_queries_in_turn_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     logits_QRB, buckets_LR = problem(7, 4, 16, 300)
-    one = decoder(buckets_LR, 16, "cpu")
-    at_once = found(one, logits_QRB, 10)
+    at_once = found(decoder(buckets_LR, 16, "cpu"), logits_QRB, 10)
     monkeypatch.setattr(mach, "MOST_SCORES", 2 * 300)
-    in_turn = found(one, logits_QRB, 10)
+    in_turn = found(decoder(buckets_LR, 16, "cpu"), logits_QRB, 10)
     np.testing.assert_array_equal(in_turn.ids_QK, at_once.ids_QK)
     np.testing.assert_array_equal(in_turn.scores_QK, at_once.scores_QK)
 

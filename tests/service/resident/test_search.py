@@ -50,10 +50,10 @@ def test_rows_that_fill_up_are_no_answers(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_queries_in_turn_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder, queries = ResidentSearch(drawn(300, 8), "cpu"), drawn(7, 8, seed=1)
-    at_once = found(decoder, queries, 10)
+    vectors, queries = drawn(300, 8), drawn(7, 8, seed=1)
+    at_once = found(ResidentSearch(vectors, "cpu"), queries, 10)
     monkeypatch.setattr(search, "MOST_SCORES", 2 * 300)
-    in_turn = found(decoder, queries, 10)
+    in_turn = found(ResidentSearch(vectors, "cpu"), queries, 10)
     np.testing.assert_array_equal(in_turn.ids_QK, at_once.ids_QK)
     np.testing.assert_allclose(in_turn.scores_QK, at_once.scores_QK, rtol=1e-5)
 
