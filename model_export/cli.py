@@ -161,7 +161,8 @@ def _print_manifest(manifest: Manifest) -> None:
 
 def _index(index: IndexSection) -> str:
     if index.type == "flat":
-        return "flat, exact"
+        leading = "" if index.leading is None else f", by {index.leading} leading coordinates"
+        return f"flat, exact{leading}"
     effort = "" if index.effort is None else f", effort {index.effort:,}"
     candidates = "" if index.candidates is None else f", {index.candidates:,} candidates"
     return f"{index.type}, recall@{index.recall_at} {index.recall:.3f}{effort}{candidates}"

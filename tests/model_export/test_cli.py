@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model_export import writer
+from model_export import leading, writer
 from model_export.cli import main
 from service import chart
 from service.bundle import layout
@@ -29,6 +29,15 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
 def test_an_exact_index_is_called_so(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", str(workshop.artifact("unidec")), "--out", str(tmp_path / "bundle")]) == 0
     assert "  index      flat, exact" in capsys.readouterr().out.splitlines()
+
+
+def test_leading_coordinates_are_counted(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seven = "model_export.exporters.search.choose_leading"
+    monkeypatch.setattr(seven, lambda vectors_LD, *_: leading.leading_of(vectors_LD, 7))
+    assert main(["build", str(workshop.artifact("unidec")), "--out", str(tmp_path / "bundle")]) == 0
+    assert "  index      flat, exact, by 7 leading coordinates" in capsys.readouterr().out.splitlines()
 
 
 def test_build_writes_and_says_what(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
