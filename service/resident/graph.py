@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from service.decoders.rooms import Rooms
+from service.errors import BundleError
 from service.sessions import make_session
 
 OPSET = 18
@@ -70,14 +71,15 @@ class ResidentGraph:
         model: the graph.
         tables: those of its inputs that never change.
         device: "cpu" or "cuda", in ONNX Runtime's words.
+
+    Raises:
+        BundleError: the tables find no room on the device.
     """
 
     def __init__(self, model: ModelProto, tables: Mapping[str, NDArray[Any]], device: str) -> None:
         self._session = make_session(model.SerializeToString(), device=device, threads=1)
         self._outputs = [node.name for node in self._session.get_outputs()]
-        self._tables = {
-            name: onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0) for name, array in tables.items()
-        }
+        self._tables = _placed(tables, device)
         self._bindings: Rooms[Any] = Rooms(self._make_binding)
 
     def run(self, values: Mapping[str, Any], numbers: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
@@ -104,3 +106,14 @@ class ResidentGraph:
         for name, table in self._tables.items():
             binding.bind_ortvalue_input(name, table)
         return binding
+
+
+def _placed(tables: Mapping[str, NDArray[Any]], device: str) -> dict[str, Any]:
+    try:
+        return {name: onnxruntime.OrtValue.ortvalue_from_numpy(array, device, 0) for name, array in tables.items()}
+    except Exception as error:  # ONNX Runtime's exceptions share no base class of their own
+        gigabytes = sum(array.nbytes for array in tables.values()) / 1e9
+        reason = str(error).partition("\n")[0]
+        raise BundleError(
+            f"device {device}: expected room for {gigabytes:.1f} GB of tables, found: {reason}"
+        ) from error
