@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from service.compiled import compiled, vectorised
 from service.exact import QUERIES, SCORES
+from service.heap import make_heap, push, sort_heap
 from service.sessions import FLOAT_TENSOR, check_floats, check_inputs, open_session
-from service.topk import TopK, in_turn, make_heap, sink, sort_heap
+from service.topk import TopK, in_turn
 
 LEADING = "leading"
 
@@ -140,8 +141,7 @@ def _best_of_leading(scores_L: Floats, ids_K: NDArray[np.int64], best_K: Floats)
         if _largest(scores_L[low:high]) > best_K[0]:
             for label in range(low, high):
                 if scores_L[label] > best_K[0]:
-                    ids_K[0], best_K[0] = label, scores_L[label]
-                    sink(ids_K, best_K, 0, K)
+                    push(ids_K, best_K, label, scores_L[label])
 
 
 @compiled
@@ -169,10 +169,7 @@ def _take_better(
                 seed += 1
             if seed < K and seeds_K[seed] == label:
                 continue
-            score = _product(query_D, vectors_LD[label])
-            if score > best_K[0] or (score == best_K[0] and label < ids_K[0]):
-                ids_K[0], best_K[0] = label, score
-                sink(ids_K, best_K, 0, K)
+            push(ids_K, best_K, label, _product(query_D, vectors_LD[label]))
 
 
 @vectorised

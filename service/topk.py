@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.compiled import compiled
+from service.heap import make_heap, push, sort_heap
 
 # Scores kept until their best are selected, however many labels there are: 16 MB in blocks of labels. In blocks of
 # queries, which share the work of a product among more of them, 64 MB.
@@ -63,47 +64,10 @@ def _select(scores_QL: NDArray[np.float32], ids_QK: NDArray[np.int64], best_QK: 
             ids_K[label], best_K[label] = label, scores_L[label]
         make_heap(ids_K, best_K)
         for label in range(K, L):
-            if scores_L[label] > best_K[0]:  # of equal ones the earlier label stays
-                ids_K[0], best_K[0] = label, scores_L[label]
-                sink(ids_K, best_K, 0, K)
+            # Asked here, too: in front of a call the loop would be ten times as slow. Of equal ones the earlier stays.
+            if scores_L[label] > best_K[0]:
+                push(ids_K, best_K, label, scores_L[label])
         sort_heap(ids_K, best_K)
-
-
-@compiled
-def make_heap(ids_K: NDArray[np.int64], best_K: NDArray[np.float32]) -> None:
-    """Put the worst on top, and let no entry be better than those below it."""
-    for place in range(len(ids_K) // 2 - 1, -1, -1):
-        sink(ids_K, best_K, place, len(ids_K))
-
-
-@compiled
-def sort_heap(ids_K: NDArray[np.int64], best_K: NDArray[np.float32]) -> None:
-    """Put the entries of a heap in order, best first."""
-    for last in range(len(ids_K) - 1, 0, -1):
-        ids_K[0], ids_K[last] = ids_K[last], ids_K[0]
-        best_K[0], best_K[last] = best_K[last], best_K[0]
-        sink(ids_K, best_K, 0, last)
-
-
-@compiled
-def sink(ids_K: NDArray[np.int64], best_K: NDArray[np.float32], place: int, size: int) -> None:
-    """Let an entry of the heap change places with worse ones below it until there are none."""
-    while 2 * place + 1 < size:
-        below = 2 * place + 1
-        if below + 1 < size and _is_worse(ids_K, best_K, below + 1, below):
-            below += 1
-        if not _is_worse(ids_K, best_K, below, place):
-            return
-        ids_K[place], ids_K[below] = ids_K[below], ids_K[place]
-        best_K[place], best_K[below] = best_K[below], best_K[place]
-        place = below
-
-
-@compiled
-def _is_worse(ids_K: NDArray[np.int64], best_K: NDArray[np.float32], one: int, other: int) -> bool:
-    if best_K[one] != best_K[other]:
-        return bool(best_K[one] < best_K[other])
-    return bool(ids_K[one] > ids_K[other])
 
 
 def select_in_blocks(

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from service.compiled import compiled
+from service.heap import NOTHING, clear, push, sort_heap
 
 Floats = NDArray[np.float32]
 Integers = NDArray[Any]
@@ -51,7 +52,6 @@ ROUNDING = 2.0**-21
 
 # Labels whose factors are all 0 have some size too, and no bound is so small that rounding could hide it.
 TINY = 1e-20
-NOTHING = np.float32(-np.inf)
 # Keeps the sum of a row that was met above 0.
 LEAST = np.float32(1e-30)
 
@@ -164,9 +164,9 @@ def search(scores_L: Floats, votes: Votes, lists: Lists, room: Room, ids_N: NDAr
     met = _add(cosines_L, lists, bound, room)
     if met < 0:
         return False
-    _clear(ids_N, best_N)
+    clear(ids_N, best_N)
     _take(scores_L, votes, lists, bound, room, met, ids_N, best_N)
-    _sort(ids_N, best_N)
+    sort_heap(ids_N, best_N)
     return True
 
 
@@ -198,17 +198,17 @@ def _seed(
     met = _add_best(cosines_L, lists, room)
     ranks_M = np.empty(SEEDS_PER_ROW * len(ids_N), np.int64)
     best_M = np.empty(len(ranks_M), np.float32)
-    _clear(ranks_M, best_M)
+    clear(ranks_M, best_M)
     for place in range(met):
         gained = gains_G[place] * reaches_B[ranks_G[place] >> BLOCK_BITS]
         if gained > best_M[0]:
-            _push(ranks_M, best_M, ranks_G[place], gained)
-    _clear(ids_N, best_N)
+            push(ranks_M, best_M, ranks_G[place], gained)
+    clear(ids_N, best_N)
     for place in range(len(ranks_M)):
         if best_M[place] > NOTHING:
             row = rows_G[ranks_M[place]]
-            _push(ids_N, best_N, row, _similarity(scores_L, votes, row))
-    _sort(ids_N, best_N)
+            push(ids_N, best_N, row, _similarity(scores_L, votes, row))
+    sort_heap(ids_N, best_N)
     return _last(votes, ids_N, best_N)
 
 
@@ -254,11 +254,11 @@ def _settle(masses_G: Floats, sums_G: Floats, ranks_G: NDArray[np.int32], gains_
 @compiled
 def _fill_best(cosines_L: Floats, peaks_L: Floats, labels_S: NDArray[np.int64], cosines_S: Floats) -> None:
     """The labels with the largest c of those that have rows, best first."""
-    _clear(labels_S, cosines_S)
+    clear(labels_S, cosines_S)
     for label in range(len(cosines_L)):
         if cosines_L[label] > cosines_S[0] and peaks_L[label] > 0:
-            _push(labels_S, cosines_S, label, cosines_L[label])
-    _sort(labels_S, cosines_S)
+            push(labels_S, cosines_S, label, cosines_L[label])
+    sort_heap(labels_S, cosines_S)
 
 
 @compiled
@@ -317,7 +317,7 @@ def _take(
         for place in range(met):
             if gains_G[place] > need:
                 row = rows_G[ranks_G[place]]
-                _push(ids_N, best_N, row, _similarity(scores_L, votes, row))
+                push(ids_N, best_N, row, _similarity(scores_L, votes, row))
                 gains_G[place] = 0
                 need = _need(bound, above, best_N[0], slack)
 
@@ -336,52 +336,3 @@ def _similarity(scores_L: Floats, votes: Votes, row: Scalar) -> Scalar:
     for entry in range(starts_G[row], starts_G[row + 1]):
         total += values_P[entry] * scores_L[labels_P[entry]]
     return total / votes.lengths_G[row]
-
-
-# The N best so far are a heap, the worst on top. ---------------------------------------------------------------------
-
-
-@compiled
-def _clear(ids_N: NDArray[np.int64], best_N: Floats) -> None:
-    ids_N[:] = 0
-    best_N[:] = NOTHING
-
-
-@compiled
-def _push(ids_N: NDArray[np.int64], best_N: Floats, row: Scalar, score: Scalar) -> None:
-    """Replace the worst by a row that is better."""
-    if score > best_N[0] or (score == best_N[0] and row < ids_N[0]):
-        best_N[0], ids_N[0] = score, row
-        _sink(ids_N, best_N, len(best_N))
-
-
-@compiled
-def _sort(ids_N: NDArray[np.int64], best_N: Floats) -> None:
-    """Turn the heap into a list, best first."""
-    for count in range(len(best_N) - 1, 0, -1):
-        best_N[0], best_N[count] = best_N[count], best_N[0]
-        ids_N[0], ids_N[count] = ids_N[count], ids_N[0]
-        _sink(ids_N, best_N, count)
-
-
-@compiled
-def _sink(ids_N: NDArray[np.int64], best_N: Floats, count: int) -> None:
-    """Let the top of a heap of so many sink to its place."""
-    score, row, place = best_N[0], ids_N[0], 0
-    while True:
-        child = 2 * place + 1
-        if child >= count:
-            break
-        if child + 1 < count and _is_worse(ids_N, best_N, child + 1, best_N[child], ids_N[child]):
-            child += 1
-        if not _is_worse(ids_N, best_N, child, score, row):
-            break
-        best_N[place], ids_N[place] = best_N[child], ids_N[child]
-        place = child
-    best_N[place], ids_N[place] = score, row
-
-
-@compiled
-def _is_worse(ids_N: NDArray[np.int64], best_N: Floats, place: int, score: Scalar, row: Scalar) -> bool:
-    worse: bool = best_N[place] < score or (best_N[place] == score and ids_N[place] > row)
-    return worse
