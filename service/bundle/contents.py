@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import layout
-from service.bundle.files import at_once
 from service.bundle.inverted import columns_of_pair, pairs
 from service.bundle.labels import LINE_END
 from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.bundle.searching import OvaSection, UnidecSection
 from service.errors import BundleError
+from service.processors import at_once
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +23,8 @@ from service.bundle.manifest import (
     RerankSection,
     TextInput,
 )
-from service.processors import available_processors
 
 VERSION_LENGTH = 12
-
-Given = TypeVar("Given")
-Result = TypeVar("Result")
 
 
 def file_entry(path: Path) -> FileEntry:
@@ -50,12 +45,6 @@ def sha256_of(path: Path) -> str:
     """The file's SHA-256 in lower-case hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def at_once(check: Callable[[Given], Result], given: Iterable[Given]) -> list[Result]:
-    """What a function says of each of several things, on all processors: it must let go of the interpreter's lock."""
-    with ThreadPoolExecutor(available_processors()) as pool:
-        return list(pool.map(check, given))
 
 
 def content_version(

@@ -20,11 +20,12 @@ from pydantic import ValidationError
 
 from service.bundle import layout
 from service.bundle.contents import check_contents, check_labels
-from service.bundle.files import at_once, content_version, map_array, map_bytes, sha256_of
+from service.bundle.files import content_version, map_array, map_bytes, sha256_of
 from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
 from service.bundle.manifest import SCHEMA_VERSION, FileEntry, Manifest
 from service.errors import BundleError
+from service.processors import at_once
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import onnxruntime
@@ -82,16 +83,10 @@ class Part(NamedTuple):
 def placed(provider: str, *parts: Part) -> Callable[..., Any]:
     """A session that says where its nodes are."""
 
-    class Session:
-        def __init__(self, *_: object, **__: object) -> None: ...
-
-        def get_providers(self) -> list[str]:
-            return [provider, CPU_PROVIDER]
-
-        def get_provider_graph_assignment_info(self) -> tuple[Part, ...]:
-            return parts
-
-    return Session
+    session = SimpleNamespace(
+        get_providers=lambda: [provider, CPU_PROVIDER], get_provider_graph_assignment_info=lambda: parts
+    )
+    return lambda *_, **__: session
 
 
 def test_a_session_that_went_to_the_cpu_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
