@@ -1,11 +1,10 @@
-"""Building approximate inner-product indexes of 8-bit codes: at most half the bytes of float32 vectors.
+"""Building what finds candidates for approximate inner-product search: FAISS indexes of small codes.
 
-Vectors lie near a subspace, and inner products there nearly tell the best. So a search first names candidates by their
-projections, and then scores these again by codes of all dimensions. Candidates are found by `ivf`, lists of 4-bit codes
-that are looked up for 32 vectors at a time (André, Kermarrec and Le Scouarnec, "Quicker ADC", 2019), or by `hnsw`, a
-graph over 8-bit codes (Malkov and Yashunin, 2018).
+Vectors lie near a subspace, and inner products there nearly tell the best. So candidates are found among projections:
+by `ivf`, lists of 4-bit codes that are looked up for 32 vectors at a time (André, Kermarrec and Le Scouarnec, "Quicker
+ADC", 2019), or by `hnsw`, a graph over 8-bit codes (Malkov and Yashunin, 2018).
 
-Letters: L vectors, D dimensions, P of a projection.
+Letters: Q queries, L vectors, D dimensions, P of a projection, N lists.
 """
 
 from __future__ import annotations
@@ -19,7 +18,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.codes import axes
 from service.bundle.searching import ApproximateType
+from service.lists import InvertedLists
 
 Vectors = NDArray[np.float32]
 
@@ -27,9 +28,8 @@ Vectors = NDArray[np.float32]
 KEPT_SQUARES = 0.9
 # Codes of another number of dimensions are not read by vector instructions, but one by one.
 DIMENSIONS_AT_ONCE = 16
-VECTORS_PROJECTED_BY = 100_000
 
-CANDIDATES = (200, 400, 800, 1600)
+CANDIDATES = (200, 400, 800, 1200, 1600)
 
 HNSW_LINKS = 16
 HNSW_BUILD_EFFORT = 200
@@ -48,22 +48,17 @@ def build_index(vectors_LD: Vectors, kind: ApproximateType) -> Any:
         vectors_LD: what is to be found, L at least 1.
         kind: how candidates are found.
     """
-    vectors_LD = np.ascontiguousarray(vectors_LD)
     projection = _projection(vectors_LD)
-    projected_LP = projection.apply(vectors_LD)
-    searched = _hnsw(projected_LP) if kind == "hnsw" else _ivf(projected_LP)
-    fine = faiss.index_factory(vectors_LD.shape[1], "SQ8", faiss.METRIC_INNER_PRODUCT)
-    fine.train(vectors_LD)
-    fine.add(vectors_LD)
-    return faiss.IndexRefine(faiss.IndexPreTransform(projection, searched), fine)
+    projected_LP = projection.apply(np.ascontiguousarray(vectors_LD))
+    return faiss.IndexPreTransform(projection, _hnsw(projected_LP) if kind == "hnsw" else _ivf(projected_LP))
 
 
 def efforts(index: Any) -> Iterator[tuple[int, int]]:
     """What may be spent on a query, as (effort, candidates): cheaper first within equal candidates.
 
-    The effort is the lists that are visited, or the vectors that a walk on the graph keeps.
+    The effort is the lists that are visited on average, or the vectors that a walk on the graph keeps.
     """
-    searched = _searched(index)
+    searched: Any = faiss.downcast_index(index.index)
     for candidates in CANDIDATES:
         if isinstance(searched, faiss.IndexHNSW):
             steps: Iterator[int] = (effort for effort in HNSW_EFFORTS if effort >= candidates)
@@ -74,13 +69,22 @@ def efforts(index: Any) -> Iterator[tuple[int, int]]:
         yield from ((effort, candidates) for effort in steps)
 
 
-def spend(index: Any, effort: int) -> None:
-    """Set the effort, which is written with the index."""
-    searched = _searched(index)
+def spend(index: Any, effort: int, queries_QD: Vectors) -> float | None:
+    """Set the effort, which is written with the index, and return the span of an inverted file, see `service.lists`.
+
+    Args:
+        index: to be searched.
+        effort: one of its `efforts`.
+        queries_QD: that would visit so many lists on average.
+    """
+    searched: Any = faiss.downcast_index(index.index)
     if isinstance(searched, faiss.IndexHNSW):
         searched.hnsw.efSearch = effort
-    else:
-        searched.nprobe = effort
+        return None
+    searched.nprobe = effort  # for who searches the file without a span
+    gaps_QN = InvertedLists(index, span=0.0).gaps(queries_QD)
+    visited = len(queries_QD) * effort
+    return max(0.0, float(np.partition(gaps_QN, visited - 1, axis=None)[visited - 1]))
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -98,21 +102,14 @@ def ivf_lists(count: int) -> int:
     return max(1, min(round(IVF_LISTS_PER_ROOT * math.sqrt(count)), count // IVF_VECTORS_PER_LIST))
 
 
-def _searched(index: Any) -> Any:
-    projected: Any = faiss.downcast_index(index.base_index)
-    return faiss.downcast_index(projected.index)
-
-
 def _projection(vectors_LD: Vectors) -> Any:
-    """To the directions that keep `KEPT_SQUARES` of the squares; not centred, as inner products are not."""
-    some_LD = vectors_LD[:: max(1, len(vectors_LD) // VECTORS_PROJECTED_BY)]
-    squares_D, directions_DD = np.linalg.eigh((some_LD.T @ some_LD).astype(np.float64))
-    kept_D = np.cumsum(squares_D[::-1]) / max(squares_D.sum(), np.finfo(np.float64).tiny)
-    needed = int(np.searchsorted(kept_D, KEPT_SQUARES)) + 1
-    width = min(math.ceil(needed / DIMENSIONS_AT_ONCE) * DIMENSIONS_AT_ONCE, len(squares_D))
-    projection = faiss.LinearTransform(len(squares_D), width, False)
-    matrix_PD = directions_DD[:, ::-1][:, :width].T
-    faiss.copy_array_to_vector(np.ascontiguousarray(matrix_PD, dtype=np.float32).ravel(), projection.A)
+    """To the directions that keep `KEPT_SQUARES` of the squares."""
+    directions_DD, shares_D = axes(vectors_LD)
+    needed = int(np.searchsorted(np.cumsum(shares_D), KEPT_SQUARES)) + 1
+    width = min(math.ceil(needed / DIMENSIONS_AT_ONCE) * DIMENSIONS_AT_ONCE, len(shares_D))
+    projection = faiss.LinearTransform(len(shares_D), width, False)
+    matrix_PD = np.ascontiguousarray(directions_DD[:width], dtype=np.float32)
+    faiss.copy_array_to_vector(matrix_PD.ravel(), projection.A)
     projection.is_trained = True
     return projection
 
@@ -139,11 +136,12 @@ def _ivf(vectors_LP: Vectors) -> Any:
 
 
 def _steps(least: int, most: int) -> Iterator[int]:
-    """From the least (or 1) to the most, in steps of a half or a third: n, 1.5 n, 2 n, 3 n, 4 n ..."""
-    step = max(1, least)
-    while step < most:
-        yield step
-        if step < step * 3 // 2 < most:
-            yield step * 3 // 2
-        step *= 2
+    """From the least (or 1) to the most, in steps of a quarter to a seventh: n, 1.25 n, 1.5 n, 1.75 n, 2 n ..."""
+    base, done = max(1, least), 0
+    while base < most:
+        for step in (base * quarters // 4 for quarters in range(4, 8)):
+            if done < step < most:
+                yield step
+                done = step
+        base *= 2
     yield most

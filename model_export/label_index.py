@@ -13,15 +13,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.codes import encode, write_codes
 from model_export.errors import ExportError
-from model_export.faiss_index import Vectors, build_index, efforts, size_bytes, spend
+from model_export.faiss_index import Vectors, build_index, efforts, size_bytes, spend, write_index
+from service.bundle import layout
 from service.bundle.searching import ApproximateType, IndexPoint, IndexSection
+from service.codes import Codes
 from service.index import Index
 
 IndexChoice = Literal["auto", "flat", "hnsw", "ivf"]
@@ -58,15 +62,38 @@ class WantedIndex:
 
 
 @dataclass(frozen=True)
+class LabelIndex:
+    """An approximate index.
+
+    Attributes:
+        finder: of FAISS, see `model_export.faiss_index`.
+        codes: by which candidates are scored.
+    """
+
+    finder: Any
+    codes: Codes
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the files."""
+        return size_bytes(self.finder) + self.codes.nbytes
+
+    def write(self, folder: Path) -> None:
+        """Write the files of a bundle."""
+        write_index(self.finder, folder / layout.LABEL_INDEX)
+        write_codes(folder, self.codes)
+
+
+@dataclass(frozen=True)
 class Chosen:
     """An index and what the manifest says about it.
 
     Attributes:
-        index: of FAISS; None for exact search, which needs none.
+        index: None for exact search, which needs none.
         section: its type, parameters and recall, and the curve of all that was measured.
     """
 
-    index: Any | None
+    index: LabelIndex | None
     section: IndexSection
 
 
@@ -86,12 +113,12 @@ def choose_index(vectors_LD: Vectors, queries_QD: Vectors, wanted: WantedIndex) 
         return Chosen(None, IndexSection(type="flat", recall=1.0))
     kinds: tuple[ApproximateType, ...] = BUILT_IN_TURN if wanted.type == "auto" else (wanted.type,)
     bench = Bench(vectors_LD, queries_QD)
-    exact = bench.exact()
+    exact, codes = bench.exact(), encode(bench.vectors_LD, bench.queries_QD)
     curve, best, built = [exact], exact if is_open else None, None
     for kind in kinds:
         if best is not None and best.p50_ms <= FAST_ENOUGH_MS:
             break
-        index = build_index(vectors_LD, kind)
+        index = LabelIndex(build_index(bench.vectors_LD, kind), codes)
         for point, lowest in bench.points(index, kind, wanted.recall):
             curve.append(point)
             fits = not is_open or point.size_bytes <= MOST_BYTES * exact.size_bytes
@@ -101,21 +128,23 @@ def choose_index(vectors_LD: Vectors, queries_QD: Vectors, wanted: WantedIndex) 
         found = max(point.recall for point in curve[1:])
         asked = f"recall@{RECALL_AT} {wanted.recall:g}"
         raise ExportError(f"--index {wanted.type}: expected {asked}, surely, found {found:.4f} at most")
-    return _chosen(built, best, tuple(curve))
+    if built is not None and best.effort is not None:
+        spend(built.finder, best.effort, bench.queries_QD)
+    return Chosen(built, _section(built, best, tuple(curve)))
 
 
-def _chosen(index: Any | None, point: IndexPoint, curve: tuple[IndexPoint, ...]) -> Chosen:
-    if point.effort is not None:
-        spend(index, point.effort)
-    section = IndexSection(
+def _section(index: LabelIndex | None, point: IndexPoint, curve: tuple[IndexPoint, ...]) -> IndexSection:
+    directions_WD = None if index is None else index.codes.directions_WD
+    return IndexSection(
         type=point.type,
         recall=point.recall,
         recall_at=RECALL_AT,
         effort=point.effort,
+        span=point.span,
         candidates=point.candidates,
+        directions=None if directions_WD is None else len(directions_WD),
         curve=curve,
     )
-    return Chosen(index, section)
 
 
 class Bench:
@@ -132,17 +161,18 @@ class Bench:
             p50_ms = self._p50_ms(self._exact)
         return IndexPoint(type="flat", recall=1.0, p50_ms=p50_ms, size_bytes=self.vectors_LD.nbytes)
 
-    def points(self, index: Any, kind: ApproximateType, wanted: float) -> Iterator[tuple[IndexPoint, float]]:
+    def points(self, index: LabelIndex, kind: ApproximateType, wanted: float) -> Iterator[tuple[IndexPoint, float]]:
         """What each effort gives, and its recall less the standard error.
 
         Of equal candidates, efforts beyond the first with the wanted recall are left out: they only cost more.
         """
-        size, done = size_bytes(index), set[int]()
-        for effort, candidates in efforts(index):
+        size, done = index.size_bytes, set[int]()
+        for effort, candidates in efforts(index.finder):
             if candidates in done:
                 continue
-            spend(index, effort)
-            search = partial(Index(index, candidates=candidates, threads=1).search, k=RECALL_AT)
+            span = spend(index.finder, effort, self.queries_QD)
+            opened = Index(index.finder, index.codes, candidates=candidates, span=span, threads=1)
+            search = partial(opened.search, k=RECALL_AT)
             with _on_one_thread():
                 recall_Q = self.recall_Q(search(self.queries_QD).ids_QK)
                 p50_ms = self._p50_ms(search)
@@ -154,6 +184,7 @@ class Bench:
                 IndexPoint(
                     type=kind,
                     effort=effort,
+                    span=span,
                     candidates=candidates,
                     recall=recall,
                     p50_ms=p50_ms,

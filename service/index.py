@@ -1,10 +1,11 @@
-"""Approximate inner-product search in a FAISS index: full answers, bounded threads.
+"""Approximate inner-product search: FAISS names candidates, and codes of the vectors say how good they are.
 
-Letters: Q queries, D dimensions, N vectors, K answers.
+Letters: Q queries, D dimensions, N vectors, C candidates, K answers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +13,53 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from service.bundle.searching import IndexSection, IndexType
+from service.bundle.searching import ApproximateType, IndexSection
+from service.codes import Codes
 from service.errors import BundleError
-from service.topk import TopK, ordered
+from service.lists import InvertedLists
+from service.topk import TopK, select
 
 NOT_FOUND = -1
 
 Vectors = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
-CLASSES: dict[IndexType, type[Any]] = {"hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVF}
+CLASSES: dict[ApproximateType, type[Any]] = {"hnsw": faiss.IndexHNSW, "ivf": faiss.IndexIVFPQFastScan}
 
 
 class Index:
-    """A FAISS index over vectors 0 .. N-1; ``search`` may be called from several threads.
+    """Vectors 0 .. N-1; ``search`` may be called from several threads.
 
-    It answers as it does, but always in full: a query for which it finds too few vectors is searched again exactly, or
-    as exactly as its codes are.
+    Answers are always full: a query for which too few candidates are found is searched again among all vectors.
+
+    Args:
+        finder: FAISS's index of candidates, see `model_export.faiss_index`.
+        codes: of the vectors.
+        candidates: how many are scored, or as many as are asked for, if that is more.
+        span: of an inverted file, see `service.lists`; None for a graph.
+        threads: that one search may use.
     """
 
-    def __init__(self, index: Any, *, candidates: int | None, threads: int) -> None:
-        self._index = index
-        self._candidates = candidates or 0
+    def __init__(self, finder: Any, codes: Codes, *, candidates: int, span: float | None, threads: int) -> None:
+        self._size = finder.ntotal
+        self._codes = codes
+        self._candidates = candidates
         self._threads = threads
+        self._find: Callable[[Vectors, int], Rows]
+        if span is None:
+            self._find = lambda queries_QD, count: finder.search(queries_QD, count)[1]
+        else:
+            self._find = InvertedLists(finder, span).candidates
 
     @classmethod
-    def open(cls, path: Path, section: IndexSection, *, dimension: int, size: int, threads: int) -> Index:
+    def open(cls, path: Path, section: IndexSection, codes: Codes, *, dimension: int, threads: int) -> Index:
         """Map an index file, as far as FAISS maps its parts, and check it against the manifest.
 
         Args:
             path: the file.
             section: what the manifest says about it; its type is approximate.
+            codes: of the vectors.
             dimension: D.
-            size: N.
             threads: that one search may use.
 
         Raises:
@@ -53,56 +69,39 @@ class Index:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             raise BundleError(f"{path}: expected a FAISS index, found: {error}") from error
-        parts, classes = _parts(index), _classes(section)
-        expected = (*(each.__name__ for each in classes), faiss.METRIC_INNER_PRODUCT, dimension, size)
+        assert section.type != "flat"
+        assert section.candidates is not None
+        searched = CLASSES[section.type]
+        parts, size = _parts(index), len(codes.codes_LW)
+        expected = ("IndexPreTransform", searched.__name__, faiss.METRIC_INNER_PRODUCT, dimension, size)
         found = (*(type(part).__name__ for part in parts), index.metric_type, index.d, index.ntotal)
-        fits = len(parts) == len(classes) and all(map(isinstance, parts, classes))
+        fits = len(parts) == 2 and isinstance(parts[1], searched)
         if not fits or found[-3:] != expected[-3:]:
             raise BundleError(f"{path}: expected (types, metric, dimension, vectors) {expected}, found {found}")
-        return cls(index, candidates=section.candidates, threads=threads)
+        return cls(index, codes, candidates=section.candidates, span=section.span, threads=threads)
 
     def search(self, queries_QD: Vectors, k: int) -> TopK:
-        """The min(k, N) vectors that the index finds, best first, ties by row.
+        """The min(k, N) best of the candidates, best first, ties by row.
 
         Up to the number of candidates, an answer is the beginning of every longer one.
         """
         queries_QD = np.ascontiguousarray(queries_QD)
-        k = min(k, self._index.ntotal)
-        wide = min(max(k, self._candidates), self._index.ntotal)
+        k = min(k, self._size)
         faiss.omp_set_num_threads(self._threads)  # OpenMP keeps this number for each calling thread
-        scores_QK, ids_QK = self._index.search(queries_QD, wide)
-        short_Q = (ids_QK == NOT_FOUND).any(axis=1)
+        rows_QC = self._find(queries_QD, min(max(k, self._candidates), self._size))
+        rows_QC.sort(axis=1)  # memory is read in order, and of equal scores the first row is the better
+        short_Q = rows_QC[:, 0] == NOT_FOUND
+        rows_QC[short_Q] = 0  # scored like the others, and then replaced
+        best = select(self._codes.score(queries_QD, rows_QC), k)
+        answers = TopK(np.take_along_axis(rows_QC, best.ids_QK, axis=1), best.scores_QK)
         if short_Q.any():
-            scores_QK[short_Q], ids_QK[short_Q] = self._search_in_full(queries_QD[short_Q], wide)
-        return ordered(ids_QK, scores_QK).first(k)
-
-    def _search_in_full(self, queries_QD: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and rows by a search that looks at every vector."""
-        parameters, index = None, self._index
-        if isinstance(index, faiss.IndexRefine):
-            index = faiss.downcast_index(index.refine_index)
-        elif isinstance(index, faiss.IndexHNSW):
-            index = faiss.downcast_index(index.storage)
-        else:
-            parameters = faiss.SearchParametersIVF()
-            parameters.nprobe = index.nlist
-        scores_QK, ids_QK = index.search(queries_QD, k, params=parameters)
-        return scores_QK, ids_QK
-
-
-def _classes(section: IndexSection) -> tuple[type[Any], ...]:
-    """What `_parts` of an index must be."""
-    searched = CLASSES[section.type]
-    if section.candidates is None:
-        return (searched,)
-    return faiss.IndexRefine, faiss.IndexPreTransform, searched, faiss.IndexScalarQuantizer
+            full = self._codes.search(queries_QD[short_Q], k)
+            answers.ids_QK[short_Q], answers.scores_QK[short_Q] = full.ids_QK, full.scores_QK
+        return answers
 
 
 def _parts(index: Any) -> tuple[Any, ...]:
-    """The index, and those that it is made of: of a refined one, what finds candidates and what scores them."""
-    if isinstance(index, faiss.IndexRefine):
-        refined = faiss.downcast_index(index.refine_index)
-        return index, *_parts(faiss.downcast_index(index.base_index)), refined
+    """The index and, behind a projection, the one that is searched."""
     if isinstance(index, faiss.IndexPreTransform):
         return index, faiss.downcast_index(index.index)
     return (index,)

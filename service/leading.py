@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from service.compiled import compiled, vectorised
 from service.exact import QUERIES, SCORES
 from service.heap import make_heap, push, sort_heap
+from service.products import inner_product
 from service.sessions import FLOAT_TENSOR, check_floats, check_inputs, open_session
 from service.topk import TopK, in_turn
 
@@ -121,7 +122,7 @@ def _search(
         _best_of_leading(scores_QL[query], ids_K, best_K)
         seeds_K = np.sort(ids_K)
         for place in range(len(ids_K)):
-            best_K[place] = _product(query_D, vectors_LD[ids_K[place]])
+            best_K[place] = inner_product(vectors_LD[ids_K[place]], query_D)
         make_heap(ids_K, best_K)
         _take_better(
             scores_QL[query], rests_Q[query], slacks_Q[query], rests_L, query_D, vectors_LD, seeds_K, ids_K, best_K
@@ -169,7 +170,7 @@ def _take_better(
                 seed += 1
             if seed < K and seeds_K[seed] == label:
                 continue
-            push(ids_K, best_K, label, _product(query_D, vectors_LD[label]))
+            push(ids_K, best_K, label, inner_product(vectors_LD[label], query_D))
 
 
 @vectorised
@@ -188,11 +189,3 @@ def _largest_bound(scores_B: Floats, rest: Any, rests_B: Floats) -> Any:
         bound = scores_B[label] + rest * rests_B[label]
         largest = bound if bound > largest else largest
     return largest
-
-
-@vectorised
-def _product(one_D: Floats, other_D: Floats) -> Any:
-    total = np.float32(0)
-    for place in range(len(one_D)):
-        total += one_D[place] * other_D[place]
-    return total

@@ -12,7 +12,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-import faiss
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -20,7 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.sparse import csr_array, random_array
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from model_export.codes import encode
 from model_export.exact_search import write_exact_search
+from model_export.faiss_index import build_index
+from model_export.label_index import LabelIndex
 from model_export.leading import leading_of, write_leading
 from service.bags import Bag
 from service.bundle import content_version, encode_labels, file_entry, inverted, layout, load_bundle
@@ -255,22 +257,14 @@ def _write_tables(path: Path, model: TinyModel) -> None:
         elif model.spec.index == "flat":
             write_exact_search(model.tables["vectors"], path / layout.LABEL_VECTORS, path / layout.LABEL_SEARCH)
         else:
-            faiss.write_index(_index(model.spec.index, model.tables["vectors"]), str(path / layout.LABEL_INDEX))
+            label_index(model.tables["vectors"], model.spec.index).write(path)
     if model.spec.method == "declare" and model.spec.recovery == "rows":
         write_exact_search(model.tables["vectors"], path / layout.DECLARE_ROWS, path / layout.DECLARE_ROW_SEARCH)
 
 
-def _index(kind: ApproximateType, vectors: NDArray[np.float32]) -> Any:
-    dimension = vectors.shape[1]
-    index: Any
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(dimension, 8, faiss.METRIC_INNER_PRODUCT)
-    else:
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, 4, faiss.METRIC_INNER_PRODUCT)
-        index.cp.min_points_per_centroid = 1
-        index.train(vectors)
-    index.add(vectors)
-    return index
+def label_index(vectors_LD: NDArray[np.float32], kind: ApproximateType) -> LabelIndex:
+    """An approximate index."""
+    return LabelIndex(build_index(vectors_LD, kind), encode(vectors_LD, vectors_LD))
 
 
 def _write_classifiers(path: Path, spec: Spec) -> None:
@@ -370,7 +364,13 @@ def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSe
             divided=spec.divided or None,
             temperature=spec.temperature,
         )
-    index = IndexSection(type=spec.index, recall=1.0, leading=spec.leading)
+    index = IndexSection(
+        type=spec.index,
+        recall=1.0,
+        leading=spec.leading,
+        candidates=None if spec.index == "flat" else spec.candidates,
+        span=0.1 if spec.index == "ivf" else None,
+    )
     searched = UnidecSection if spec.method == "unidec" else OvaSection
     return searched(dimension=2 * spec.half_dimension, index=index)
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from model_export.exact_search import write_exact_search
 from model_export.exporters.base import Exporter
-from model_export.faiss_index import write_index
 from model_export.label_index import WantedIndex, choose_index
 from model_export.leading import ANSWERS, choose_leading, write_leading
 from service.bundle import layout
@@ -58,7 +57,7 @@ class SearchExporter(Exporter[SearchModel]):
         queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
         chosen = choose_index(labels_LD, queries_QD, wanted)
         if chosen.index is not None:
-            write_index(chosen.index, folder / layout.LABEL_INDEX)
+            chosen.index.write(folder)
             return width, chosen.section
         leading = choose_leading(labels_LD, queries_QD, self._answers)
         if leading is None:

@@ -60,6 +60,8 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
         case UnidecSection(index=index) | OvaSection(index=index):
             if index.type == "flat":
                 _check_finite(arrays, layout.LABEL_VECTORS)
+            else:
+                _check_codes(arrays)
             if index.leading is not None:
                 _check_leading(arrays)
 
@@ -134,6 +136,14 @@ def _check_leading(arrays: Arrays) -> None:
     whole_L = np.sqrt(_squares(vectors_LD))
     agree = bool((rests_L >= 0).all()) and np.allclose(lengths_L, whole_L, rtol=LENGTH_ROUNDING, atol=0)
     _require(agree, layout.LABEL_RESTS, f"the lengths that {layout.LABEL_LEADING} leaves", "others")
+
+
+def _check_codes(arrays: Arrays) -> None:
+    scales_L = arrays[layout.LABEL_SCALES]
+    positive = bool((np.isfinite(scales_L) & (scales_L > 0)).all())
+    _require(positive, layout.LABEL_SCALES, "finite numbers above 0", "others")
+    if layout.LABEL_DIRECTIONS in arrays:
+        _check_finite(arrays, layout.LABEL_DIRECTIONS)
 
 
 def _squares(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -32,12 +32,16 @@ DECLARE_FACTORS = "factors.npy"
 DECLARE_ROWS = "rows.vectors.npy"
 DECLARE_ROW_SEARCH = "rows.search.onnx"
 
-# An exact search is a graph beside the vectors that it reads, an approximate one an index.
+# An exact search is a graph beside the vectors that it reads, an approximate one an index of candidates and the codes
+# that these are scored by.
 LABEL_VECTORS = "labels.vectors.npy"
 LABEL_SEARCH = "labels.search.onnx"
 LABEL_LEADING = "labels.leading.npy"
 LABEL_RESTS = "labels.rests.npy"
 LABEL_INDEX = "labels.faiss"
+LABEL_CODES = "labels.codes.npy"
+LABEL_SCALES = "labels.scales.npy"
+LABEL_DIRECTIONS = "labels.directions.npy"
 
 RERANK_OFFSETS = "rerank.offsets.npy"
 RERANK_LABELS = "rerank.labels.npy"
@@ -159,11 +163,26 @@ def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, Array
 
 def _search_files(search: SearchSection, label_count: int) -> dict[str, ArraySpec | None]:
     if search.index.type != "flat":
-        return {LABEL_INDEX: None}
-    table = {LABEL_VECTORS: ArraySpec(("float32",), (label_count, search.dimension)), LABEL_SEARCH: None}
+        return _index_files(search, label_count)
+    table: dict[str, ArraySpec | None] = {
+        LABEL_VECTORS: ArraySpec(("float32",), (label_count, search.dimension)),
+        LABEL_SEARCH: None,
+    }
     if search.index.leading is not None:
         table |= {
             LABEL_LEADING: ArraySpec(("float32",), (label_count, search.index.leading)),
             LABEL_RESTS: ArraySpec(("float32",), (label_count,)),
         }
+    return table
+
+
+def _index_files(search: SearchSection, label_count: int) -> dict[str, ArraySpec | None]:
+    directions = search.index.directions
+    codes = ArraySpec(("int8",), (label_count, search.dimension))
+    if directions is not None:
+        codes = ArraySpec(("int16",), (label_count, directions))
+    scales = ArraySpec(("float32",), (label_count,))
+    table: dict[str, ArraySpec | None] = {LABEL_INDEX: None, LABEL_CODES: codes, LABEL_SCALES: scales}
+    if directions is not None:
+        table[LABEL_DIRECTIONS] = ArraySpec(("float32",), (directions, search.dimension))
     return table

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service.bundle.strict import Count, Share, Strict
 
 IndexType = Literal["flat", "hnsw", "ivf"]
 ApproximateType = Literal["hnsw", "ivf"]
+Span = Annotated[float, Field(ge=0.0)]
 
 
 class IndexPoint(Strict):
@@ -17,8 +18,9 @@ class IndexPoint(Strict):
 
     Attributes:
         type: of the index.
-        effort: lists that a search visits (ivf), or vectors that a walk keeps (hnsw); null for exact search.
-        candidates: vectors that are scored again by finer codes; null: none are.
+        effort: lists that a search visits on average (ivf), or vectors that a walk keeps (hnsw); null for exact search.
+        span: see `IndexSection`.
+        candidates: vectors that are scored by their codes; null for exact search.
         recall: share of the true 100 best that are found.
         p50_ms: median latency of one query on one thread of the machine that built the bundle.
         size_bytes: of the index.
@@ -26,6 +28,7 @@ class IndexPoint(Strict):
 
     type: IndexType
     effort: Count | None = None
+    span: Span | None = None
     candidates: Count | None = None
     recall: Share
     p50_ms: Annotated[float, Field(ge=0.0)]
@@ -39,8 +42,10 @@ class IndexSection(Strict):
         type: of the index.
         recall: against exact search, measured at export where the index is approximate.
         recall_at: number of best vectors that the recall counts.
-        effort: what a search spends; see `IndexPoint`. The file holds it too.
-        candidates: the vectors that a search scores again, whose order is then that of the finer codes.
+        effort: what a search spends; see `IndexPoint`. Of a walk, the file holds it too.
+        span: how far the product of a list's centre may be below the tenth best for the list to be visited (ivf).
+        candidates: the vectors that a search scores by their codes; null for exact search.
+        directions: to which 16-bit codes belong; null: codes are of 8 bits, in the vectors' own coordinates.
         leading: coordinates by which an exact search passes over most labels; null: it computes all products whole.
         curve: all that was measured, and no part of the bundle's version.
     """
@@ -49,9 +54,21 @@ class IndexSection(Strict):
     recall: Share
     recall_at: Annotated[Count, Field(exclude_if=lambda count: count == 10)] = 10
     effort: Count | None = None
+    span: Annotated[Span | None, Field(exclude_if=lambda span: span is None)] = None
     candidates: Count | None = None
+    directions: Annotated[Count | None, Field(exclude_if=lambda directions: directions is None)] = None
     leading: Annotated[Count | None, Field(exclude_if=lambda leading: leading is None)] = None
     curve: Annotated[tuple[IndexPoint, ...], Field(exclude_if=lambda curve: not curve)] = ()
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> Self:
+        if (self.type == "flat") != (self.candidates is None):
+            raise ValueError(
+                f"candidates: expected null with type flat alone, found {self.candidates} with {self.type}"
+            )
+        if (self.type == "ivf") != (self.span is not None):
+            raise ValueError(f"span: expected a number with type ivf alone, found {self.span} with {self.type}")
+        return self
 
 
 class UnidecSection(Strict):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.searching import SearchSection
+from service.codes import Codes
 from service.decoders.base import Search
 from service.exact import ExactSearch
 from service.leading import LeadingSearch
@@ -39,8 +40,8 @@ class SearchDecoder:
             return cls(section, ExactSearch.open(graph, dimension=dimension, size=size, threads=threads).search)
         from service.index import Index  # FAISS, which an exact search can do without
 
-        file = bundle.file(layout.LABEL_INDEX)
-        return cls(section, Index.open(file, section.index, dimension=dimension, size=size, threads=threads).search)
+        file, codes = bundle.file(layout.LABEL_INDEX), Codes.from_arrays(bundle.arrays)
+        return cls(section, Index.open(file, section.index, codes, dimension=dimension, threads=threads).search)
 
     def decode(self, outputs: Mapping[str, NDArray[np.float32]], k: int) -> TopK:
         """See ``Decoder``."""

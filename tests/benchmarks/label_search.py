@@ -28,10 +28,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model_export.faiss_index import write_index
 from model_export.label_index import RECALL_AT, WANTED_RECALL, Bench, WantedIndex, choose_index
 from service.bundle import layout
 from service.bundle.searching import IndexSection
+from service.codes import Codes
 from service.index import Index
 from training.artifact import Artifact, read_artifact
 from training.data.batches import Bags
@@ -70,9 +70,8 @@ def main() -> None:
     print("chosen:", chosen.section.type, chosen.section.effort, chosen.section.candidates)
     if chosen.index is not None:
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / layout.LABEL_INDEX
-            write_index(chosen.index, file)
-            report(file, chosen.section, Bench(labels_LD, queries_QD[CHOOSING:]))
+            chosen.index.write(Path(folder))
+            report(Path(folder), chosen.section, Bench(labels_LD, queries_QD[CHOOSING:]))
 
 
 def held_out(sources: Sequence[Source], count: int) -> list[str]:
@@ -134,11 +133,12 @@ def encoded(artifact: Artifact, model: Unidec, texts: Sequence[str]) -> Floats:
     return np.concatenate(blocks)
 
 
-def report(file: Path, section: IndexSection, bench: Bench) -> None:
-    """Recall, latency and bytes of an index file as the service opens it."""
-    L, D = bench.vectors_LD.shape
+def report(folder: Path, section: IndexSection, bench: Bench) -> None:
+    """Recall, latency and bytes of an index as the service opens it."""
     held = memory_bytes()
-    index = Index.open(file, section, dimension=D, size=L, threads=1)
+    arrays = {file.name: np.load(file, mmap_mode="r") for file in folder.glob("*.npy")}
+    codes, dimension = Codes.from_arrays(arrays), bench.vectors_LD.shape[1]
+    index = Index.open(folder / layout.LABEL_INDEX, section, codes, dimension=dimension, threads=1)
     held = memory_bytes() - held
     recall_Q = bench.recall_Q(index.search(bench.queries_QD, RECALL_AT).ids_QK)
     error = recall_Q.std() / len(recall_Q) ** 0.5
@@ -147,8 +147,8 @@ def report(file: Path, section: IndexSection, bench: Bench) -> None:
         times_Q = milliseconds(partial(index.search, k=k), bench.queries_QD)
         p50, p99 = np.percentile(times_Q, (50, 99))
         print(f"k={k:<3}        p50 {p50:.2f} ms, p99 {p99:.2f} ms, one thread")
-    size = file.stat().st_size
-    print(f"bytes        {size / 1e6:.0f} MB in the file, {size / bench.vectors_LD.nbytes:.3f} of float32 vectors")
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"bytes        {size / 1e6:.0f} MB in the files, {size / bench.vectors_LD.nbytes:.3f} of float32 vectors")
     print(f"             {held / 1e6:.0f} MB of it in memory of its own, the rest is mapped")
 
 

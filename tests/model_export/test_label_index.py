@@ -11,14 +11,22 @@ import numpy as np
 import pytest
 
 from model_export import label_index
+from model_export.codes import encode
 from model_export.errors import ExportError
-from model_export.faiss_index import build_index, efforts, write_index
-from model_export.label_index import Bench, WantedIndex, choose_index
+from model_export.faiss_index import build_index, efforts
+from model_export.label_index import Bench, LabelIndex, WantedIndex, choose_index
+from service.bundle import layout
+from service.bundle.searching import ApproximateType
+from service.codes import Codes
 from service.index import Index
 from tests.model_export.vectors import unit_vectors
 from tests.reference import best_labels
 
 LABELS, QUERIES = unit_vectors(3000), unit_vectors(80, seed=1)
+
+
+def built(kind: ApproximateType) -> LabelIndex:
+    return LabelIndex(build_index(LABELS, kind), encode(LABELS, QUERIES))
 
 
 @pytest.fixture
@@ -50,8 +58,12 @@ def test_auto_is_exact_up_to_so_many_numbers(
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_the_recall_is_that_of_the_file_as_the_service_searches_it(kind: Any, tmp_path: Path) -> None:
     chosen = choose_index(LABELS, QUERIES, WantedIndex(kind, 0.95))
-    write_index(chosen.index, tmp_path / "labels.faiss")
-    index = Index.open(tmp_path / "labels.faiss", chosen.section, dimension=24, size=len(LABELS), threads=1)
+    assert chosen.index is not None
+    chosen.index.write(tmp_path)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == pytest.approx(chosen.index.size_bytes, abs=500)
+    arrays = {file.name: np.load(file) for file in tmp_path.glob("*.npy")}
+    codes = Codes.from_arrays(arrays)
+    index = Index.open(tmp_path / layout.LABEL_INDEX, chosen.section, codes, dimension=24, threads=1)
     exact = best_labels(QUERIES @ LABELS.T, 100)
     found = index.search(QUERIES, 100).ids_QK
     shares = [len(set(a) & set(b)) / 100 for a, b in zip(exact.tolist(), found.tolist(), strict=True)]
@@ -63,9 +75,9 @@ def test_the_recall_is_that_of_the_file_as_the_service_searches_it(kind: Any, tm
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_no_more_is_spent_than_the_wanted_recall_asks_for(kind: Any) -> None:
     """What costs more is not even measured, once something among as many candidates has the recall."""
-    index, bench = build_index(LABELS, kind), Bench(LABELS, QUERIES)
+    index, bench = built(kind), Bench(LABELS, QUERIES)
     everything = list(bench.points(index, kind, 2.0))
-    assert [(point.effort, point.candidates) for point, _ in everything] == list(efforts(index))
+    assert [(point.effort, point.candidates) for point, _ in everything] == list(efforts(index.finder))
     wanted = everything[1][1]
     first = [point.candidates for point, lowest in everything if lowest >= wanted]
     measured = list(bench.points(index, kind, wanted))
@@ -78,8 +90,9 @@ def test_the_curve_holds_all_that_was_measured_and_the_choice_is_one_of_its_poin
     assert {point.type for point in section.curve} == {"flat", "ivf", "hnsw"}
     exact = section.curve[0]
     assert (exact.type, exact.recall, exact.size_bytes) == ("flat", 1.0, LABELS.nbytes)
-    parameters = (section.type, section.effort, section.candidates, section.recall)
-    assert parameters in [(point.type, point.effort, point.candidates, point.recall) for point in section.curve]
+    parameters = (section.type, section.effort, section.span, section.candidates, section.recall)
+    curve = section.curve
+    assert parameters in [(each.type, each.effort, each.span, each.candidates, each.recall) for each in curve]
 
 
 def test_auto_takes_the_quickest_that_has_the_recall(measure_all: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,11 +131,12 @@ def test_a_recall_that_no_effort_reaches_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_a_mean_must_exceed_what_is_wanted_by_its_standard_error() -> None:
     bench = Bench(LABELS, QUERIES)
-    index = build_index(LABELS, "ivf")
+    index = built("ivf")
     uncertain = [(point, lowest) for point, lowest in bench.points(index, "ivf", 1.0) if point.recall < 0.9]
     for point, lowest in uncertain:
-        label_index.spend(index, point.effort)
-        shares_Q = bench.recall_Q(Index(index, candidates=point.candidates, threads=1).search(QUERIES, 100).ids_QK)
+        assert point.candidates is not None
+        opened = Index(index.finder, index.codes, candidates=point.candidates, span=point.span, threads=1)
+        shares_Q = bench.recall_Q(opened.search(QUERIES, 100).ids_QK)
         assert point.recall == pytest.approx(shares_Q.mean())
         assert lowest == pytest.approx(shares_Q.mean() - shares_Q.std() / np.sqrt(len(QUERIES)))
     assert uncertain

@@ -11,135 +11,127 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model_export.codes import decoded, encode
+from model_export.faiss_index import build_index, write_index
 from service.bundle.searching import ApproximateType, IndexSection
 from service.errors import BundleError
 from service.index import Index
 from tests.reference import assert_best, best_labels
 
-VECTORS, DIMENSION = 300, 8
+VECTORS, DIMENSION = 900, 24
+KINDS: tuple[ApproximateType, ...] = ("hnsw", "ivf")
+WIDEST = 1e6
 
 
-def vectors(seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal((VECTORS, DIMENSION)).astype(np.float32)
+def vectors(count: int = VECTORS, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).standard_normal((count, DIMENSION)).astype(np.float32)
 
 
-def build(kind: ApproximateType, stored: NDArray[np.float32]) -> Any:
-    index: Any
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(DIMENSION, 16, faiss.METRIC_INNER_PRODUCT)
-    else:
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(DIMENSION), DIMENSION, 10, faiss.METRIC_INNER_PRODUCT)
-        index.cp.min_points_per_centroid = 1
-        index.train(stored)
-    index.add(stored)
-    return index
+STORED, ASKED = vectors(), vectors(20, seed=1)
+CODES = encode(STORED, ASKED)
+DECODED = decoded(CODES)
+FINDERS = {kind: build_index(STORED, kind) for kind in KINDS}
 
 
-def refined(stored: NDArray[np.float32]) -> Any:
-    """A projection, lists of its coarse codes, and finer ones."""
-    coarse: Any = faiss.IndexIVFPQFastScan(
-        faiss.IndexFlatIP(DIMENSION), DIMENSION, 10, DIMENSION // 2, 4, faiss.METRIC_INNER_PRODUCT
-    )
-    coarse.cp.min_points_per_centroid = coarse.pq.cp.min_points_per_centroid = 1
-    fine = faiss.IndexScalarQuantizer(DIMENSION, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
-    for index in (coarse, fine):
-        index.train(stored)
-        index.add(stored)
-    projection = faiss.LinearTransform(DIMENSION, DIMENSION, False)
-    faiss.copy_array_to_vector(np.eye(DIMENSION, dtype=np.float32).ravel(), projection.A)
-    projection.is_trained = True
-    return faiss.IndexRefine(faiss.IndexPreTransform(projection, coarse), fine)
+def searched(kind: ApproximateType, candidates: int = 50, span: float = 0.5) -> Index:
+    return Index(FINDERS[kind], CODES, candidates=candidates, span=span if kind == "ivf" else None, threads=1)
 
 
-REFINED = refined(vectors())
+def section(kind: ApproximateType, candidates: int = 50) -> IndexSection:
+    return IndexSection(type=kind, recall=1.0, candidates=candidates, span=0.5 if kind == "ivf" else None)
 
 
-def section(kind: ApproximateType, candidates: int | None = None) -> IndexSection:
-    return IndexSection(type=kind, recall=1.0, candidates=candidates)
+def opened(path: Path, index: Any, kind: ApproximateType, dimension: int = DIMENSION) -> Index:
+    write_index(index, path / "index")
+    return Index.open(path / "index", section(kind), CODES, dimension=dimension, threads=1)
 
 
-def opened(tmp_path: Path, kind: ApproximateType, stored: NDArray[np.float32], threads: int = 1) -> Index:
-    faiss.write_index(build(kind, stored), str(tmp_path / "index"))
-    return Index.open(tmp_path / "index", section(kind), dimension=DIMENSION, size=len(stored), threads=threads)
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_are_full(kind: ApproximateType) -> None:
+    """A graph may have parts that it does not reach, and the lists that are within the span hold few vectors."""
+    assert_best(searched(kind, candidates=1, span=0.0).search(ASKED, VECTORS), ASKED @ DECODED.T, VECTORS, 1e-4)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_approximate_indexes_answer_in_full(tmp_path: Path, kind: ApproximateType) -> None:
-    """One IVF list holds fewer vectors than asked for, and a graph may have unreachable parts."""
-    asked = np.random.default_rng(1).standard_normal((5, DIMENSION)).astype(np.float32)
-    top = opened(tmp_path, kind, vectors()).search(asked, VECTORS)
-    assert_best(top, asked.astype(np.float64) @ vectors().T.astype(np.float64), VECTORS)
+def test_a_graph_that_finds_too_few_is_passed_by() -> None:
+    """One that walks nowhere: its entry point has no neighbours."""
+    lonely = faiss.clone_index(FINDERS["hnsw"])
+    graph = faiss.downcast_index(lonely.index).hnsw
+    neighbours = faiss.rev_swig_ptr(graph.neighbors.data(), graph.neighbors.size())
+    neighbours[:] = -1
+    index = Index(lonely, CODES, candidates=50, span=None, threads=1)
+    assert_best(index.search(ASKED, 7), ASKED @ DECODED.T, 7, 1e-4)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivf"])
-def test_approximate_indexes_find_mostly_the_best(tmp_path: Path, kind: ApproximateType) -> None:
-    asked = vectors()[:50]
-    exact_QK = best_labels(asked @ vectors().T, 1)
-    top = opened(tmp_path, kind, vectors()).search(asked, 1)
-    assert (top.ids_QK == exact_QK).mean() > 0.5
-
-
-def test_candidates_are_ordered_by_finer_codes(tmp_path: Path) -> None:
-    """With every list visited and every vector a candidate, the answer is exactly that of the finer codes."""
-    index = refined(vectors())
-    faiss.extract_index_ivf(index).nprobe = 10
-    faiss.write_index(index, str(tmp_path / "index"))
-    searched = Index.open(tmp_path / "index", section("ivf", VECTORS), dimension=DIMENSION, size=VECTORS, threads=1)
-    asked = vectors(seed=1)[:20]
-    decoded = faiss.downcast_index(index.refine_index).reconstruct_n(0, VECTORS)
-    assert_best(searched.search(asked, 7), asked.astype(np.float64) @ decoded.T.astype(np.float64), 7)
-
-
-@pytest.mark.parametrize("lists", [1, 10])
-def test_up_to_the_candidates_an_answer_begins_every_longer_one(tmp_path: Path, lists: int) -> None:
-    index = refined(vectors())
-    faiss.extract_index_ivf(index).nprobe = lists
-    searched = Index(index, candidates=50, threads=1)
-    asked = vectors(seed=1)[:20]
-    longest = searched.search(asked, 50)
-    for k in (1, 5, 49):
-        answer = searched.search(asked, k)
-        np.testing.assert_array_equal(answer.ids_QK, longest.ids_QK[:, :k])
-        np.testing.assert_array_equal(answer.scores_QK, longest.scores_QK[:, :k])
-    one_by_one = np.concatenate([searched.search(asked[row : row + 1], 5).ids_QK for row in range(20)])
-    np.testing.assert_array_equal(one_by_one, longest.ids_QK[:, :5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_most_of_the_best_are_found(kind: ApproximateType) -> None:
+    exact_QK = best_labels(ASKED @ STORED.T, 5)
+    top = searched(kind).search(ASKED, 5)
+    assert np.mean([len(set(a) & set(b)) / 5 for a, b in zip(top.ids_QK, exact_QK, strict=True)]) > 0.8
 
 
 def test_more_candidates_find_more() -> None:
-    index = refined(vectors())
-    faiss.extract_index_ivf(index).nprobe = 10
-    asked = vectors(seed=1)[:50]
-    exact = best_labels(asked @ vectors().T, 5)
+    exact_QK = best_labels(ASKED @ STORED.T, 5)
 
     def found(candidates: int) -> int:
-        ids = Index(index, candidates=candidates, threads=1).search(asked, 5).ids_QK
-        return sum(len(set(a) & set(b)) for a, b in zip(ids.tolist(), exact.tolist(), strict=True))
+        ids_QK = searched("ivf", candidates, WIDEST).search(ASKED, 5).ids_QK
+        return sum(len(set(a) & set(b)) for a, b in zip(ids_QK, exact_QK, strict=True))
 
-    assert found(5) < found(40)
+    assert found(5) < found(100)
+
+
+def test_among_all_candidates_the_answer_is_that_of_the_codes() -> None:
+    assert_best(searched("ivf", VECTORS).search(ASKED, 7), ASKED @ DECODED.T, 7, 1e-4)
+
+
+@pytest.mark.parametrize("span", [0.0, 1.0])
+def test_up_to_the_candidates_an_answer_begins_every_longer_one(span: float) -> None:
+    index = searched("ivf", 50, span)
+    longest = index.search(ASKED, 50)
+    for k in (1, 5, 49):
+        answer = index.search(ASKED, k)
+        np.testing.assert_array_equal(answer.ids_QK, longest.ids_QK[:, :k])
+        np.testing.assert_array_equal(answer.scores_QK, longest.scores_QK[:, :k])
+
+
+def test_answers_do_not_depend_on_company() -> None:
+    index = searched("ivf")
+    together = index.search(ASKED, 50)
+    for row in range(len(ASKED)):
+        alone = index.search(ASKED[row : row + 1], 50)
+        np.testing.assert_array_equal(alone.ids_QK[0], together.ids_QK[row])
+        np.testing.assert_array_equal(alone.scores_QK[0], together.scores_QK[row])
 
 
 @settings(max_examples=50, deadline=None)
-@given(k=st.integers(1, 2 * VECTORS), candidates=st.integers(1, 2 * VECTORS), lists=st.integers(1, 10))
-def test_refined_indexes_answer_in_full_in_order(k: int, candidates: int, lists: int) -> None:
-    """Whatever the few lists hold: scores that fall, ties by row, every row once and with the score of its codes."""
-    asked = vectors(seed=1)[:3]
-    faiss.extract_index_ivf(REFINED).nprobe = lists
-    top = Index(REFINED, candidates=candidates, threads=1).search(asked, k)
-    decoded = faiss.downcast_index(REFINED.refine_index).reconstruct_n(0, VECTORS)
+@given(
+    k=st.integers(1, 2 * VECTORS),
+    candidates=st.integers(1, 2 * VECTORS),
+    span=st.floats(0, 5),
+    kind=st.sampled_from(KINDS),
+)
+def test_answers_are_in_order(k: int, candidates: int, span: float, kind: ApproximateType) -> None:
+    """Whatever the lists hold: scores that fall, ties by row, every row once and with the score of its codes."""
+    top = searched(kind, candidates, span).search(ASKED[:3], k)
     assert top.ids_QK.shape == (3, min(k, VECTORS))
-    for query, ids_K, scores_K in zip(asked, top.ids_QK, top.scores_QK, strict=True):
+    for query, ids_K, scores_K in zip(ASKED, top.ids_QK, top.scores_QK, strict=False):
         assert len(set(ids_K.tolist())) == len(ids_K)
         assert ids_K.tolist() == ids_K[np.lexsort((ids_K, -scores_K))].tolist()
-        np.testing.assert_allclose(scores_K, decoded[ids_K] @ query, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(scores_K, DECODED[ids_K] @ query, rtol=1e-4, atol=1e-4)
 
 
-def test_every_calling_thread_gets_the_thread_limit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_answers_as_what_was_built(tmp_path: Path, kind: ApproximateType) -> None:
+    top, expected = opened(tmp_path, FINDERS[kind], kind).search(ASKED, 9), searched(kind).search(ASKED, 9)
+    np.testing.assert_array_equal(top.ids_QK, expected.ids_QK)
+    np.testing.assert_array_equal(top.scores_QK, expected.scores_QK)
+
+
+def test_every_calling_thread_gets_the_thread_limit() -> None:
     """OpenMP's limit belongs to the calling thread: setting it once, elsewhere, would not do."""
-    index = opened(tmp_path, "hnsw", vectors(), threads=1)
-    limits = []
+    index, limits = searched("hnsw"), []
 
     def search() -> None:
-        index.search(vectors()[:1], 1)
+        index.search(ASKED[:1], 1)
         limits.append(faiss.omp_get_max_threads())
 
     thread = threading.Thread(target=search)
@@ -151,50 +143,37 @@ def test_every_calling_thread_gets_the_thread_limit(tmp_path: Path) -> None:
 def test_a_file_that_is_no_index(tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(b"not an index at all")
     with pytest.raises(BundleError, match="expected a FAISS index, found"):
-        Index.open(tmp_path / "index", section("hnsw"), dimension=DIMENSION, size=VECTORS, threads=1)
+        Index.open(tmp_path / "index", section("hnsw"), CODES, dimension=DIMENSION, threads=1)
 
 
 @pytest.mark.parametrize(
-    ("kind", "dimension", "size", "found"),
+    ("kind", "dimension", "count", "expected", "found"),
     [
-        ("ivf", DIMENSION, VECTORS, "IndexHNSWFlat"),
-        ("hnsw", DIMENSION + 1, VECTORS, str(DIMENSION)),
-        ("hnsw", DIMENSION, VECTORS + 1, str(VECTORS)),
+        ("ivf", DIMENSION, VECTORS, "IndexIVFPQFastScan", "IndexHNSWSQ"),
+        ("hnsw", DIMENSION + 1, VECTORS, str(DIMENSION + 1), str(DIMENSION)),
+        ("hnsw", DIMENSION, VECTORS - 1, str(VECTORS), str(VECTORS - 1)),
     ],
 )
 def test_an_index_that_is_not_what_the_manifest_says(
-    tmp_path: Path, kind: ApproximateType, dimension: int, size: int, found: str
+    tmp_path: Path, kind: ApproximateType, dimension: int, count: int, expected: str, found: str
 ) -> None:
-    faiss.write_index(build("hnsw", vectors()), str(tmp_path / "index"))
-    with pytest.raises(BundleError, match=f"expected .*, found .*{found}"):
-        Index.open(tmp_path / "index", section(kind), dimension=dimension, size=size, threads=1)
+    with pytest.raises(BundleError, match=rf"expected .*{expected}.*, found .*{found}"):
+        opened(tmp_path, build_index(STORED[:count], "hnsw"), kind, dimension)
 
 
-@pytest.mark.parametrize(
-    ("kind", "candidates", "expected"),
-    [
-        ("ivf", None, r"\('IndexIVF', "),
-        ("hnsw", 5, r"\('IndexRefine', 'IndexPreTransform', 'IndexHNSW', 'IndexScalarQuantizer', "),
-    ],
-)
-def test_a_refined_index_that_is_not_what_the_manifest_says(
-    tmp_path: Path, kind: ApproximateType, candidates: int | None, expected: str
-) -> None:
-    faiss.write_index(refined(vectors()), str(tmp_path / "index"))
-    found = r"\('IndexRefine', 'IndexPreTransform', 'IndexIVFPQFastScan', 'IndexScalarQuantizer', "
-    with pytest.raises(BundleError, match=f"expected .*{expected}.*, found {found}"):
-        Index.open(tmp_path / "index", section(kind, candidates), dimension=DIMENSION, size=VECTORS, threads=1)
-
-
-def test_a_plain_index_where_candidates_are_promised(tmp_path: Path) -> None:
-    faiss.write_index(build("ivf", vectors()), str(tmp_path / "index"))
-    with pytest.raises(BundleError, match=r"expected .*IndexRefine.*, found .*IndexIVFFlat"):
-        Index.open(tmp_path / "index", section("ivf", 5), dimension=DIMENSION, size=VECTORS, threads=1)
+def test_an_index_without_projection_is_refused(tmp_path: Path) -> None:
+    """As bundles had them once."""
+    index = faiss.IndexHNSWFlat(DIMENSION, 16, faiss.METRIC_INNER_PRODUCT)
+    index.add(STORED)
+    with pytest.raises(BundleError, match=r"expected .*IndexPreTransform.*, found .*\('IndexHNSWFlat', "):
+        opened(tmp_path, index, "hnsw")
 
 
 def test_an_index_by_distance_is_refused(tmp_path: Path) -> None:
-    index = faiss.IndexHNSWFlat(DIMENSION, 16, faiss.METRIC_L2)
-    index.add(vectors())
-    faiss.write_index(index, str(tmp_path / "index"))
+    projection = faiss.LinearTransform(DIMENSION, DIMENSION, False)
+    faiss.copy_array_to_vector(np.eye(DIMENSION, dtype=np.float32).ravel(), projection.A)
+    projection.is_trained = True
+    index = faiss.IndexPreTransform(projection, faiss.IndexHNSWFlat(DIMENSION, 16, faiss.METRIC_L2))
+    index.add(STORED)
     with pytest.raises(BundleError, match="metric"):
-        Index.open(tmp_path / "index", section("hnsw"), dimension=DIMENSION, size=VECTORS, threads=1)
+        opened(tmp_path, index, "hnsw")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from service.bundle import content_version, encode_labels, file_entry
 from service.bundle.files import map_array, map_bytes
@@ -97,23 +98,45 @@ def test_fields_that_say_nothing_leave_the_version_alone() -> None:
 
 
 def test_the_version_covers_an_index_but_not_what_it_was_chosen_from() -> None:
-    """By the digest of a manifest that knew no more of an index than its type and recall."""
+    """By the digest of a manifest that knew no more of an index than its type, recall and candidates."""
     files = {"a": FileEntry(size=1, sha256="0" * 64)}
 
     def version(**changes: object) -> str:
-        index = IndexSection.model_validate({"type": "ivf", "recall": 0.5, **changes})
+        index = IndexSection.model_validate({"type": "hnsw", "recall": 0.5, "candidates": 3, **changes})
         return content_version(TextInput(max_tokens=8), UnidecSection(dimension=4, index=index), files)
 
     written = {
         "input": {"kind": "text", "max_tokens": 8},
-        "method": {"name": "unidec", "dimension": 4, "index": {"type": "ivf", "recall": 0.5}},
+        "method": {"name": "unidec", "dimension": 4, "index": {"type": "hnsw", "recall": 0.5, "candidates": 3}},
         "files": {"a": {"dtype": None, "sha256": "0" * 64, "shape": None, "size": 1}},
     }
     canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
     assert version() == hashlib.sha256(canonical.encode()).hexdigest()[:12]
     point = IndexPoint(type="flat", recall=1.0, p50_ms=2.0, size_bytes=8)
     assert version(curve=(point,)) == version()
-    assert len({version(), version(recall_at=100), version(effort=3), version(candidates=7)}) == 4
+    others: list[dict[str, object]] = [
+        {"recall_at": 100},
+        {"effort": 3},
+        {"candidates": 7},
+        {"directions": 2},
+        {"type": "ivf", "span": 0.5},
+        {"type": "ivf", "span": 0.25},
+    ]
+    assert len({version(**changes) for changes in ({}, *others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"type": "flat", "candidates": 3}, "candidates: expected null with type flat alone, found 3 with flat"),
+        ({"type": "hnsw"}, "candidates: expected null with type flat alone, found None with hnsw"),
+        ({"type": "ivf", "candidates": 3}, "span: expected a number with type ivf alone, found None with ivf"),
+        ({"type": "hnsw", "candidates": 3, "span": 0.5}, "span: expected a number with type ivf alone, found 0.5"),
+    ],
+)
+def test_an_index_has_what_its_type_needs(changes: dict[str, object], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        IndexSection.model_validate({"recall": 1.0, **changes})
 
 
 @pytest.mark.parametrize(

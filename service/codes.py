@@ -1,0 +1,81 @@
+"""Label vectors as integer codes, by which the candidates of an approximate search are scored.
+
+A vector is a row of integers times a scale of its own: of 16 bits in the few directions that hold nearly all of the
+vectors, or of 8 bits in the coordinates of the vectors themselves.
+
+Letters: Q queries, D dimensions, W codes of a vector, L labels, C candidates, K answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.bundle import layout
+from service.compiled import compiled
+from service.products import inner_product, inner_products
+from service.topk import TopK, select_in_blocks
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Vectors 0 .. L-1; its methods may be called from several threads.
+
+    Attributes:
+        codes_LW: int8 or int16.
+        scales_L: float32, above 0.
+        directions_WD: float32, of length 1: those that the codes belong to; None: W is D, the vectors' own coordinates.
+    """
+
+    codes_LW: NDArray[Any]
+    scales_L: Floats
+    directions_WD: Floats | None
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Codes:
+        """Those of a bundle's arrays."""
+        return cls(arrays[layout.LABEL_CODES], arrays[layout.LABEL_SCALES], arrays.get(layout.LABEL_DIRECTIONS))
+
+    @property
+    def nbytes(self) -> int:
+        """Of all arrays."""
+        directions = 0 if self.directions_WD is None else self.directions_WD.nbytes
+        return self.codes_LW.nbytes + self.scales_L.nbytes + directions
+
+    def score(self, queries_QD: Floats, rows_QC: Rows) -> Floats:
+        """Inner products with C rows for each query; they are the same to the bit in every batch."""
+        scores_QC = np.empty(rows_QC.shape, dtype=np.float32)
+        _score(self.codes_LW, self.scales_L, self._turned(queries_QD), rows_QC, scores_QC)
+        return scores_QC
+
+    def search(self, queries_QD: Floats, k: int) -> TopK:
+        """The min(k, L) vectors with the largest inner products, best first, ties by row; all are looked at."""
+
+        def scores(low: int, high: int) -> Floats:
+            return self.score(queries_QD, np.tile(np.arange(low, high), (len(queries_QD), 1)))
+
+        return select_in_blocks(scores, len(queries_QD), len(self.codes_LW), k)
+
+    def _turned(self, queries_QD: Floats) -> Floats:
+        if self.directions_WD is None:
+            return queries_QD
+        turned_QW = np.empty((len(queries_QD), len(self.directions_WD)), dtype=np.float32)
+        for query_D, turned_W in zip(queries_QD, turned_QW, strict=True):
+            inner_products(self.directions_WD, query_D, turned_W)
+        return turned_QW
+
+
+@compiled
+def _score(codes_LW: NDArray[Any], scales_L: Floats, turned_QW: Floats, rows_QC: Rows, scores_QC: Floats) -> None:
+    """Fill in the products."""
+    for query in range(len(rows_QC)):
+        for place in range(rows_QC.shape[1]):
+            row = rows_QC[query, place]
+            scores_QC[query, place] = scales_L[row] * inner_product(codes_LW[row], turned_QW[query])
