@@ -29,7 +29,7 @@ def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> Re
         values = np.rint(values / np.repeat(scales, np.diff(weights.indptr))).astype(np.int8)
     arrays: dict[str, NDArray[Any]] = {
         layout.RERANK_OFFSETS: weights.indptr.astype(layout.offset_dtype(weights.nnz)),
-        layout.RERANK_LABELS: weights.indices.astype(layout.classifier_label_dtype(labels)),
+        layout.RERANK_LABELS: weights.indices.astype(layout.label_dtype(labels)),
         layout.RERANK_VALUES: values,
         layout.RERANK_SCALES: scales,
     }

@@ -51,6 +51,7 @@ from service.bundle.manifest import (
 from service.bundle.searching import ApproximateType, IndexSection, IndexType, OvaSection, UnidecSection
 from service.engine import Engine
 from service.queries import Features, Query
+from service.votes import Votes
 
 Method = Literal["mach", "declare", "unidec", "ova"]
 InputKind = Literal["text", "features"]
@@ -100,6 +101,7 @@ class Spec:
     row_count: int = 50
     neighbours: int = 7
     recovery: Recovery = "factors"
+    alike: bool = False
     merged: bool = False
     divided: bool = False
     temperature: float | None = None
@@ -220,10 +222,13 @@ def _declare_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[A
     votes_NL.sort_indices()
     factors_LC, _ = np.linalg.qr(rng.standard_normal((spec.label_count, spec.rank)))
     factors_LC = factors_LC.astype(np.float32)
+    if spec.alike:
+        votes_NL.data[:] = 0.5
+    votes = Votes.from_csr(votes_NL)
     tables = {
-        layout.DECLARE_VOTES_INDPTR: votes_NL.indptr.astype(np.int64),
-        layout.DECLARE_VOTES_INDICES: votes_NL.indices.astype(np.int32),
-        layout.DECLARE_VOTES_DATA: votes_NL.data,
+        layout.DECLARE_VOTES_INDPTR: votes.starts_G.astype(np.int64),
+        layout.DECLARE_VOTES_INDICES: votes.labels_P,
+        layout.DECLARE_VOTES_DATA: votes.values,
     }
     if spec.merged:
         tables[layout.DECLARE_VOTES_COUNTS] = rng.integers(1, 4, spec.row_count).astype(np.int32)
@@ -361,6 +366,7 @@ def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSe
             neighbours=spec.neighbours,
             recovery=spec.recovery,
             merged=spec.merged or None,
+            alike=spec.alike or None,
             divided=spec.divided or None,
             temperature=spec.temperature,
         )

@@ -17,6 +17,7 @@ from model_export.exporters.base import Exporter, alike
 from model_export.label_index import WantedIndex
 from service.bundle import layout
 from service.bundle.manifest import DeclareSection, Recovery
+from service.votes import Votes
 from training.methods.declare import Declare
 from training.voting import last_similarities, vote
 
@@ -48,9 +49,10 @@ class DeclareExporter(Exporter[Declare]):
     def write_tables(self, folder: Path, index: WantedIndex) -> DeclareSection:
         """The votes of the distinct rows, and either the factors V_c or an exact search of the rows of Z."""
         config, votes_GL = self.model.config, self.model.votes_GL
-        np.save(folder / layout.DECLARE_VOTES_INDPTR, votes_GL.indptr.astype(layout.offset_dtype(votes_GL.nnz)))
-        np.save(folder / layout.DECLARE_VOTES_INDICES, votes_GL.indices.astype(np.int32))
-        np.save(folder / layout.DECLARE_VOTES_DATA, votes_GL.data.astype(np.float32))
+        votes = Votes.from_csr(votes_GL)
+        np.save(folder / layout.DECLARE_VOTES_INDPTR, votes.starts_G.astype(layout.offset_dtype(votes_GL.nnz)))
+        np.save(folder / layout.DECLARE_VOTES_INDICES, votes.labels_P)
+        np.save(folder / layout.DECLARE_VOTES_DATA, votes.values)
         np.save(folder / layout.DECLARE_VOTES_COUNTS, self.model.counts_G.astype(np.int32))
         recovery = smaller_recovery(*votes_GL.shape) if config.compression == "svd" else "rows"
         divided = recovery == "factors" and bool((self.model.lengths_G != 1).any())
@@ -65,6 +67,7 @@ class DeclareExporter(Exporter[Declare]):
             neighbours=config.neighbours,
             recovery=recovery,
             merged=True,
+            alike=votes.alike or None,
             divided=divided or None,
             temperature=config.vote_temperature or None,
         )

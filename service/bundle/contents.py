@@ -48,7 +48,7 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
             _check_buckets(arrays[layout.MACH_BUCKETS], buckets)
             _check_inverted_lists(arrays)
         case DeclareSection() as declare:
-            _check_votes(arrays, manifest.label_count)
+            _check_votes(arrays, manifest.label_count, bool(declare.alike))
             if declare.merged:
                 _check_per_row(arrays, layout.DECLARE_VOTES_COUNTS)
             if declare.divided:
@@ -151,7 +151,7 @@ def _squares(vectors: NDArray[Any]) -> NDArray[Any]:
     return squares
 
 
-def _check_votes(arrays: Arrays, label_count: int) -> None:
+def _check_votes(arrays: Arrays, label_count: int, alike: bool) -> None:
     indptr = arrays[layout.DECLARE_VOTES_INDPTR]
     indices = arrays[layout.DECLARE_VOTES_INDICES]
     data = arrays[layout.DECLARE_VOTES_DATA]
@@ -159,10 +159,14 @@ def _check_votes(arrays: Arrays, label_count: int) -> None:
     _require(indptr.size >= 2, name, "at least one training row", f"{indptr.size} offsets")
     _require(indptr[0] == 0, name, "a first offset of 0", f"{indptr[0]}")
     _require(bool((np.diff(indptr) >= 0).all()), name, "offsets that never fall", "falling ones")
-    for other, values in ((layout.DECLARE_VOTES_INDICES, indices), (layout.DECLARE_VOTES_DATA, data)):
-        _require(values.size == indptr[-1], other, f"{indptr[-1]} entries as {name} says", f"{values.size}")
+    sizes = {
+        layout.DECLARE_VOTES_INDICES: indptr[-1],
+        layout.DECLARE_VOTES_DATA: indptr.size - 1 if alike else indptr[-1],
+    }
+    for other, size in sizes.items():
+        _require(arrays[other].size == size, other, f"{size} entries as {name} says", f"{arrays[other].size}")
     name = layout.DECLARE_VOTES_INDICES
-    in_range = bool(((indices >= 0) & (indices < label_count)).all())
+    in_range = not indices.size or int(indices.max()) < label_count
     _require(in_range, name, f"label rows in 0..{label_count - 1}", "one outside")
     _require(_ascends_in_rows(indptr, indices), name, "ascending, distinct labels in each row", "others")
     positive = bool((np.isfinite(data) & (data > 0)).all())
@@ -226,8 +230,8 @@ def _check_finite(arrays: Arrays, name: str) -> None:
     _require(bool(np.isfinite(arrays[name]).all()), name, "finite numbers", "NaN or infinity")
 
 
-def _ascends_in_rows(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> bool:
-    ascends = np.diff(indices) > 0
+def _ascends_in_rows(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
+    ascends = indices[1:] > indices[:-1]
     row_starts = indptr[(indptr > 0) & (indptr < indices.size)]
     ascends[row_starts - 1] = True  # from one row's last label to the next row's first, anything goes
     return bool(ascends.all())

@@ -97,8 +97,8 @@ def offset_dtype(last: int) -> str:
     return "int32" if last < 1 << 31 else "int64"
 
 
-def classifier_label_dtype(label_count: int) -> str:
-    """The type of the label rows in ``RERANK_LABELS``."""
+def label_dtype(label_count: int) -> str:
+    """The type of label rows in ``RERANK_LABELS`` and ``DECLARE_VOTES_INDICES``."""
     return "uint16" if label_count <= 1 << 16 else "uint32"
 
 
@@ -117,7 +117,7 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
     if manifest.rerank is not None:
         table |= {
             RERANK_OFFSETS: _offsets(None),
-            RERANK_LABELS: ArraySpec((classifier_label_dtype(manifest.label_count),), (None,)),
+            RERANK_LABELS: ArraySpec((label_dtype(manifest.label_count),), (None,)),
             RERANK_VALUES: ArraySpec(("float32", "float16", "int8"), (None,)),
             RERANK_SCALES: ArraySpec(("float32",), (None,)),
         }
@@ -147,7 +147,7 @@ def _mach_files(mach: MachSection, label_count: int) -> dict[str, ArraySpec | No
 def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, ArraySpec | None]:
     table: dict[str, ArraySpec | None] = {
         DECLARE_VOTES_INDPTR: _offsets(None),
-        DECLARE_VOTES_INDICES: ArraySpec(("int32",), (None,)),
+        DECLARE_VOTES_INDICES: ArraySpec((label_dtype(label_count),), (None,)),
         DECLARE_VOTES_DATA: ArraySpec(("float32",), (None,)),
     }
     if declare.recovery == "factors":

@@ -86,6 +86,7 @@ class DeclareSection(Strict):
         neighbours: training rows that vote.
         recovery: what similarities are computed from: label factors and votes, or an index of rows.
         merged: training rows with the same labels are stored once, with their number in a file; null: none are.
+        alike: all votes of a row are one number, which is stored once; null: each vote is.
         divided: similarities from factors are divided by the numbers in a file, one for each row; null: they are not.
         temperature: a vote weighs exp(similarity / temperature), as a share of all; null: its similarity.
     """
@@ -95,6 +96,7 @@ class DeclareSection(Strict):
     neighbours: Count
     recovery: Recovery
     merged: Literal[True] | None = None
+    alike: Annotated[Literal[True] | None, Field(exclude_if=lambda alike: alike is None)] = None
     divided: Literal[True] | None = None
     temperature: Annotated[float, Field(gt=0.0)] | None = None
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
@@ -22,6 +21,7 @@ from service.decoders.base import Search
 from service.decoders.factors import FactorSearch
 from service.exact import ExactSearch
 from service.topk import TopK, select_from
+from service.votes import Votes
 
 OUTPUT = "embedding"
 
@@ -32,12 +32,12 @@ class DeclareDecoder:
     """Neighbour search and vote; scores are sums of weight times vote, labels without votes score 0."""
 
     def __init__(
-        self, section: DeclareSection, votes_GL: csr_array, search: Search, counts_G: NDArray[np.int32] | None = None
+        self, section: DeclareSection, votes: Votes, search: Search, counts_G: NDArray[np.int32] | None = None
     ) -> None:
         self.required_outputs = {OUTPUT: (section.rank,)}
         self._neighbours = section.neighbours
         self._temperature = section.temperature
-        self._votes_GL = votes_GL
+        self._votes = votes
         self._search = search
         self._counts_G = counts_G
 
@@ -46,18 +46,18 @@ class DeclareDecoder:
         """See ``Decoder``."""
         section = bundle.manifest.method
         assert isinstance(section, DeclareSection)
-        votes_GL, counts_G = _votes(bundle), bundle.arrays.get(layout.DECLARE_VOTES_COUNTS)
+        votes, counts_G = _votes(bundle, section), bundle.arrays.get(layout.DECLARE_VOTES_COUNTS)
         if section.recovery == "factors":
             factors_LC, lengths_G = bundle.arrays[layout.DECLARE_FACTORS], bundle.arrays.get(layout.DECLARE_LENGTHS)
-            return cls(section, votes_GL, FactorSearch(votes_GL, factors_LC, lengths_G, counts_G), counts_G)
-        graph, rows = bundle.file(layout.DECLARE_ROW_SEARCH), votes_GL.shape[0]
-        exact = ExactSearch.open(graph, dimension=section.rank, size=rows, threads=threads)
-        return cls(section, votes_GL, exact.search, counts_G)
+            return cls(section, votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G)
+        graph = bundle.file(layout.DECLARE_ROW_SEARCH)
+        exact = ExactSearch.open(graph, dimension=section.rank, size=votes.row_count, threads=threads)
+        return cls(section, votes, exact.search, counts_G)
 
     def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
         """See ``Decoder``."""
         nearest = self._search(outputs[OUTPUT], self._neighbours)
-        return self._vote(nearest.ids_QK, self._weights(nearest), min(k, self._votes_GL.shape[1]))
+        return self._vote(nearest.ids_QK, self._weights(nearest), min(k, self._votes.label_count))
 
     def _weights(self, nearest: TopK) -> Floats:
         """What each of the nearest rows' votes weigh, (Q, N); a row on the far side would take votes away: it has none.
@@ -82,12 +82,11 @@ class DeclareDecoder:
         return shares_QN
 
     def _vote(self, rows_QN: NDArray[np.int64], weights_QN: Floats, k: int) -> TopK:
-        Q, L = len(rows_QN), self._votes_GL.shape[1]
+        Q, L = len(rows_QN), self._votes.label_count
         voting = np.flatnonzero(weights_QN)
-        counts, positions = _ranges(self._votes_GL, rows_QN.ravel()[voting])
-        queries_V = np.repeat(voting // rows_QN.shape[1], counts)
-        keys_V = queries_V * L + self._votes_GL.indices[positions]
-        votes_V = self._votes_GL.data[positions] * np.repeat(weights_QN.ravel()[voting], counts)
+        counts, labels_V, values_V = self._votes.of_rows(rows_QN.ravel()[voting])
+        keys_V = np.repeat(voting // rows_QN.shape[1], counts) * L + labels_V
+        votes_V = values_V * np.repeat(weights_QN.ravel()[voting], counts)
         # The first k labels get a vote of 0: they are the answers where fewer than k labels have votes.
         blank_keys = (np.arange(Q)[:, None] * L + np.arange(k)).ravel()
         keys, scores = _sum_by_key(
@@ -97,18 +96,10 @@ class DeclareDecoder:
         return select_from(queries, labels, scores, Q, k)
 
 
-def _votes(bundle: Bundle) -> csr_array:
-    indptr = bundle.arrays[layout.DECLARE_VOTES_INDPTR]
-    parts = (bundle.arrays[layout.DECLARE_VOTES_DATA], bundle.arrays[layout.DECLARE_VOTES_INDICES], indptr)
-    return csr_array(parts, shape=(indptr.size - 1, bundle.manifest.label_count))
-
-
-def _ranges(votes_GL: csr_array, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number of votes of each row, and where all of them lie, row after row."""
-    starts = votes_GL.indptr[rows].astype(np.int64)
-    counts = votes_GL.indptr[rows + 1] - starts
-    ends = np.cumsum(counts)
-    return counts, np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())
+def _votes(bundle: Bundle, section: DeclareSection) -> Votes:
+    names = (layout.DECLARE_VOTES_INDPTR, layout.DECLARE_VOTES_INDICES, layout.DECLARE_VOTES_DATA)
+    starts_G, labels_P, values = (bundle.arrays[name] for name in names)
+    return Votes(starts_G, labels_P, values, bundle.manifest.label_count, bool(section.alike))
 
 
 def _sum_by_key(keys: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.int64], Floats]:

@@ -33,6 +33,7 @@ from scipy.sparse import csr_array
 
 from service.compiled import compiled
 from service.heap import NOTHING, clear, push, sort_heap
+from service.votes import Votes, row_product
 
 Floats = NDArray[np.float32]
 Integers = NDArray[Any]
@@ -80,23 +81,27 @@ class Lists(NamedTuple):
     longest: int
 
 
-class Votes(NamedTuple):
-    """Rows of votes as CSR, what similarities are divided by, and how many neighbours a row stands for."""
+class Rows(NamedTuple):
+    """Rows of votes, what similarities are divided by, and how many neighbours a row stands for."""
 
     starts_G: Integers
     labels_P: Integers
-    values_P: Floats
+    values: Floats
     lengths_G: Floats
     counts_G: NDArray[np.int32]
+    alike: bool
 
 
-def fixed_votes(votes_GL: csr_array, lengths_G: Floats, counts_G: NDArray[np.int32]) -> Votes:
+def fixed_rows(votes: Votes, lengths_G: Floats, counts_G: NDArray[np.int32]) -> Rows:
     """Read-only views: then compiled code is of one kind, whether arrays are mapped from files or not."""
-    parts = (votes_GL.indptr, votes_GL.indices, votes_GL.data, lengths_G, counts_G)
-    views = [np.asarray(part).view() for part in parts]
-    for view in views:
-        view.flags.writeable = False
-    return Votes(*views)
+    starts_G, labels_P, values = map(_fixed, (votes.starts_G, votes.labels_P, votes.values))
+    return Rows(starts_G, labels_P, values, _fixed(lengths_G), _fixed(counts_G), votes.alike)
+
+
+def _fixed(array: NDArray[Any]) -> NDArray[Any]:
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 class Room(NamedTuple):
@@ -118,20 +123,24 @@ def make_room(rows: int) -> Room:
     return Room(np.zeros(rows, np.float32), np.empty(rows + 1, np.int32), np.empty(rows, np.float32))
 
 
-def make_lists(votes_GL: csr_array, factors_LC: Floats, lengths_G: Floats) -> Lists:
+def make_lists(votes: Votes, factors_LC: Floats, lengths_G: Floats) -> Lists:
     """Lists of rows by label.
 
     Args:
-        votes_GL: above 0.
+        votes: of the rows.
         factors_LC: of the labels.
         lengths_G: of the rows, above 0.
     """
-    counts_G = np.diff(votes_GL.indptr)
+    counts_G = np.diff(votes.starts_G)
     sizes_L = np.maximum(np.linalg.norm(factors_LC, axis=1), TINY).astype(np.float32)
-    masses_G = csr_array((np.ones_like(votes_GL.data), votes_GL.indices, votes_GL.indptr), votes_GL.shape) @ sizes_L
-    reaches_G = masses_G.astype(np.float64) * votes_GL.max(axis=1).toarray().ravel() / lengths_G
+    is_label_GL = csr_array(
+        (np.ones(len(votes.labels_P), np.int8), votes.labels_P.astype(np.int32), votes.starts_G),
+        (votes.row_count, votes.label_count),
+    )
+    masses_G = is_label_GL @ sizes_L
+    reaches_G = masses_G.astype(np.float64) * votes.largest_G() / lengths_G
     rows_G = np.argsort(-reaches_G, kind="stable").astype(np.int32)
-    by_label = votes_GL[rows_G].tocsc()  # ranks rise in each list: a transposition takes them in order
+    by_label = is_label_GL[rows_G].tocsc()  # ranks rise in each list: a transposition takes them in order
     starts_L, ranks_P = by_label.indptr, by_label.indices.astype(np.int32, copy=False)
     slack = 1 + (int(counts_G.max()) + 8) * ROUNDING
     reaches_B = (reaches_G[rows_G[:: 1 << BLOCK_BITS]] * slack).astype(np.float32)
@@ -142,13 +151,13 @@ def make_lists(votes_GL: csr_array, factors_LC: Floats, lengths_G: Floats) -> Li
 
 
 @compiled
-def search(scores_L: Floats, votes: Votes, lists: Lists, room: Room, ids_N: NDArray[np.int64], best_N: Floats) -> bool:
+def search(scores_L: Floats, rows: Rows, lists: Lists, room: Room, ids_N: NDArray[np.int64], best_N: Floats) -> bool:
     """Nearest rows of one query, nearest first, ties by row: as many as stand for N neighbours.
 
     Args:
         scores_L: t, finite.
-        votes: of the rows.
-        lists: made of the votes.
+        rows: of votes.
+        lists: made of them.
         room: that no other thread has.
         ids_N: takes the rows, and after them rows that are no neighbours, or none: 0. N is at most G.
         best_N: takes their similarities; of none, minus infinity.
@@ -158,14 +167,14 @@ def search(scores_L: Floats, votes: Votes, lists: Lists, room: Room, ids_N: NDAr
     """
     cosines_L = np.empty(len(scores_L), np.float32)
     _fill_cosines(scores_L, lists, cosines_L)
-    bound = _seed(scores_L, cosines_L, votes, lists, room, ids_N, best_N)
+    bound = _seed(scores_L, cosines_L, rows, lists, room, ids_N, best_N)
     if bound <= TINY:
         return False
     met = _add(cosines_L, lists, bound, room)
     if met < 0:
         return False
     clear(ids_N, best_N)
-    _take(scores_L, votes, lists, bound, room, met, ids_N, best_N)
+    _take(scores_L, rows, lists, bound, room, met, ids_N, best_N)
     sort_heap(ids_N, best_N)
     return True
 
@@ -187,7 +196,7 @@ def _fill_cosines(scores_L: Floats, lists: Lists, cosines_L: Floats) -> None:
 def _seed(
     scores_L: Floats,
     cosines_L: Floats,
-    votes: Votes,
+    rows: Rows,
     lists: Lists,
     room: Room,
     ids_N: NDArray[np.int64],
@@ -207,9 +216,9 @@ def _seed(
     for place in range(len(ranks_M)):
         if best_M[place] > NOTHING:
             row = rows_G[ranks_M[place]]
-            push(ids_N, best_N, row, _similarity(scores_L, votes, row))
+            push(ids_N, best_N, row, _similarity(scores_L, rows, row))
     sort_heap(ids_N, best_N)
-    return _last(votes, ids_N, best_N)
+    return _last(rows, ids_N, best_N)
 
 
 @compiled
@@ -262,12 +271,12 @@ def _fill_best(cosines_L: Floats, peaks_L: Floats, labels_S: NDArray[np.int64], 
 
 
 @compiled
-def _last(votes: Votes, ids_N: NDArray[np.int64], best_N: Floats) -> Scalar:
+def _last(rows: Rows, ids_N: NDArray[np.int64], best_N: Floats) -> Scalar:
     """Similarity of the last of N neighbours, where rows are listed nearest first; 0 if they are too few."""
     missing = len(ids_N)
     for place in range(len(ids_N)):
         if best_N[place] > 0:
-            missing -= votes.counts_G[ids_N[place]]
+            missing -= rows.counts_G[ids_N[place]]
             if missing <= 0:
                 return best_N[place]
     return np.float32(0)
@@ -301,7 +310,7 @@ def _add(cosines_L: Floats, lists: Lists, bound: Scalar, room: Room) -> int:
 @compiled
 def _take(
     scores_L: Floats,
-    votes: Votes,
+    rows: Rows,
     lists: Lists,
     bound: Scalar,
     room: Room,
@@ -317,7 +326,7 @@ def _take(
         for place in range(met):
             if gains_G[place] > need:
                 row = rows_G[ranks_G[place]]
-                push(ids_N, best_N, row, _similarity(scores_L, votes, row))
+                push(ids_N, best_N, row, _similarity(scores_L, rows, row))
                 gains_G[place] = 0
                 need = _need(bound, above, best_N[0], slack)
 
@@ -329,10 +338,7 @@ def _need(bound: Scalar, above: Scalar, worst: Scalar, slack: float) -> Scalar:
 
 
 @compiled
-def _similarity(scores_L: Floats, votes: Votes, row: Scalar) -> Scalar:
-    """Of one row, in the order in which a product of the votes adds it up."""
-    starts_G, labels_P, values_P = votes.starts_G, votes.labels_P, votes.values_P
-    total = np.float32(0)
-    for entry in range(starts_G[row], starts_G[row + 1]):
-        total += values_P[entry] * scores_L[labels_P[entry]]
-    return total / votes.lengths_G[row]
+def _similarity(scores_L: Floats, rows: Rows, row: Scalar) -> Scalar:
+    """Of one row, to the bit as where all are computed."""
+    starts_G, labels_P, values, lengths_G, _, alike = rows
+    return row_product(starts_G, labels_P, values, alike, scores_L, row) / lengths_G[row]

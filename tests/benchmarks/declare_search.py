@@ -29,6 +29,7 @@ from service.decoders import factors, nearest
 from service.decoders.declare import OUTPUT, DeclareDecoder
 from service.decoders.factors import MOST_SEARCHED, FactorSearch
 from service.topk import TopK, select
+from service.votes import Votes
 from training.artifact import read_artifact
 from training.compression import Projected, kept_lengths, row_lengths, unit_rows
 from training.data.batches import Bags
@@ -114,8 +115,8 @@ def varied(rows_NL: csr_array, count: int) -> csr_array:
 def decoder(model: Declare, factors_LC: Floats, rows: Rows, *, searched: bool) -> DeclareDecoder:
     """The decoder of a bundle with these rows."""
     votes_GL, lengths_G, counts_G = rows
-    factors.SEARCHED_VOTES = 0 if searched else votes_GL.nnz + 1
-    return DeclareDecoder(section(model), votes_GL, FactorSearch(votes_GL, factors_LC, lengths_G, counts_G), counts_G)
+    factors.SEARCHED_VOTES, votes = 0 if searched else votes_GL.nnz + 1, Votes.from_csr(votes_GL)
+    return DeclareDecoder(section(model), votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G)
 
 
 def section(model: Declare) -> DeclareSection:
@@ -131,11 +132,12 @@ def section(model: Declare) -> DeclareSection:
 def report_sizes(factors_LC: Floats, rows: Rows) -> None:
     """Print numbers of rows and votes, and the bytes of what is held beside those of the dense rows of Z."""
     votes_GL, lengths_G, counts_G = rows
+    kept = Votes.from_csr(votes_GL)
     started = time.perf_counter()
-    search = FactorSearch(votes_GL, factors_LC, lengths_G, counts_G)
+    made = nearest.make_lists(kept, factors_LC, lengths_G)
     seconds = time.perf_counter() - started
-    lists = sum(part.nbytes for part in search._lists if isinstance(part, np.ndarray))
-    votes = votes_GL.data.nbytes + 4 * votes_GL.nnz + lengths_G.nbytes + counts_G.nbytes + 4 * len(counts_G)
+    lists = sum(part.nbytes for part in made if isinstance(part, np.ndarray))
+    votes = sum(part.nbytes for part in (kept.starts_G, kept.labels_P, kept.values, lengths_G, counts_G))
     room = sum(part.nbytes for part in nearest.make_room(len(counts_G)))
     held, dense = factors_LC.nbytes + votes + lists + room, 4 * int(counts_G.sum()) * factors_LC.shape[1]
     print(
@@ -197,7 +199,7 @@ def check_dense(
     def exact(batch_QC: Floats, count: int) -> TopK:
         return select(batch_QC @ rows_GC.T, count)
 
-    dense = DeclareDecoder(section(model), votes_GL, exact, counts_G)
+    dense = DeclareDecoder(section(model), Votes.from_csr(votes_GL), exact, counts_G)
     for batch_QC in cut(embeddings_QC, QUERIES_AT_ONCE):
         decided_Q = decided(exact(batch_QC, neighbours + 1), counts_G, neighbours)
         expected = dense.decode({OUTPUT: batch_QC}, K)

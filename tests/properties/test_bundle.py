@@ -39,18 +39,23 @@ HASHES = st.builds(HashSection, seed=st.integers(0, 2**32 - 1))
 POINTS = st.builds(
     IndexPoint,
     effort=st.none() | COUNTS,
+    span=st.none() | st.floats(0, 1e9),
     candidates=st.none() | COUNTS,
     recall=SHARES,
     p50_ms=st.floats(0, 1e9),
     size_bytes=COUNTS,
 )
-INDEXES = st.builds(
-    IndexSection,
-    recall=SHARES,
-    recall_at=COUNTS,
-    effort=st.none() | COUNTS,
-    candidates=st.none() | COUNTS,
-    curve=st.lists(POINTS, max_size=3).map(tuple),
+OF_ANY_INDEX = {
+    "recall": SHARES,
+    "recall_at": COUNTS,
+    "effort": st.none() | COUNTS,
+    "curve": st.lists(POINTS, max_size=3).map(tuple),
+}
+CODED = OF_ANY_INDEX | {"candidates": COUNTS, "directions": st.none() | COUNTS}
+INDEXES = st.one_of(
+    st.builds(IndexSection, type=st.just("flat"), leading=st.none() | COUNTS, **OF_ANY_INDEX),
+    st.builds(IndexSection, type=st.just("hnsw"), **CODED),
+    st.builds(IndexSection, type=st.just("ivf"), span=st.floats(0, 1e9), **CODED),
 )
 METHODS = st.one_of(
     st.builds(MachSection, repetitions=COUNTS, buckets=st.integers(2, 10**6), hash=HASHES),

@@ -101,7 +101,6 @@ CONTENT_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
         r"expected \d+ entries as votes.indptr.npy says, found \d+",
     ),
     ("declare", layout.DECLARE_VOTES_INDICES, put(0, 40), r"expected label rows in 0\.\.39, found one outside"),
-    ("declare", layout.DECLARE_VOTES_INDICES, put(0, -1), r"expected label rows in 0\.\.39, found one outside"),
     (
         "declare",
         layout.DECLARE_VOTES_INDICES,

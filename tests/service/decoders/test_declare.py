@@ -13,6 +13,7 @@ from service.bundle.manifest import DeclareSection
 from service.decoders.declare import DeclareDecoder
 from service.decoders.factors import FactorSearch
 from service.errors import BundleError
+from service.votes import Votes
 from tests.bundles import Spec, TinyModel, resign, write_bundle
 from tests.reference import assert_best, best_labels
 
@@ -29,7 +30,7 @@ def decoder(
     section = DeclareSection(
         rank=factors_LC.shape[1], neighbours=neighbours, recovery="factors", temperature=temperature
     )
-    votes = csr_array(votes_GL)
+    votes = Votes.from_csr(csr_array(votes_GL))
     return DeclareDecoder(section, votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G)
 
 
@@ -53,9 +54,10 @@ def reference(
     return np.einsum("qn,qnl->ql", weights_QN, votes_NL[nearest_QN])
 
 
-def votes_of(model: TinyModel) -> csr_array:
-    parts = (layout.DECLARE_VOTES_DATA, layout.DECLARE_VOTES_INDICES, layout.DECLARE_VOTES_INDPTR)
-    return csr_array(tuple(model.tables[name] for name in parts), shape=(model.spec.row_count, model.spec.label_count))
+def votes_of(model: TinyModel) -> NDArray[np.float64]:
+    names = (layout.DECLARE_VOTES_INDPTR, layout.DECLARE_VOTES_INDICES, layout.DECLARE_VOTES_DATA)
+    votes = Votes(*(model.tables[name] for name in names), model.spec.label_count, model.spec.alike)
+    return votes.products(np.eye(model.spec.label_count, dtype=np.float32)).astype(float)
 
 
 def test_a_worked_example() -> None:
@@ -147,18 +149,19 @@ def test_slices_of_a_batch_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     np.testing.assert_allclose(slices.scores_QK, whole.scores_QK, rtol=1e-5)
 
 
-def test_both_recoveries_give_the_same_answers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alike", [False, True])
+def test_both_recoveries_give_the_same_answers(tmp_path: Path, alike: bool) -> None:
     """Label factors with votes, and an index over Z = Y V_c: the same similarities by two roads."""
-    factors = write_bundle(tmp_path / "factors", Spec(method="declare", recovery="factors"))
-    rows = write_bundle(tmp_path / "rows", Spec(method="declare", recovery="rows"))
+    factors = write_bundle(tmp_path / "factors", Spec(method="declare", recovery="factors", alike=alike))
+    rows = write_bundle(tmp_path / "rows", Spec(method="declare", recovery="rows", alike=alike))
     embeddings = np.random.default_rng(5).standard_normal((30, factors.spec.rank)).astype(np.float32)
     expected = reference(
         embeddings.astype(float),
-        votes_of(factors).toarray().astype(float),
+        votes_of(factors),
         factors.tables[layout.DECLARE_FACTORS].astype(float),
         factors.spec.neighbours,
     )
-    assert (votes_of(rows) != votes_of(factors)).nnz == 0
+    np.testing.assert_array_equal(votes_of(rows), votes_of(factors))
     for name in ("factors", "rows"):
         opened = DeclareDecoder.from_bundle(open_bundle(tmp_path / name), threads=1)
         assert opened.required_outputs == {"embedding": (6,)}

@@ -13,6 +13,7 @@ from scipy.sparse import csr_array, random_array
 
 from service.decoders import factors, nearest
 from service.decoders.factors import FactorSearch
+from service.votes import Votes
 
 RANK = 24
 
@@ -35,13 +36,21 @@ class Rows:
 
     def searching(self) -> FactorSearch:
         """The search of these rows."""
-        return FactorSearch(self.votes_GL, self.factors_LC, self.lengths_G, self.counts_G)
+        return FactorSearch(self.votes, self.factors_LC, self.lengths_G, self.counts_G)
+
+    @property
+    def votes(self) -> Votes:
+        """What a search reads."""
+        return Votes.from_csr(self.votes_GL)
 
 
 def drawn(rng: np.random.Generator, rows: int, labels: int, *, votes: float, equal: bool, whole: bool) -> Rows:
-    """Rows with so many votes on average; equal votes, or not; in whole numbers that make ties, or not."""
+    """Rows with so many votes on average; equal votes in a row, or not; in whole numbers that make ties, or not."""
     votes_GL = csr_array(random_array((rows, labels), density=min(1.0, votes / labels), rng=rng, dtype=np.float32))
-    votes_GL.data[:] = 1 if equal else rng.integers(1, 4, votes_GL.nnz) if whole else rng.uniform(0.1, 3, votes_GL.nnz)
+    of_rows, of_votes = (
+        rng.integers(1, 4, size) if whole else rng.uniform(0.1, 3, size) for size in (rows, votes_GL.nnz)
+    )
+    votes_GL.data[:] = np.repeat(of_rows, np.diff(votes_GL.indptr)) if equal else of_votes
     votes_GL.sort_indices()
     topics_LC = np.eye(RANK)[rng.integers(0, RANK, labels)]
     noise_LC = rng.integers(-1, 2, (labels, RANK)) if whole else 0.5 * rng.standard_normal((labels, RANK))
@@ -62,10 +71,10 @@ def searched(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
     """The answer of one search, if it was worth it."""
     ids_N, best_N = np.empty(neighbours, dtype=np.int64), np.empty(neighbours, dtype=np.float32)
-    votes = nearest.fixed_votes(rows.votes_GL, rows.lengths_G, rows.counts_G)
-    lists = nearest.make_lists(rows.votes_GL, rows.factors_LC, rows.lengths_G)
+    fixed = nearest.fixed_rows(rows.votes, rows.lengths_G, rows.counts_G)
+    lists = nearest.make_lists(rows.votes, rows.factors_LC, rows.lengths_G)
     room = nearest.make_room(len(rows.lengths_G))
-    found = nearest.search(scores_L, votes, lists, room, ids_N, best_N)
+    found = nearest.search(scores_L, fixed, lists, room, ids_N, best_N)
     assert not room.sums_G.any()
     return (ids_N, best_N) if found else None
 
@@ -74,7 +83,7 @@ def assert_nearest(
     rows: Rows, scores_L: NDArray[np.float32], ids_N: NDArray[np.int64], best_N: NDArray[np.float32]
 ) -> None:
     """Hold rows, as many as stand for N neighbours, against the similarities of all rows."""
-    similarities_G = (rows.votes_GL @ scores_L) / rows.lengths_G
+    similarities_G = rows.votes.products(scores_L[:, None])[:, 0] / rows.lengths_G
     expected_N = np.argsort(-similarities_G, kind="stable")[: len(ids_N)]
     before_N = np.cumsum(rows.counts_G[expected_N]) - rows.counts_G[expected_N]
     voting_N = expected_N[before_N < len(ids_N)]
