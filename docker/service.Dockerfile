@@ -39,6 +39,12 @@ COPY --from=dependencies /opt/xmc /opt/xmc
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check --no-deps /wheels/*.whl \
  && rm /opt/xmc/bin/xmc-train /opt/xmc/bin/xmc-export
+# Kernels are compiled for x86 processors since 2013 (AVX2) unless another name is given; for others than named here a
+# server compiles its own when it starts. On ARM: --build-arg KERNEL_CPU=generic
+ARG KERNEL_CPU=x86-64-v3
+ENV NUMBA_CPU_NAME=${KERNEL_CPU} \
+    NUMBA_CPU_FEATURES=
+RUN /opt/xmc/bin/python -m service.kernels
 ENV PATH=/opt/xmc/bin:$PATH \
     NUMBA_CACHE_DIR=/tmp/numba \
     PYTHONDONTWRITEBYTECODE=1 \

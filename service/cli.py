@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from service.errors import BundleError, SettingsError
+from service.kernels import bring
 from service.settings import Settings, default_text, flag, load_settings, options, variable
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if not settings.bundles:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
     _limit_threads(settings.batch_threads)
+    bring()
 
     from service.launch import Order, launch
 
@@ -134,6 +136,7 @@ def _check(chosen: argparse.Namespace) -> int:
         raise SettingsError("--json writes latencies: expected --time N beside it")
     settings = Settings(device=chosen.device)
     _limit_threads(settings.batch_threads)
+    bring()
 
     from service.worker import open_engine
 

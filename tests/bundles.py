@@ -107,6 +107,7 @@ class Spec:
     temperature: float | None = None
     half_dimension: int = 4
     index: IndexType = "flat"
+    directions: int | None = None
     leading: int | None = None
     calibrated: bool = False
     propensity_weight: float = 0.0
@@ -242,7 +243,10 @@ def _declare_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[A
 def _unidec_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
     halves = rng.standard_normal((spec.label_count, 2, spec.half_dimension))
     halves *= np.sqrt(0.5) / np.linalg.norm(halves, axis=2, keepdims=True)
-    return {"vectors": halves.reshape(spec.label_count, -1).astype(np.float32)}
+    vectors = halves.reshape(spec.label_count, -1)
+    if spec.directions is not None:
+        vectors = vectors[:, : spec.directions] @ rng.standard_normal((spec.directions, vectors.shape[1]))
+    return {"vectors": vectors.astype(np.float32)}
 
 
 def _ova_tables(spec: Spec, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
@@ -314,7 +318,7 @@ def _tokenizer() -> Tokenizer:
 
 
 def _draft(path: Path, spec: Spec) -> Manifest:
-    method = _section(spec)
+    method = _section(path, spec)
     queries: TextInput | FeaturesInput = FeaturesInput(dimension=DIMENSION)
     if spec.input == "text":
         queries = TextInput(max_tokens=MAX_TOKENS, heading_weight=spec.heading_weight)
@@ -351,7 +355,7 @@ def _draft(path: Path, spec: Spec) -> Manifest:
     )
 
 
-def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSection:
+def _section(path: Path, spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSection:
     if spec.method == "mach":
         return MachSection(
             repetitions=spec.repetitions,
@@ -374,6 +378,7 @@ def _section(spec: Spec) -> MachSection | DeclareSection | UnidecSection | OvaSe
         type=spec.index,
         recall=1.0,
         leading=spec.leading,
+        directions=None if spec.directions is None else len(np.load(path / layout.LABEL_DIRECTIONS)),
         candidates=None if spec.index == "flat" else spec.candidates,
         span=0.1 if spec.index == "ivf" else None,
     )

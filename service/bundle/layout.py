@@ -54,6 +54,10 @@ RERANK_PAIRS = "rerank.pairs.npy"
 
 INVERSE_PROPENSITIES = "inverse_propensities.npy"
 
+# What offsets into other arrays, and rows of labels in them, may be: the narrower that fits.
+OFFSETS = ("int32", "int64")
+LABEL_ROWS = ("uint16", "uint32")
+
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -94,16 +98,16 @@ def bucket_dtype(buckets: int) -> str:
 
 def offset_dtype(last: int) -> str:
     """The narrower of the two types that offsets up to ``last`` may have."""
-    return "int32" if last < 1 << 31 else "int64"
+    return OFFSETS[0] if last < 1 << 31 else OFFSETS[1]
 
 
 def label_dtype(label_count: int) -> str:
     """The type of label rows in ``RERANK_LABELS`` and ``DECLARE_VOTES_INDICES``."""
-    return "uint16" if label_count <= 1 << 16 else "uint32"
+    return LABEL_ROWS[0] if label_count <= 1 << 16 else LABEL_ROWS[1]
 
 
 def _offsets(*shape: int | None) -> ArraySpec:
-    return ArraySpec(("int32", "int64"), shape)
+    return ArraySpec(OFFSETS, shape)
 
 
 def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
