@@ -9,6 +9,7 @@ Letters: Q queries, L labels, D dimensions, C leading coordinates.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +62,8 @@ def choose_leading(vectors_LD: NDArray[np.float32], queries_QD: NDArray[np.float
     answers = min(answers, L)
     worst_Q = np.partition(turned_QD @ turned_LD.T, L - answers, axis=1)[:, L - answers]
     costs = {
-        count: L * (count + LABEL_COST) + WHOLE_COST * D * _read_whole(turned_LD, turned_QD, worst_Q, count)
-        for count in range(STEP, D, STEP)
+        count: L * (count + LABEL_COST) + WHOLE_COST * D * read
+        for count, read in _read_whole(turned_LD, turned_QD, worst_Q)
     }
     best = min(costs, key=lambda count: costs[count], default=D)
     if best == D or costs[best] > WORTH * L * (D + LABEL_COST):
@@ -97,12 +98,14 @@ def _leading(axes_DD: NDArray[np.float64], turned_LD: NDArray[np.float64], count
 
 
 def _read_whole(
-    turned_LD: NDArray[np.float64], turned_QD: NDArray[np.float64], worst_Q: NDArray[np.float64], count: int
-) -> float:
-    """How many labels a query reads whole on average."""
-    bounds_QL = turned_QD[:, :count] @ turned_LD[:, :count].T
-    bounds_QL += _rests(turned_QD, count)[:, None] * _rests(turned_LD, count)
-    return float((bounds_QL >= worst_Q[:, None]).sum(axis=1).mean())
+    turned_LD: NDArray[np.float64], turned_QD: NDArray[np.float64], worst_Q: NDArray[np.float64]
+) -> Iterator[tuple[int, float]]:
+    """For every number of leading coordinates, how many labels a query reads whole on average."""
+    products_QL = np.zeros((len(turned_QD), len(turned_LD)))
+    for count in range(STEP, turned_LD.shape[1], STEP):
+        products_QL += turned_QD[:, count - STEP : count] @ turned_LD[:, count - STEP : count].T
+        bounds_QL = products_QL + _rests(turned_QD, count)[:, None] * _rests(turned_LD, count)
+        yield count, float((bounds_QL >= worst_Q[:, None]).sum(axis=1).mean())
 
 
 def _rests(turned: NDArray[np.float64], count: int) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ from model_export.replacement import replacing
 from model_export.reranker import write_reranker
 from model_export.scores import Scores, calibration_section, inverse_propensities, propensity_section
 from model_export.verify import Comparison, compare, golden_answers, query_of, require_equal
-from service.bundle import Manifest, content_version, encode_labels, file_entry, layout, load_bundle
+from service.bundle import Manifest, content_version, file_entry, layout, load_bundle, write_labels
 from service.bundle.manifest import (
     BundleName,
     CalibrationSection,
@@ -135,9 +135,7 @@ def _write_files(exporter: Exporter[Any], folder: Path, precision: Precision, in
     save_encoder(quantised(model, precision), folder / layout.ENCODER)
     if artifact.tokenizer is not None:
         shutil.copyfile(artifact.path / TOKENIZER, folder / layout.TOKENIZER)
-    lines, offsets = encode_labels(artifact.label_ids, artifact.label_texts)
-    (folder / layout.LABELS).write_bytes(lines)
-    np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
+    write_labels(folder, artifact.label_ids, artifact.label_texts)
     return exporter.write_tables(folder, index)
 
 

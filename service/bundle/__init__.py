@@ -7,7 +7,7 @@ verifies, ``files`` holds what a writer needs to describe files so that the read
 from __future__ import annotations
 
 from service.bundle.files import content_version, file_entry
-from service.bundle.labels import LabelTable, encode_labels
+from service.bundle.labels import LabelTable, encode_labels, write_labels
 from service.bundle.manifest import Manifest
 from service.bundle.reader import Bundle, load_bundle, open_bundle
 
@@ -20,4 +20,5 @@ __all__ = [
     "file_entry",
     "load_bundle",
     "open_bundle",
+    "write_labels",
 ]

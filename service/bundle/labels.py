@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from service.bundle import layout
 
 LINE_END = b"}\n"
 
@@ -35,6 +38,13 @@ def encode_labels(ids: Sequence[str], texts: Sequence[str] | None) -> tuple[byte
     offsets = np.zeros(len(lines) + 1, dtype=np.int64)
     np.cumsum([len(line) for line in lines], out=offsets[1:])
     return b"".join(lines), offsets
+
+
+def write_labels(folder: Path, ids: Sequence[str], texts: Sequence[str] | None) -> None:
+    """Write the files of a bundle's labels; see `encode_labels`."""
+    lines, offsets = encode_labels(ids, texts)
+    (folder / layout.LABELS).write_bytes(lines)
+    np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
 
 
 class LabelTable:

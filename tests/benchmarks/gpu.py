@@ -26,7 +26,7 @@ from model_export.exact_search import write_exact_search
 from model_export.exporters.mach import write_inverted_lists
 from model_export.verify import golden_answers
 from service.bench import Plan, bench, table
-from service.bundle import content_version, encode_labels, file_entry, layout, load_bundle, open_bundle
+from service.bundle import content_version, file_entry, layout, load_bundle, open_bundle, write_labels
 from service.bundle.manifest import MachSection, Manifest
 from service.bundle.reader import read_manifest
 from service.bundle.searching import IndexSection, OvaSection, SearchSection, UnidecSection
@@ -78,7 +78,7 @@ def _report(source: Path, labels: int, cache: Path, device: str, queries: Path |
         _time(engine, asked, rows)
     del engine
     command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(folder), "--device", device]
-    with running([*command, "--runners", "1"] if device == "cpu" else command) as url:
+    with running(command) as url:
         plan = Plan(url, queries=queries, k=K, concurrency=CONNECTIONS, seconds=SECONDS)
         bench(plan)
         print(table(bench(plan)), flush=True)
@@ -118,9 +118,7 @@ def widen(source: Path, labels: int, folder: Path) -> None:
     folder.mkdir(parents=True)
     for name in (layout.ENCODER, layout.TOKENIZER):
         shutil.copyfile(source / name, folder / name)
-    lines, offsets = encode_labels([str(row) for row in range(labels)], None)
-    (folder / layout.LABELS).write_bytes(lines)
-    np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
+    write_labels(folder, [str(row) for row in range(labels)], None)
     rng = np.random.default_rng(0)
     match manifest.method:
         case MachSection() as mach:
