@@ -78,6 +78,8 @@ class Index:
         fits = len(parts) == 2 and isinstance(parts[1], searched)
         if not fits or found[-3:] != expected[-3:]:
             raise BundleError(f"{path}: expected (types, metric, dimension, vectors) {expected}, found {found}")
+        if section.type == "ivf" and not _knows_rows(parts[1], size):
+            raise BundleError(f"{path}: expected rows in 0..{size - 1} in all lists, found one outside")
         return cls(index, codes, candidates=section.candidates, span=section.span, threads=threads)
 
     def search(self, queries_QD: Vectors, k: int) -> TopK:
@@ -105,3 +107,13 @@ def _parts(index: Any) -> tuple[Any, ...]:
     if isinstance(index, faiss.IndexPreTransform):
         return index, faiss.downcast_index(index.index)
     return (index,)
+
+
+def _knows_rows(lists: Any, size: int) -> bool:
+    """Whether lists hold rows of vectors that there are: codes are read at any row that they name."""
+    entries = lists.invlists
+    for number in range(lists.nlist):
+        rows = faiss.rev_swig_ptr(entries.get_ids(number), entries.list_size(number))
+        if rows.size and (rows.min() < 0 or rows.max() >= size):
+            return False
+    return True

@@ -169,6 +169,16 @@ def test_an_index_without_projection_is_refused(tmp_path: Path) -> None:
         opened(tmp_path, index, "hnsw")
 
 
+@pytest.mark.parametrize("row", [-1, VECTORS])
+def test_lists_that_name_rows_that_are_not_there_are_refused(tmp_path: Path, row: int) -> None:
+    index = faiss.clone_index(FINDERS["ivf"])
+    lists = faiss.downcast_index(index.index)
+    last = lists.nlist - 1
+    faiss.rev_swig_ptr(lists.invlists.get_ids(last), lists.invlists.list_size(last))[-1] = row
+    with pytest.raises(BundleError, match=rf"expected rows in 0\.\.{VECTORS - 1} in all lists, found one outside"):
+        opened(tmp_path, index, "ivf")
+
+
 def test_an_index_by_distance_is_refused(tmp_path: Path) -> None:
     projection = faiss.LinearTransform(DIMENSION, DIMENSION, False)
     faiss.copy_array_to_vector(np.eye(DIMENSION, dtype=np.float32).ravel(), projection.A)
