@@ -134,7 +134,6 @@ def choose_index(vectors_LD: Vectors, queries_QD: Vectors, wanted: WantedIndex) 
 
 
 def _section(index: LabelIndex | None, point: IndexPoint, curve: tuple[IndexPoint, ...]) -> IndexSection:
-    directions_WD = None if index is None else index.codes.directions_WD
     return IndexSection(
         type=point.type,
         recall=point.recall,
@@ -142,7 +141,7 @@ def _section(index: LabelIndex | None, point: IndexPoint, curve: tuple[IndexPoin
         effort=point.effort,
         span=point.span,
         candidates=point.candidates,
-        directions=None if directions_WD is None else len(directions_WD),
+        directions=None if index is None else index.codes.codes_LW.shape[1],
         curve=curve,
     )
 

@@ -1,7 +1,8 @@
 """Label vectors as integer codes, by which the candidates of an approximate search are scored.
 
 A vector is a row of integers times a scale of its own: of 16 bits in the few directions that hold nearly all of the
-vectors, or of 8 bits in the coordinates of the vectors themselves.
+vectors, or of 8 bits in all coordinates, each in a unit of its own. What all vectors share, their mean, is no part of
+the codes: its product with a query is added to every score.
 
 Letters: Q queries, D dimensions, W codes of a vector, L labels, C candidates, K answers.
 """
@@ -31,23 +32,23 @@ class Codes:
     Attributes:
         codes_LW: int8 or int16.
         scales_L: float32, above 0.
-        directions_WD: float32, of length 1: those that the codes belong to; None: W is D, the vectors' own coordinates.
+        directions_WD: float32 (W + 1, D): products of a query with these are what the codes are multiplied with; the
+            last is the mean.
     """
 
     codes_LW: NDArray[Any]
     scales_L: Floats
-    directions_WD: Floats | None
+    directions_WD: Floats
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Codes:
         """Those of a bundle's arrays."""
-        return cls(arrays[layout.LABEL_CODES], arrays[layout.LABEL_SCALES], arrays.get(layout.LABEL_DIRECTIONS))
+        return cls(arrays[layout.LABEL_CODES], arrays[layout.LABEL_SCALES], arrays[layout.LABEL_DIRECTIONS])
 
     @property
     def nbytes(self) -> int:
         """Of all arrays."""
-        directions = 0 if self.directions_WD is None else self.directions_WD.nbytes
-        return self.codes_LW.nbytes + self.scales_L.nbytes + directions
+        return self.codes_LW.nbytes + self.scales_L.nbytes + self.directions_WD.nbytes
 
     def score(self, queries_QD: Floats, rows_QC: Rows) -> Floats:
         """Inner products with C rows for each query; they are the same to the bit in every batch."""
@@ -64,8 +65,6 @@ class Codes:
         return select_in_blocks(scores, len(queries_QD), len(self.codes_LW), k)
 
     def _turned(self, queries_QD: Floats) -> Floats:
-        if self.directions_WD is None:
-            return queries_QD
         turned_QW = np.empty((len(queries_QD), len(self.directions_WD)), dtype=np.float32)
         for query_D, turned_W in zip(queries_QD, turned_QW, strict=True):
             inner_products(self.directions_WD, query_D, turned_W)
@@ -75,7 +74,9 @@ class Codes:
 @compiled
 def _score(codes_LW: NDArray[Any], scales_L: Floats, turned_QW: Floats, rows_QC: Rows, scores_QC: Floats) -> None:
     """Fill in the products."""
+    W = codes_LW.shape[1]
     for query in range(len(rows_QC)):
+        turned_W = turned_QW[query]
         for place in range(rows_QC.shape[1]):
             row = rows_QC[query, place]
-            scores_QC[query, place] = scales_L[row] * inner_product(codes_LW[row], turned_QW[query])
+            scores_QC[query, place] = scales_L[row] * inner_product(codes_LW[row], turned_W[:W]) + turned_W[W]

@@ -378,7 +378,7 @@ def _section(path: Path, spec: Spec) -> MachSection | DeclareSection | UnidecSec
         type=spec.index,
         recall=1.0,
         leading=spec.leading,
-        directions=None if spec.directions is None else len(np.load(path / layout.LABEL_DIRECTIONS)),
+        directions=None if spec.index == "flat" else np.load(path / layout.LABEL_CODES).shape[1],
         candidates=None if spec.index == "flat" else spec.candidates,
         span=0.1 if spec.index == "ivf" else None,
     )

@@ -142,8 +142,7 @@ def _check_codes(arrays: Arrays) -> None:
     scales_L = arrays[layout.LABEL_SCALES]
     positive = bool((np.isfinite(scales_L) & (scales_L > 0)).all())
     _require(positive, layout.LABEL_SCALES, "finite numbers above 0", "others")
-    if layout.LABEL_DIRECTIONS in arrays:
-        _check_finite(arrays, layout.LABEL_DIRECTIONS)
+    _check_finite(arrays, layout.LABEL_DIRECTIONS)
 
 
 def _squares(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -182,11 +182,10 @@ def _search_files(search: SearchSection, label_count: int) -> dict[str, ArraySpe
 
 def _index_files(search: SearchSection, label_count: int) -> dict[str, ArraySpec | None]:
     directions = search.index.directions
-    codes = ArraySpec(("int8",), (label_count, search.dimension))
-    if directions is not None:
-        codes = ArraySpec(("int16",), (label_count, directions))
-    scales = ArraySpec(("float32",), (label_count,))
-    table: dict[str, ArraySpec | None] = {LABEL_INDEX: None, LABEL_CODES: codes, LABEL_SCALES: scales}
-    if directions is not None:
-        table[LABEL_DIRECTIONS] = ArraySpec(("float32",), (directions, search.dimension))
-    return table
+    assert directions is not None
+    return {
+        LABEL_INDEX: None,
+        LABEL_CODES: ArraySpec(("int8", "int16"), (label_count, directions)),
+        LABEL_SCALES: ArraySpec(("float32",), (label_count,)),
+        LABEL_DIRECTIONS: ArraySpec(("float32",), (directions + 1, search.dimension)),
+    }

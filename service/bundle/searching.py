@@ -45,7 +45,7 @@ class IndexSection(Strict):
         effort: what a search spends; see `IndexPoint`. Of a walk, the file holds it too.
         span: how far the product of a list's centre may be below the tenth best for the list to be visited (ivf).
         candidates: the vectors that a search scores by their codes; null for exact search.
-        directions: to which 16-bit codes belong; null: codes are of 8 bits, in the vectors' own coordinates.
+        directions: numbers in a vector's codes; null for exact search.
         leading: coordinates by which an exact search passes over most labels; null: it computes all products whole.
         curve: all that was measured, and no part of the bundle's version.
     """
@@ -62,10 +62,9 @@ class IndexSection(Strict):
 
     @model_validator(mode="after")
     def _has_what_its_type_needs(self) -> Self:
-        if (self.type == "flat") != (self.candidates is None):
-            raise ValueError(
-                f"candidates: expected null with type flat alone, found {self.candidates} with {self.type}"
-            )
+        for name, count in (("candidates", self.candidates), ("directions", self.directions)):
+            if (self.type == "flat") != (count is None):
+                raise ValueError(f"{name}: expected null with type flat alone, found {count} with {self.type}")
         if (self.type == "ivf") != (self.span is not None):
             raise ValueError(f"span: expected a number with type ivf alone, found {self.span} with {self.type}")
         return self

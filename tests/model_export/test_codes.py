@@ -30,19 +30,30 @@ def in_few_directions(count: int, directions: int, dimension: int = 64) -> Vecto
 def test_vectors_in_few_directions_have_16_bits_in_these() -> None:
     vectors = in_few_directions(500, 20)
     codes = encode(vectors, vectors[:50])
-    assert codes.directions_WD is not None
-    assert (codes.codes_LW.dtype, codes.codes_LW.shape, codes.directions_WD.shape) == (np.int16, (500, 32), (32, 64))
-    np.testing.assert_allclose(codes.directions_WD @ codes.directions_WD.T, np.eye(32), atol=1e-5)
+    assert (codes.codes_LW.dtype, codes.codes_LW.shape, codes.directions_WD.shape) == (np.int16, (500, 32), (33, 64))
+    directions_WD = codes.directions_WD[:-1]
+    np.testing.assert_allclose(directions_WD @ directions_WD.T, np.eye(32), atol=1e-5)
+    np.testing.assert_allclose(codes.directions_WD[-1], vectors.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(decoded(codes), vectors, atol=5e-4)
 
 
 def test_vectors_in_all_directions_have_8_bits_of_each_coordinate() -> None:
     vectors = unit_vectors(500, dimension=64)
     codes = encode(vectors, vectors[:50])
-    assert codes.directions_WD is None
-    assert codes.codes_LW.dtype == np.int8
-    steps_L = np.abs(vectors).max(axis=1, keepdims=True) / 127
-    assert (np.abs(decoded(codes) - vectors) <= 0.5001 * steps_L).all()
+    assert (codes.codes_LW.dtype, codes.codes_LW.shape) == (np.int8, (500, 64))
+    units_D = vectors.std(axis=0)
+    steps_L = np.abs((vectors - vectors.mean(axis=0)) / units_D).max(axis=1, keepdims=True) / 127
+    assert (np.abs(decoded(codes) - vectors) <= 0.5001 * steps_L * units_D + 1e-6).all()
+
+
+def test_a_coordinate_that_is_large_takes_no_bits_from_the_others() -> None:
+    """As the biases of one-vs-all are, whether they are much the same or not."""
+    rng = np.random.default_rng(0)
+    for biases in (rng.normal(-30, 0.1, (500, 1)), rng.normal(0, 30, (500, 1)), np.full((500, 1), 0.1)):
+        vectors = np.concatenate([unit_vectors(500, dimension=12), biases], axis=1).astype(np.float32)
+        off = decoded(encode(vectors, np.ones((9, 13), dtype=np.float32))) - vectors
+        assert np.abs(off[:, :12]).max() < 0.01
+        assert np.abs(off[:, 12]).max() < 0.02 * biases.std() + 1e-6
 
 
 def test_codes_take_at_most_three_eighths_of_the_bytes() -> None:
@@ -107,8 +118,7 @@ def test_files_hold_what_was_encoded(tmp_path: Path, vectors: Vectors) -> None:
     codes = encode(vectors, vectors[:50])
     write_codes(tmp_path, codes)
     files = {file.name: np.load(file, mmap_mode="r") for file in tmp_path.iterdir()}
-    names = {layout.LABEL_CODES, layout.LABEL_SCALES}
-    assert set(files) == (names if codes.directions_WD is None else names | {layout.LABEL_DIRECTIONS})
+    assert set(files) == {layout.LABEL_CODES, layout.LABEL_SCALES, layout.LABEL_DIRECTIONS}
     reread = Codes.from_arrays(files)
     np.testing.assert_array_equal(decoded(reread), decoded(codes))
     assert reread.nbytes == codes.nbytes == sum(array.nbytes for array in files.values())

@@ -51,7 +51,7 @@ OF_ANY_INDEX = {
     "effort": st.none() | COUNTS,
     "curve": st.lists(POINTS, max_size=3).map(tuple),
 }
-CODED = OF_ANY_INDEX | {"candidates": COUNTS, "directions": st.none() | COUNTS}
+CODED = OF_ANY_INDEX | {"candidates": COUNTS, "directions": COUNTS}
 INDEXES = st.one_of(
     st.builds(IndexSection, type=st.just("flat"), leading=st.none() | COUNTS, **OF_ANY_INDEX),
     st.builds(IndexSection, type=st.just("hnsw"), **CODED),

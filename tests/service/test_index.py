@@ -38,7 +38,8 @@ def searched(kind: ApproximateType, candidates: int = 50, span: float = 0.5) -> 
 
 
 def section(kind: ApproximateType, candidates: int = 50) -> IndexSection:
-    return IndexSection(type=kind, recall=1.0, candidates=candidates, span=0.5 if kind == "ivf" else None)
+    span = 0.5 if kind == "ivf" else None
+    return IndexSection(type=kind, recall=1.0, candidates=candidates, directions=DIMENSION, span=span)
 
 
 def opened(path: Path, index: Any, kind: ApproximateType, dimension: int = DIMENSION) -> Index:

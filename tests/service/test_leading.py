@@ -83,13 +83,13 @@ def test_company_changes_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 def test_most_labels_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    kernel, product = leading._search.py_func, leading._product.py_func  # type: ignore[attr-defined]
+    kernel, product = leading._search.py_func, leading.inner_product.py_func  # type: ignore[attr-defined]
 
     def counted(*vectors: NDArray[np.float32]) -> np.float32:
         read.append(1)
         return np.float32(product(*vectors))
 
-    monkeypatch.setattr(leading, "_product", counted)
+    monkeypatch.setattr(leading, "inner_product", counted)
     monkeypatch.setattr(leading, "_take_better", leading._take_better.py_func)  # type: ignore[attr-defined]
     monkeypatch.setattr(leading, "_search", kernel)
     search, queries_QD = opened(tmp_path, drawn(LABELS), count=12), drawn(5, seed=1)

@@ -97,17 +97,26 @@ def test_fields_that_say_nothing_leave_the_version_alone() -> None:
         assert content_version(TextInput(max_tokens=8), SECTION.model_copy(update=changes), files) != PINNED
 
 
+CODED: dict[str, object] = {"type": "hnsw", "recall": 0.5, "candidates": 3, "directions": 4}
+
+
 def test_the_version_covers_an_index_but_not_what_it_was_chosen_from() -> None:
-    """By the digest of a manifest that knew no more of an index than its type, recall and candidates."""
+    """By the digest of a manifest that knew no more of an index than its type, recall and codes."""
     files = {"a": FileEntry(size=1, sha256="0" * 64)}
 
     def version(**changes: object) -> str:
-        index = IndexSection.model_validate({"type": "hnsw", "recall": 0.5, "candidates": 3, **changes})
+        index = IndexSection.model_validate(
+            {"type": "hnsw", "recall": 0.5, "candidates": 3, "directions": 4, **changes}
+        )
         return content_version(TextInput(max_tokens=8), UnidecSection(dimension=4, index=index), files)
 
     written = {
         "input": {"kind": "text", "max_tokens": 8},
-        "method": {"name": "unidec", "dimension": 4, "index": {"type": "hnsw", "recall": 0.5, "candidates": 3}},
+        "method": {
+            "name": "unidec",
+            "dimension": 4,
+            "index": {"type": "hnsw", "recall": 0.5, "candidates": 3, "directions": 4},
+        },
         "files": {"a": {"dtype": None, "sha256": "0" * 64, "shape": None, "size": 1}},
     }
     canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))
@@ -130,8 +139,12 @@ def test_the_version_covers_an_index_but_not_what_it_was_chosen_from() -> None:
     [
         ({"type": "flat", "candidates": 3}, "candidates: expected null with type flat alone, found 3 with flat"),
         ({"type": "hnsw"}, "candidates: expected null with type flat alone, found None with hnsw"),
-        ({"type": "ivf", "candidates": 3}, "span: expected a number with type ivf alone, found None with ivf"),
-        ({"type": "hnsw", "candidates": 3, "span": 0.5}, "span: expected a number with type ivf alone, found 0.5"),
+        ({"type": "hnsw", "candidates": 3}, "directions: expected null with type flat alone, found None with hnsw"),
+        ({"type": "ivf", "candidates": 3, "directions": 4}, "span: expected a number with type ivf alone, found None"),
+        (
+            {"type": "hnsw", "candidates": 3, "directions": 4, "span": 0.5},
+            "span: expected a number with type ivf alone, found 0.5",
+        ),
     ],
 )
 def test_an_index_has_what_its_type_needs(changes: dict[str, object], fault: str) -> None:
