@@ -11,41 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from model_export.axes import Vectors, directions_with, sample
 from service.bundle import layout
 from service.codes import Codes
 from service.topk import ranges
-
-Vectors = NDArray[np.float32]
 
 # Of the squares of all vectors, what the directions of 16-bit codes may leave out; and of the dimensions, so many
 # directions at most, or the codes would take too many bytes.
 LEFT_OUT = 0.002
 MOST_DIRECTIONS = 0.75
-# Kernels read so many numbers at a time.
-AT_ONCE = 16
 SAMPLE = 10_000
 TINY = 1e-20
 # A coordinate that varies by no more than this share of its largest number is the same for all: the rest is rounding.
 CONSTANT = 1e-5
 ENCODED_AT_ONCE = 50_000
-
-
-def axes(vectors_LD: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """All D directions, those with most of the vectors' squares first, (D, D) by row; and the share of each, (D,).
-
-    They are not centred, as inner products are not.
-    """
-    some_LD = sample(vectors_LD, 10 * SAMPLE)
-    squares_D, directions_DD = np.linalg.eigh((some_LD.T @ some_LD).astype(np.float64))
-    shares_D = squares_D[::-1] / max(squares_D.sum(), np.finfo(np.float64).tiny)
-    return directions_DD[:, ::-1].T, shares_D
-
-
-def sample(vectors_LD: Vectors, count: int) -> Vectors:
-    """About so many of the vectors, spread evenly."""
-    return vectors_LD[:: max(1, len(vectors_LD) // count)]
 
 
 @dataclass(frozen=True)
@@ -99,11 +79,8 @@ def _kinds(vectors_LD: Vectors, some_LD: Vectors) -> Iterator[_Kind]:
     varies_D = units_D > CONSTANT * np.abs(some_LD).max(axis=0)
     own_D = np.divide(1, units_D, out=np.zeros_like(units_D), where=varies_D)
     yield _Kind(np.int8, mean_D, np.diag(own_D), np.diag(np.where(varies_D, units_D, 0)))
-    directions_DD, shares_D = axes(vectors_LD)
-    needed = int(np.searchsorted(np.cumsum(shares_D), 1 - LEFT_OUT)) + 1
-    width = min(-(-needed // AT_ONCE) * AT_ONCE, int(MOST_DIRECTIONS * len(shares_D)))
-    if width > 0:
-        directions_WD = np.ascontiguousarray(directions_DD[:width], dtype=np.float32)
+    directions_WD = directions_with(1 - LEFT_OUT, vectors_LD)[: int(MOST_DIRECTIONS * len(mean_D))]
+    if len(directions_WD) > 0:
         yield _Kind(np.int16, mean_D, directions_WD, directions_WD)
 
 

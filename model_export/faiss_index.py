@@ -10,24 +10,19 @@ Letters: Q queries, L vectors, D dimensions, P of a projection, N lists.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from model_export.codes import axes
+from model_export.axes import Vectors, directions_with
 from service.bundle.searching import ApproximateType
 from service.lists import InvertedLists
 
-Vectors = NDArray[np.float32]
-
 # Less misplaces too many of the best, more takes longer to look up.
 KEPT_SQUARES = 0.9
-# Codes of another number of dimensions are not read by vector instructions, but one by one.
-DIMENSIONS_AT_ONCE = 16
 
 CANDIDATES = (200, 400, 800, 1200, 1600)
 
@@ -69,22 +64,21 @@ def efforts(index: Any) -> Iterator[tuple[int, int]]:
         yield from ((effort, candidates) for effort in steps)
 
 
-def spend(index: Any, effort: int, queries_QD: Vectors) -> float | None:
-    """Set the effort, which is written with the index, and return the span of an inverted file, see `service.lists`.
-
-    Args:
-        index: to be searched.
-        effort: one of its `efforts`.
-        queries_QD: that would visit so many lists on average.
-    """
+def spend(index: Any, effort: int) -> None:
+    """Set the effort, which is written with the index."""
     searched: Any = faiss.downcast_index(index.index)
     if isinstance(searched, faiss.IndexHNSW):
         searched.hnsw.efSearch = effort
-        return None
-    searched.nprobe = effort  # for who searches the file without a span
-    gaps_QN = InvertedLists(index, span=0.0).gaps(queries_QD)
-    visited = len(queries_QD) * effort
-    return max(0.0, float(np.partition(gaps_QN, visited - 1, axis=None)[visited - 1]))
+    else:
+        searched.nprobe = effort  # for who searches the file without a span
+
+
+def spans(index: Any, queries_QD: Vectors) -> Callable[[int], float | None]:
+    """The span with which the queries visit so many lists on average, see `service.lists`; None for a graph."""
+    if isinstance(faiss.downcast_index(index.index), faiss.IndexHNSW):
+        return lambda _: None
+    gaps = np.sort(InvertedLists(index, span=0.0).gaps(queries_QD), axis=None)
+    return lambda effort: max(0.0, float(gaps[len(queries_QD) * effort - 1]))
 
 
 def write_index(index: Any, path: Path) -> None:
@@ -104,12 +98,9 @@ def ivf_lists(count: int) -> int:
 
 def _projection(vectors_LD: Vectors) -> Any:
     """To the directions that keep `KEPT_SQUARES` of the squares."""
-    directions_DD, shares_D = axes(vectors_LD)
-    needed = int(np.searchsorted(np.cumsum(shares_D), KEPT_SQUARES)) + 1
-    width = min(math.ceil(needed / DIMENSIONS_AT_ONCE) * DIMENSIONS_AT_ONCE, len(shares_D))
-    projection = faiss.LinearTransform(len(shares_D), width, False)
-    matrix_PD = np.ascontiguousarray(directions_DD[:width], dtype=np.float32)
-    faiss.copy_array_to_vector(matrix_PD.ravel(), projection.A)
+    directions_PD = directions_with(KEPT_SQUARES, vectors_LD)
+    projection = faiss.LinearTransform(directions_PD.shape[1], len(directions_PD), False)
+    faiss.copy_array_to_vector(directions_PD.ravel(), projection.A)
     projection.is_trained = True
     return projection
 

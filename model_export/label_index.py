@@ -20,9 +20,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.axes import Vectors
 from model_export.codes import encode, write_codes
 from model_export.errors import ExportError
-from model_export.faiss_index import Vectors, build_index, efforts, size_bytes, spend, write_index
+from model_export.faiss_index import build_index, efforts, size_bytes, spans, spend, write_index
 from service.bundle import layout
 from service.bundle.searching import ApproximateType, IndexPoint, IndexSection
 from service.codes import Codes
@@ -129,7 +130,7 @@ def choose_index(vectors_LD: Vectors, queries_QD: Vectors, wanted: WantedIndex) 
         asked = f"recall@{RECALL_AT} {wanted.recall:g}"
         raise ExportError(f"--index {wanted.type}: expected {asked}, surely, found {found:.4f} at most")
     if built is not None and best.effort is not None:
-        spend(built.finder, best.effort, bench.queries_QD)
+        spend(built.finder, best.effort)
     return Chosen(built, _section(built, best, tuple(curve)))
 
 
@@ -165,11 +166,12 @@ class Bench:
 
         Of equal candidates, efforts beyond the first with the wanted recall are left out: they only cost more.
         """
-        size, done = index.size_bytes, set[int]()
+        size, done, span_of = index.size_bytes, set[int](), spans(index.finder, self.queries_QD)
         for effort, candidates in efforts(index.finder):
             if candidates in done:
                 continue
-            span = spend(index.finder, effort, self.queries_QD)
+            spend(index.finder, effort)
+            span = span_of(effort)
             opened = Index(index.finder, index.codes, candidates=candidates, span=span, threads=1)
             search = partial(opened.search, k=RECALL_AT)
             with _on_one_thread():

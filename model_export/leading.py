@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model_export.axes import main_axes
 from model_export.exact_search import write_leading_search
 from service.bundle import layout
 
@@ -57,7 +58,7 @@ def choose_leading(vectors_LD: NDArray[np.float32], queries_QD: NDArray[np.float
     L, D = vectors_LD.shape
     if vectors_LD.size < LEAST_NUMBERS or len(queries_QD) == 0:
         return None
-    axes_DD = _axes(vectors_LD)
+    axes_DD = main_axes(vectors_LD)[0].T
     turned_LD, turned_QD = vectors_LD @ axes_DD, queries_QD @ axes_DD
     answers = min(answers, L)
     worst_Q = np.partition(turned_QD @ turned_LD.T, L - answers, axis=1)[:, L - answers]
@@ -73,7 +74,7 @@ def choose_leading(vectors_LD: NDArray[np.float32], queries_QD: NDArray[np.float
 
 def leading_of(vectors_LD: NDArray[np.float32], count: int) -> Leading:
     """So many leading coordinates."""
-    axes_DD = _axes(vectors_LD)
+    axes_DD = main_axes(vectors_LD)[0].T
     return _leading(axes_DD, vectors_LD @ axes_DD, count)
 
 
@@ -83,13 +84,6 @@ def write_leading(folder: Path, vectors_LD: NDArray[np.float32], leading: Leadin
     np.save(folder / layout.LABEL_RESTS, leading.rests_L)
     graph = folder / layout.LABEL_SEARCH
     write_leading_search(leading.coordinates_LC, leading.axes_DC, folder / layout.LABEL_LEADING, graph)
-
-
-def _axes(vectors_LD: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of all D directions, those with most of the vectors' squares first."""
-    wide_LD = vectors_LD.astype(np.float64)
-    axes_DD: NDArray[np.float64] = np.linalg.eigh(wide_LD.T @ wide_LD)[1][:, ::-1]
-    return axes_DD
 
 
 def _leading(axes_DD: NDArray[np.float64], turned_LD: NDArray[np.float64], count: int) -> Leading:

@@ -53,7 +53,7 @@ class Codes:
     def score(self, queries_QD: Floats, rows_QC: Rows) -> Floats:
         """Inner products with C rows for each query; they are the same to the bit in every batch."""
         scores_QC = np.empty(rows_QC.shape, dtype=np.float32)
-        _score(self.codes_LW, self.scales_L, self._turned(queries_QD), rows_QC, scores_QC)
+        _score(self.codes_LW, self.scales_L, inner_products(queries_QD, self.directions_WD), rows_QC, scores_QC)
         return scores_QC
 
     def search(self, queries_QD: Floats, k: int) -> TopK:
@@ -63,12 +63,6 @@ class Codes:
             return self.score(queries_QD, np.tile(np.arange(low, high), (len(queries_QD), 1)))
 
         return select_in_blocks(scores, len(queries_QD), len(self.codes_LW), k)
-
-    def _turned(self, queries_QD: Floats) -> Floats:
-        turned_QW = np.empty((len(queries_QD), len(self.directions_WD)), dtype=np.float32)
-        for query_D, turned_W in zip(queries_QD, turned_QW, strict=True):
-            inner_products(self.directions_WD, query_D, turned_W)
-        return turned_QW
 
 
 @compiled

@@ -102,13 +102,13 @@ def _search_calls() -> Iterator[Call]:
     from service.codes import _score
     from service.leading import _search
     from service.lists import choose_lists
-    from service.products import inner_products
+    from service.products import _fill
 
     floats, table, rows = _own("float32", 1), _own("float32", 2), _own("int64", 2)
     yield _search, (table, floats, floats, _mapped("float32", 1), table, _mapped("float32", 2), rows, table)
     yield choose_lists, (floats, _own("int64", 1), floats[0], 1)
     for matrix in (table, _mapped("float32", 2)):
-        yield inner_products, (matrix, floats, floats)
+        yield _fill, (table, matrix, table)
     for codes in ("int8", "int16"):
         yield _score, (_mapped(codes, 2), _mapped("float32", 1), table, rows, table)
 

@@ -56,7 +56,7 @@ class InvertedLists:
             queries_QD: float32.
             count: C, at most as many as there are vectors.
         """
-        projected_QP = self._projected(queries_QD)
+        projected_QP = inner_products(queries_QD, self._projection_PD)
         visited_QV, products_QV = self._visited(projected_QP, count)
         rows_QC = np.empty((len(queries_QD), count), dtype=np.int64)
         scores_QC = np.empty(rows_QC.shape, dtype=np.float32)
@@ -78,31 +78,17 @@ class InvertedLists:
 
     def gaps(self, queries_QD: Floats) -> Floats:
         """How far each list's product is below that of the tenth best, (Q, N); negative for those above it."""
-        products_QN = np.stack([self._products(query_P) for query_P in self._projected(queries_QD)])
+        products_QN = inner_products(inner_products(queries_QD, self._projection_PD), self._centres_NP)
         nth = min(FROM, products_QN.shape[1]) - 1
         return -np.partition(-products_QN, nth, axis=1)[:, nth, None] - products_QN
 
-    def _projected(self, queries_QD: Floats) -> Floats:
-        projected_QP = np.empty((len(queries_QD), len(self._projection_PD)), dtype=np.float32)
-        for query_D, projected_P in zip(queries_QD, projected_QP, strict=True):
-            inner_products(self._projection_PD, query_D, projected_P)
-        return projected_QP
-
-    def _products(self, projected_P: Floats) -> Floats:
-        products_N = np.empty(len(self._centres_NP), dtype=np.float32)
-        inner_products(self._centres_NP, projected_P, products_N)
-        return products_N
-
     def _visited(self, projected_QP: Floats, least: int) -> tuple[Rows, Floats]:
         """The lists that each query visits, padded, and their products."""
-        chosen = []
-        for projected_P in projected_QP:
-            products_N = self._products(projected_P)
-            chosen.append((choose_lists(products_N, self._sizes_N, np.float32(self._span), least), products_N))
-        widest = max(len(lists_V) for lists_V, _ in chosen)
-        visited_QV = np.full((len(chosen), widest), NO_LIST, dtype=np.int64)
+        products_QN = inner_products(projected_QP, self._centres_NP)
+        chosen = [choose_lists(products_N, self._sizes_N, np.float32(self._span), least) for products_N in products_QN]
+        visited_QV = np.full((len(chosen), max(map(len, chosen))), NO_LIST, dtype=np.int64)
         products_QV = np.zeros(visited_QV.shape, dtype=np.float32)
-        for query, (lists_V, products_N) in enumerate(chosen):
+        for query, (lists_V, products_N) in enumerate(zip(chosen, products_QN, strict=True)):
             visited_QV[query, : len(lists_V)] = lists_V
             products_QV[query, : len(lists_V)] = products_N[lists_V]
         return visited_QV, products_QV

@@ -1,6 +1,6 @@
 """Inner products, compiled: each is summed up by itself, so it is the same to the bit in any company.
 
-Letters: D dimensions, N rows.
+Letters: D dimensions, Q vectors, N rows.
 """
 
 from __future__ import annotations
@@ -24,8 +24,15 @@ def inner_product(one_D: NDArray[Any], other_D: Floats) -> Any:
     return total
 
 
+def inner_products(vectors_QD: Floats, rows_ND: Floats) -> Floats:
+    """Of each vector with every row, (Q, N)."""
+    products_QN = np.empty((len(vectors_QD), len(rows_ND)), dtype=np.float32)
+    _fill(vectors_QD, rows_ND, products_QN)
+    return products_QN
+
+
 @compiled
-def inner_products(rows_ND: Floats, vector_D: Floats, products_N: Floats) -> None:
-    """Fill in the product of each row with the vector."""
-    for row in range(len(rows_ND)):
-        products_N[row] = inner_product(rows_ND[row], vector_D)
+def _fill(vectors_QD: Floats, rows_ND: Floats, products_QN: Floats) -> None:
+    for vector in range(len(vectors_QD)):
+        for row in range(len(rows_ND)):
+            products_QN[vector, row] = inner_product(rows_ND[row], vectors_QD[vector])

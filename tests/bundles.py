@@ -266,12 +266,12 @@ def _write_tables(path: Path, model: TinyModel) -> None:
         elif model.spec.index == "flat":
             write_exact_search(model.tables["vectors"], path / layout.LABEL_VECTORS, path / layout.LABEL_SEARCH)
         else:
-            label_index(model.tables["vectors"], model.spec.index).write(path)
+            _label_index(model.tables["vectors"], model.spec.index).write(path)
     if model.spec.method == "declare" and model.spec.recovery == "rows":
         write_exact_search(model.tables["vectors"], path / layout.DECLARE_ROWS, path / layout.DECLARE_ROW_SEARCH)
 
 
-def label_index(vectors_LD: NDArray[np.float32], kind: ApproximateType) -> LabelIndex:
+def _label_index(vectors_LD: NDArray[np.float32], kind: ApproximateType) -> LabelIndex:
     """An approximate index."""
     return LabelIndex(build_index(vectors_LD, kind), encode(vectors_LD, vectors_LD))
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model_export.codes import axes, decoded, encode, write_codes
+from model_export.axes import main_axes
+from model_export.codes import decoded, encode, write_codes
 from service.bundle import layout
 from service.codes import Codes
 from service.topk import TopK
@@ -64,7 +65,7 @@ def test_codes_take_at_most_three_eighths_of_the_bytes() -> None:
 
 def test_directions_hold_most_of_the_squares_first() -> None:
     vectors = in_few_directions(300, 7)
-    directions_DD, shares_D = axes(vectors)
+    directions_DD, shares_D = main_axes(vectors)
     assert shares_D.sum() == pytest.approx(1)
     assert (np.diff(shares_D) <= 1e-7).all()
     assert shares_D[:7].sum() > 0.999

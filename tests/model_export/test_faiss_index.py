@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from model_export.codes import encode
-from model_export.faiss_index import build_index, efforts, ivf_lists, size_bytes, spend, write_index
+from model_export.faiss_index import build_index, efforts, ivf_lists, size_bytes, spans, spend, write_index
 from service.index import Index
 from service.lists import InvertedLists
 from tests.model_export.vectors import unit_vectors
@@ -27,7 +27,7 @@ def test_candidates_are_found_in_the_directions_that_hold_nine_tenths(kind: Any)
     vectors = unit_vectors(500) * np.where(np.arange(24) < 6, 1.0, 0.03).astype(np.float32)
     index = build_index(vectors, kind)
     assert (index.index.d, index.d) == (16, 24)
-    spend(index, max(effort for effort, _ in efforts(index)), vectors[:50])
+    spend(index, max(effort for effort, _ in efforts(index)))
     found = index.search(vectors[:50], 10)[1]
     exact = np.argsort(-(vectors[:50] @ vectors.T), axis=1)[:, :3]
     assert np.mean([len(set(a) & set(b)) / 3 for a, b in zip(found, exact, strict=True)]) > 0.9
@@ -38,7 +38,7 @@ def test_files_hold_codes_and_the_effort_that_was_set(kind: str, tmp_path: Path)
     vectors = unit_vectors(3000)
     index = build_index(vectors, kind)  # type: ignore[arg-type]
     for effort in {effort for effort, _ in efforts(index)}:
-        spend(index, effort, vectors[:10])
+        spend(index, effort)
         write_index(index, tmp_path / "labels.faiss")
         reread: Any = faiss.read_index(str(tmp_path / "labels.faiss"))
         searched = faiss.downcast_index(reread.index)
@@ -51,14 +51,14 @@ def test_the_span_lets_as_many_lists_be_visited_on_average() -> None:
     vectors, asked = unit_vectors(5000), unit_vectors(40, seed=1)
     index = build_index(vectors, "ivf")
     for effort in (20, 33, 128):
-        span = spend(index, effort, asked)
+        span = spans(index, asked)(effort)
         assert span is not None
         assert (InvertedLists(index, span).gaps(asked) <= span).sum() == pytest.approx(40 * effort, abs=2)
-    assert spend(index, 1, asked) == 0
+    assert spans(index, asked)(1) == 0
 
 
 def test_a_graph_has_no_span() -> None:
-    assert spend(build_index(unit_vectors(50), "hnsw"), 20, unit_vectors(3)) is None
+    assert spans(build_index(unit_vectors(50), "hnsw"), unit_vectors(3))(20) is None
 
 
 @pytest.mark.parametrize("count", [1, 50, 500, 5000])
@@ -84,7 +84,7 @@ def test_a_walk_keeps_the_candidates_at_least() -> None:
 def test_few_vectors_of_few_dimensions_are_enough(kind: str, dimension: int, capfd: pytest.CaptureFixture[str]) -> None:
     vectors = np.ascontiguousarray(unit_vectors(3)[:, :dimension])
     index = build_index(vectors, kind)  # type: ignore[arg-type]
-    span = spend(index, 1, vectors)
+    span = spans(index, vectors)(1)
     top = Index(index, encode(vectors, vectors), candidates=100, span=span, threads=1).search(vectors, 5)
     assert set(top.ids_QK[0].tolist()) == {0, 1, 2}
     np.testing.assert_allclose(top.scores_QK[0], np.sort(vectors @ vectors[0])[::-1], atol=0.02)

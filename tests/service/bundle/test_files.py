@@ -105,18 +105,12 @@ def test_the_version_covers_an_index_but_not_what_it_was_chosen_from() -> None:
     files = {"a": FileEntry(size=1, sha256="0" * 64)}
 
     def version(**changes: object) -> str:
-        index = IndexSection.model_validate(
-            {"type": "hnsw", "recall": 0.5, "candidates": 3, "directions": 4, **changes}
-        )
+        index = IndexSection.model_validate(CODED | changes)
         return content_version(TextInput(max_tokens=8), UnidecSection(dimension=4, index=index), files)
 
     written = {
         "input": {"kind": "text", "max_tokens": 8},
-        "method": {
-            "name": "unidec",
-            "dimension": 4,
-            "index": {"type": "hnsw", "recall": 0.5, "candidates": 3, "directions": 4},
-        },
+        "method": {"name": "unidec", "dimension": 4, "index": CODED},
         "files": {"a": {"dtype": None, "sha256": "0" * 64, "shape": None, "size": 1}},
     }
     canonical = json.dumps(written, sort_keys=True, separators=(",", ":"))

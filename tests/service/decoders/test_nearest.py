@@ -47,10 +47,9 @@ class Rows:
 def drawn(rng: np.random.Generator, rows: int, labels: int, *, votes: float, equal: bool, whole: bool) -> Rows:
     """Rows with so many votes on average; equal votes in a row, or not; in whole numbers that make ties, or not."""
     votes_GL = csr_array(random_array((rows, labels), density=min(1.0, votes / labels), rng=rng, dtype=np.float32))
-    of_rows, of_votes = (
-        rng.integers(1, 4, size) if whole else rng.uniform(0.1, 3, size) for size in (rows, votes_GL.nnz)
-    )
-    votes_GL.data[:] = np.repeat(of_rows, np.diff(votes_GL.indptr)) if equal else of_votes
+    size = rows if equal else votes_GL.nnz
+    values = rng.integers(1, 4, size) if whole else rng.uniform(0.1, 3, size)
+    votes_GL.data[:] = np.repeat(values, np.diff(votes_GL.indptr)) if equal else values
     votes_GL.sort_indices()
     topics_LC = np.eye(RANK)[rng.integers(0, RANK, labels)]
     noise_LC = rng.integers(-1, 2, (labels, RANK)) if whole else 0.5 * rng.standard_normal((labels, RANK))
