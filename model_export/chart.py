@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.bundle.searching import IndexPoint, IndexSection
-from service.chart import DOTS_PER_INCH
+from service.measuring.chart import DOTS_PER_INCH
 
 
 def draw(section: IndexSection, title: str, file: Path) -> None:

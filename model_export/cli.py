@@ -135,7 +135,7 @@ def _plot(arguments: argparse.Namespace) -> None:
     from model_export.errors import UsageError
     from service.bundle.reader import read_manifest
     from service.bundle.searching import SearchSection
-    from service.chart import can_draw
+    from service.measuring.chart import can_draw
 
     if not can_draw():
         raise UsageError("plot draws with matplotlib, which is not installed: pip install matplotlib")

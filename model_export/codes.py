@@ -1,4 +1,4 @@
-"""Integer codes of label vectors, see `service.codes`: which kind errs less, and what they are.
+"""Integer codes of label vectors, see `service.search.codes`: which kind errs less, and what they are.
 
 Letters: L vectors, D dimensions, W codes of a vector, Q queries.
 """
@@ -14,8 +14,8 @@ import numpy as np
 
 from model_export.axes import Vectors, directions_with, sample
 from service.bundle import layout
-from service.codes import Codes
-from service.topk import ranges
+from service.search.codes import Codes
+from service.search.topk import ranges
 
 # Of the squares of all vectors, what the directions of 16-bit codes may leave out; and of the dimensions, so many
 # directions at most, or the codes would take too many bytes.

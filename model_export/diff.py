@@ -11,7 +11,7 @@ from service.bundle import Bundle, Manifest, open_bundle
 from service.bundle.manifest import FeatureQuery, FileEntry, GoldenAnswer, ScoredLabel
 from service.engine import Engine
 from service.errors import InvalidRequest
-from service.queries import Features, Query
+from service.models.queries import Features, Query
 
 DIGEST_SHOWN = 12
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 
-from service.exact import QUERIES, SCORES
-from service.leading import LEADING
+from service.search.exact import QUERIES, SCORES
+from service.search.leading import LEADING
 
 # Gemm is as it is since version 13; the older the version, the more programs read it.
 OPSET = 13
@@ -30,7 +30,7 @@ def write_exact_search(vectors_ND: NDArray[np.float32], vectors_path: Path, grap
 def write_leading_search(
     leading_NC: NDArray[np.float32], axes_DC: NDArray[np.float32], leading_path: Path, graph_path: Path
 ) -> None:
-    """Write a search by leading coordinates, see `service.leading`: theirs, and the graph.
+    """Write a search by leading coordinates, see `service.search.leading`: theirs, and the graph.
 
     Args:
         leading_NC: of the vectors.

@@ -19,7 +19,7 @@ import numpy as np
 
 from model_export.axes import Vectors, directions_with
 from service.bundle.searching import ApproximateType
-from service.lists import InvertedLists
+from service.search.lists import InvertedLists
 
 # Less misplaces too many of the best, more takes longer to look up.
 KEPT_SQUARES = 0.9
@@ -74,7 +74,7 @@ def spend(index: Any, effort: int) -> None:
 
 
 def spans(index: Any, queries_QD: Vectors) -> Callable[[int], float | None]:
-    """The span with which the queries visit so many lists on average, see `service.lists`; None for a graph."""
+    """The span with which the queries visit so many lists on average, see `service.search.lists`; None for a graph."""
     if isinstance(faiss.downcast_index(index.index), faiss.IndexHNSW):
         return lambda _: None
     gaps = np.sort(InvertedLists(index, span=0.0).gaps(queries_QD), axis=None)

@@ -26,8 +26,8 @@ from model_export.errors import ExportError
 from model_export.faiss_index import build_index, efforts, size_bytes, spans, spend, write_index
 from service.bundle import layout
 from service.bundle.searching import ApproximateType, IndexPoint, IndexSection
-from service.codes import Codes
-from service.index import Index
+from service.search.codes import Codes
+from service.search.index import Index
 
 IndexChoice = Literal["auto", "flat", "hnsw", "ivf"]
 

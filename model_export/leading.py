@@ -1,4 +1,4 @@
-"""Leading coordinates: by how many of them an exact search passes over most labels, see `service.leading`.
+"""Leading coordinates: by how many of them an exact search passes over most labels, see `service.search.leading`.
 
 The axes are those in which the label vectors have most of their squares. Their number is weighed by what a search
 costs: the more coordinates, the more numbers are read of every label, and the fewer labels are read whole. That is

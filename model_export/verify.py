@@ -21,8 +21,8 @@ from service.bundle import Manifest, open_bundle
 from service.bundle.manifest import FeatureQuery, GoldenAnswer, Parity, ScoredLabel
 from service.bundle.searching import SearchSection
 from service.engine import Engine
-from service.queries import Features, Query
-from service.topk import select
+from service.models.queries import Features, Query
+from service.search.topk import select
 from training.artifact import Artifact
 
 COMPARED_K = 5

@@ -21,7 +21,7 @@ from tokenizers import Encoding, Tokenizer
 
 from service.bundle.manifest import Order
 from service.errors import BundleError, InvalidRequest
-from service.queries import Query
+from service.models.queries import Query
 
 # Token ids are unsigned 32-bit: row * ROW_STRIDE + id is a distinct key for every (row, id).
 ROW_STRIDE = 1 << 32

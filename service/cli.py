@@ -116,13 +116,13 @@ def _run(chosen: argparse.Namespace) -> int:
     _limit_threads(settings.batch_threads)
     bring()
 
-    from service.launch import Order, launch
+    from service.models.launch import Order, launch
 
     # Before the rest is imported, which takes most of a second.
     workers = [launch(Order(path, settings)) for path in settings.bundles]
 
+    from service.http.server import serve
     from service.logs import configure_logging
-    from service.server import serve
 
     configure_logging(settings.log_format)
     code = serve(settings, workers)
@@ -138,7 +138,7 @@ def _check(chosen: argparse.Namespace) -> int:
     _limit_threads(settings.batch_threads)
     bring()
 
-    from service.worker import open_engine
+    from service.models.worker import open_engine
 
     engine = open_engine(chosen.bundle, settings)
     manifest = engine.manifest
@@ -153,7 +153,7 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def _time(engine: Engine, count: int, file: Path | None) -> int:
-    from service.timing import TIMED_K, time_queries
+    from service.measuring.timing import TIMED_K, time_queries
 
     if not engine.golden_queries:
         return _fail(BundleError("the bundle holds no golden query to time"), FAILED)
@@ -168,9 +168,9 @@ def _time(engine: Engine, count: int, file: Path | None) -> int:
 
 
 def _bench(chosen: argparse.Namespace) -> int:
-    from service.bench import Plan, as_json, bench, table
-    from service.chart import can_draw, draw
-    from service.load import LoadError
+    from service.measuring.bench import Plan, as_json, bench, table
+    from service.measuring.chart import can_draw, draw
+    from service.measuring.load import LoadError
 
     if chosen.plot is not None and not can_draw():
         raise SettingsError("--plot draws with matplotlib, which is not installed: pip install matplotlib")

@@ -21,11 +21,11 @@ from service.decoders import decoder_class
 from service.decoders.base import Decoder
 from service.encoder import Encoder
 from service.errors import BundleError, EngineFailed
-from service.queries import Features, Query
+from service.models.queries import Features, Query
 from service.reranking import Reranker
 from service.scoring import RawScoring, Scoring, scoring_of
+from service.search.topk import TopK
 from service.sessions import resolve_device
-from service.topk import TopK
 
 logger = logging.getLogger(__name__)
 

@@ -60,7 +60,7 @@ def calls() -> Iterator[Call]:
 
 
 def _common_calls() -> Iterator[Call]:
-    from service.topk import _select
+    from service.search.topk import _select
 
     yield _select, (_own("float32", 2), _own("int64", 2), _own("float32", 2))
 
@@ -85,7 +85,7 @@ def _mach_calls() -> Iterator[Call]:
 def _declare_calls() -> Iterator[Call]:
     from service.bundle.layout import LABEL_ROWS, OFFSETS
     from service.decoders import nearest
-    from service.votes import _fill_column, _fill_columns
+    from service.search.votes import _fill_column, _fill_columns
 
     for offsets, labels in product(OFFSETS, LABEL_ROWS):
         votes = _mapped(offsets, 1), _mapped(labels, 1), _mapped("float32", 1)
@@ -99,10 +99,10 @@ def _declare_calls() -> Iterator[Call]:
 
 
 def _search_calls() -> Iterator[Call]:
-    from service.codes import _score
-    from service.leading import _search
-    from service.lists import choose_lists
-    from service.products import _fill
+    from service.search.codes import _score
+    from service.search.leading import _search
+    from service.search.lists import choose_lists
+    from service.search.products import _fill
 
     floats, table, rows = _own("float32", 1), _own("float32", 2), _own("int64", 2)
     yield _search, (table, floats, floats, _mapped("float32", 1), table, _mapped("float32", 2), rows, table)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from service.bags import Bag
 from service.bundle import Bundle, layout
 from service.bundle.manifest import PlattMap, RerankSection
-from service.compiled import compiled
 from service.scoring import logistic
+from service.search.compiled import compiled
+from service.search.topk import TopK
 from service.terms import Rows, Terms
-from service.topk import TopK
 
 TINY = 1e-12
 NONE = -1  # stands where there is no nominee

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from service.bundle import LabelTable
 from service.errors import InvalidRequest, MalformedBody
-from service.queries import Features
+from service.models.queries import Features
 from service.settings import Settings
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)

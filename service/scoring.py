@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import CalibrationSection, IsotonicMap, PlattMap
-from service.topk import TopK
+from service.search.topk import TopK
 
 Floats = NDArray[np.float64]
 

@@ -50,8 +50,8 @@ from service.bundle.manifest import (
 )
 from service.bundle.searching import ApproximateType, IndexSection, IndexType, OvaSection, UnidecSection
 from service.engine import Engine
-from service.queries import Features, Query
-from service.votes import Votes
+from service.models.queries import Features, Query
+from service.search.votes import Votes
 
 Method = Literal["mach", "declare", "unidec", "ova"]
 InputKind = Literal["text", "features"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from service.topk import TopK
+from service.search.topk import TopK
 
 
 def best_labels(scores_QL: NDArray[np.floating], k: int) -> NDArray[np.int64]:

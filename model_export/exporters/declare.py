@@ -17,7 +17,7 @@ from model_export.exporters.base import Exporter, alike
 from model_export.label_index import WantedIndex
 from service.bundle import layout
 from service.bundle.manifest import DeclareSection, Recovery
-from service.votes import Votes
+from service.search.votes import Votes
 from training.methods.declare import Declare
 from training.voting import last_similarities, vote
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import layout
-from service.compiled import compiled
+from service.search.compiled import compiled
 
 
 def first_fault(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import inverted
-from service.compiled import compiled
+from service.search.compiled import compiled
 
 Scores = NDArray[np.float32]
 Integers = NDArray[Any]

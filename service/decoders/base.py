@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Bundle
-from service.topk import TopK
+from service.search.topk import TopK
 
 # Vectors (Q, D) and a number K to the min(K, N) rows with the largest inner products, best first.
 Search = Callable[[NDArray[np.float32], int], TopK]

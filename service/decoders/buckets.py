@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.compiled import compiled
+from service.search.compiled import compiled
 
 Scores = NDArray[np.float32]
 Buckets = NDArray[Any]

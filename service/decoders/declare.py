@@ -19,9 +19,9 @@ from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
 from service.decoders.base import Search
 from service.decoders.factors import FactorSearch
-from service.exact import ExactSearch
-from service.topk import TopK, select_from
-from service.votes import Votes
+from service.search.exact import ExactSearch
+from service.search.topk import TopK, select_from
+from service.search.votes import Votes
 
 OUTPUT = "embedding"
 

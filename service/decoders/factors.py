@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from service.decoders import nearest
 from service.decoders.rooms import Rooms
-from service.topk import TopK, in_turn, select
-from service.votes import Votes
+from service.search.topk import TopK, in_turn, select
+from service.search.votes import Votes
 
 # With fewer votes than these, the similarities of all rows are computed before a search has found out where to look.
 SEARCHED_VOTES = 1 << 18

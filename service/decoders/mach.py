@@ -18,7 +18,7 @@ from service.bundle.manifest import Activation, Aggregation, MachSection
 from service.decoders import pruned
 from service.decoders.buckets import Buckets, Scores, fold
 from service.decoders.rooms import Rooms
-from service.topk import TopK, ranges, select_in_blocks
+from service.search.topk import TopK, ranges, select_in_blocks
 
 OUTPUT = "bucket_logits"
 

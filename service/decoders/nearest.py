@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from service.compiled import compiled
-from service.heap import NOTHING, clear, push, sort_heap
-from service.votes import Votes, row_product
+from service.search.compiled import compiled
+from service.search.heap import NOTHING, clear, push, sort_heap
+from service.search.votes import Votes, row_product
 
 Floats = NDArray[np.float32]
 Integers = NDArray[Any]

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from service.compiled import compiled
 from service.decoders.allowances import MARGIN, partner, plan, plan_least, score_cut
+from service.search.compiled import compiled
 
 Scores = NDArray[np.float32]
 Integers = NDArray[Any]

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.searching import SearchSection
-from service.codes import Codes
 from service.decoders.base import Search
-from service.exact import ExactSearch
-from service.leading import LeadingSearch
-from service.topk import TopK
+from service.search.codes import Codes
+from service.search.exact import ExactSearch
+from service.search.leading import LeadingSearch
+from service.search.topk import TopK
 
 OUTPUT = "query"
 
@@ -38,7 +38,7 @@ class SearchDecoder:
                 tables = bundle.arrays[layout.LABEL_VECTORS], bundle.arrays[layout.LABEL_RESTS]
                 return cls(section, LeadingSearch.open(graph, *tables, leading=leading, threads=threads).search)
             return cls(section, ExactSearch.open(graph, dimension=dimension, size=size, threads=threads).search)
-        from service.index import Index  # FAISS, which an exact search can do without
+        from service.search.index import Index  # FAISS, which an exact search can do without
 
         file, codes = bundle.file(layout.LABEL_INDEX), Codes.from_arrays(bundle.arrays)
         return cls(section, Index.open(file, section.index, codes, dimension=dimension, threads=threads).search)

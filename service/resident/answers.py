@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto
 
 from service.errors import EngineFailed
 from service.resident.graph import Nodes, ResidentGraph, Value
-from service.topk import TopK, in_turn, ordered
+from service.search.topk import TopK, in_turn, ordered
 
 LOW, HIGH = "low", "high"
 # The device leaves open which of equal scores come last; of so many more than are wanted, the first rows are taken.

@@ -23,7 +23,7 @@ from service.decoders.mach import OUTPUT
 from service.resident import best
 from service.resident.answers import Answers, add_taken, finished
 from service.resident.graph import Nodes, ResidentGraph, Value
-from service.topk import TopK
+from service.search.topk import TopK
 
 # Those that are sums of what each bucket brings.
 SUMMED: tuple[Aggregation, ...] = ("sum_logits", "mean_prob", "unbiased")

@@ -20,7 +20,7 @@ from service.decoders.search import OUTPUT
 from service.resident import best
 from service.resident.answers import Answers, add_taken, finished
 from service.resident.graph import Nodes, ResidentGraph, Value
-from service.topk import TopK, ranges
+from service.search.topk import TopK, ranges
 
 VECTORS, HALVES, COUNT = "vectors", "halves", "k"
 # Kernels for half floats want rows of a multiple of 16 bytes.

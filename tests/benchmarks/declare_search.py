@@ -28,8 +28,8 @@ from service.bundle.manifest import DeclareSection
 from service.decoders import factors, nearest
 from service.decoders.declare import OUTPUT, DeclareDecoder
 from service.decoders.factors import MOST_SEARCHED, FactorSearch
-from service.topk import TopK, select
-from service.votes import Votes
+from service.search.topk import TopK, select
+from service.search.votes import Votes
 from training.artifact import read_artifact
 from training.compression import Projected, kept_lengths, row_lengths, unit_rows
 from training.data.batches import Bags

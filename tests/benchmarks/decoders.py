@@ -24,8 +24,8 @@ from service.bundle.manifest import DeclareSection, HashSection, MachSection
 from service.decoders.declare import DeclareDecoder
 from service.decoders.factors import FactorSearch
 from service.decoders.mach import MachDecoder
-from service.exact import ExactSearch
-from service.topk import TopK, select
+from service.search.exact import ExactSearch
+from service.search.topk import TopK, select
 from tests.bundles import inverted_lists
 
 LABELS, REPETITIONS, BUCKETS = 28_077, 16, 1024

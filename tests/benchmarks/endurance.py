@@ -13,7 +13,7 @@ import argparse
 import re
 import urllib.request
 
-from service.bench import Plan, bench
+from service.measuring.bench import Plan, bench
 
 CONNECTIONS = 64
 SECONDS = 5.0

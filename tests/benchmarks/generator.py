@@ -17,7 +17,7 @@ from typing import cast
 
 import uvloop
 
-from service.bench import Plan, bench, table
+from service.measuring.bench import Plan, bench, table
 
 SECONDS = 3.0
 CONCURRENCY = (1, 8, 64, 256)

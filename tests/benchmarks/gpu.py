@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from model_export.exact_search import write_exact_search
 from model_export.exporters.mach import write_inverted_lists
 from model_export.verify import golden_answers
-from service.bench import Plan, bench, table
 from service.bundle import content_version, file_entry, layout, load_bundle, open_bundle, write_labels
 from service.bundle.manifest import MachSection, Manifest
 from service.bundle.reader import read_manifest
 from service.bundle.searching import IndexSection, OvaSection, SearchSection, UnidecSection
 from service.engine import Engine
-from service.topk import ranges
+from service.measuring.bench import Plan, bench, table
+from service.search.topk import ranges
 from tests.benchmarks.server import running
 
 BATCHES = (1, 8, 32, 128)

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from model_export.label_index import RECALL_AT, WANTED_RECALL, Bench, WantedIndex, choose_index
 from service.bundle import layout
 from service.bundle.searching import IndexSection
-from service.codes import Codes
-from service.index import Index
+from service.search.codes import Codes
+from service.search.index import Index
 from training.artifact import Artifact, read_artifact
 from training.data.batches import Bags
 from training.data.records import Source, open_named

@@ -24,9 +24,9 @@ from service.bundle import layout, open_bundle
 from service.decoders.search import OUTPUT
 from service.encoder import Encoder
 from service.engine import Engine
-from service.exact import ExactSearch
-from service.leading import LeadingSearch
-from service.topk import TopK
+from service.search.exact import ExactSearch
+from service.search.leading import LeadingSearch
+from service.search.topk import TopK
 
 SAMPLED, ASKED = 64, 320
 ANSWERS = (5, 10, 100)

@@ -27,7 +27,7 @@ from service.bundle import layout
 from service.bundle.files import map_array
 from service.decoders.buckets import Buckets, Scores
 from service.decoders.mach import OUTPUT, MachDecoder
-from service.topk import ranges
+from service.search.topk import ranges
 from tests.benchmarks.mach_search import KS, blocks_of, check, logits, one_by_one, section
 from training.artifact import read_artifact
 from training.data.dataset import read_rows

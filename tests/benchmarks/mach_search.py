@@ -28,7 +28,7 @@ from service.bundle import layout
 from service.bundle.manifest import HashSection, MachSection
 from service.decoders.buckets import Buckets, Scores, fold
 from service.decoders.mach import OUTPUT, MachDecoder
-from service.topk import TopK, merge, select
+from service.search.topk import TopK, merge, select
 from tests.bundles import inverted_lists
 from training.artifact import read_artifact
 from training.data.batches import Bags

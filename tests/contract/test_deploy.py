@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.server import GRACE_SECONDS, LAST_WORDS_SECONDS
+from service.http.server import GRACE_SECONDS, LAST_WORDS_SECONDS
 from service.settings import load_settings
 from tests.contract.kustomize import Manifest, render
 

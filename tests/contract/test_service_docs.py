@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 from service.errors import RequestError
+from service.http.routes import PROBLEMS
 from service.metrics import REJECTIONS, Metrics
-from service.routes import PROBLEMS
 from service.settings import default_text, flag, options, variable
 
 ROOT = Path(__file__).parents[2]
@@ -58,5 +58,5 @@ def test_metrics() -> None:
 
 def test_the_picture_names_files_that_exist() -> None:
     picture = README.split("```")[1]
-    for name in re.findall(r"\w+\.py|decoders/", picture):
+    for name in re.findall(r"[\w/]+\.py|decoders/|search/", picture):
         assert (ROOT / "service" / name).exists(), name

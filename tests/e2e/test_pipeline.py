@@ -7,7 +7,7 @@ import pytest
 
 from service.bundle import open_bundle
 from service.engine import Engine
-from service.queries import Features, Query
+from service.models.queries import Features, Query
 from tests.artifacts import KINDS, Workshop
 from training.artifact import read_artifact
 from training.data.points import Point

@@ -11,9 +11,9 @@ import pytest
 
 from model_export import leading, writer
 from model_export.cli import main
-from service import chart
 from service.bundle import layout
 from service.bundle.reader import read_manifest
+from service.measuring import chart
 from tests.artifacts import Workshop
 
 

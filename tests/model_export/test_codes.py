@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from model_export.axes import main_axes
 from model_export.codes import decoded, encode, write_codes
 from service.bundle import layout
-from service.codes import Codes
-from service.topk import TopK
+from service.search.codes import Codes
+from service.search.topk import TopK
 from tests.model_export.vectors import unit_vectors
 from tests.reference import assert_best
 

@@ -11,8 +11,8 @@ import pytest
 
 from model_export.codes import encode
 from model_export.faiss_index import build_index, efforts, ivf_lists, size_bytes, spans, spend, write_index
-from service.index import Index
-from service.lists import InvertedLists
+from service.search.index import Index
+from service.search.lists import InvertedLists
 from tests.model_export.vectors import unit_vectors
 
 

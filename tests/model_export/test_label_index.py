@@ -17,8 +17,8 @@ from model_export.faiss_index import build_index, efforts
 from model_export.label_index import Bench, LabelIndex, WantedIndex, choose_index
 from service.bundle import layout
 from service.bundle.searching import ApproximateType
-from service.codes import Codes
-from service.index import Index
+from service.search.codes import Codes
+from service.search.index import Index
 from tests.model_export.vectors import unit_vectors
 from tests.reference import best_labels
 

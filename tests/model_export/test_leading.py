@@ -7,7 +7,7 @@ import pytest
 
 from model_export import leading
 from model_export.leading import choose_leading, leading_of, write_leading
-from tests.service.test_leading import DIMENSION, drawn
+from tests.service.search.test_leading import DIMENSION, drawn
 
 LABELS = 3000
 

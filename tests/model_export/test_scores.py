@@ -17,7 +17,7 @@ from model_export.writer import Options, build
 from service.bundle import Bundle, layout, open_bundle
 from service.bundle.manifest import FeatureQuery
 from service.engine import Engine
-from service.queries import Features
+from service.models.queries import Features
 from tests.artifacts import KINDS, Workshop
 from training import metrics
 from training.artifact import CALIBRATION, Artifact, read_artifact

@@ -18,7 +18,7 @@ from service.bundle import Manifest, layout, open_bundle
 from service.bundle.manifest import FeatureQuery, GoldenAnswer
 from service.bundle.searching import IndexSection, SearchSection
 from service.engine import Engine
-from service.queries import Features
+from service.models.queries import Features
 from tests.artifacts import KINDS, Workshop
 from training.artifact import SAMPLES, TOKENIZER, read_artifact
 

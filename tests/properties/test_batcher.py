@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.batching.queueing import Limits
 from service.errors import DeadlineExceeded, EngineFailed, InvalidRequest, QueueFull, RequestError
-from service.queueing import Limits
 from tests.service.blocking import Computation, answer, plugged, until_sent
 
 POISON = range(1000, 1003)

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from model_export.exact_search import write_exact_search
 from model_export.leading import leading_of, write_leading
 from service.bundle import layout
-from service.exact import ExactSearch
-from service.leading import LeadingSearch
+from service.search.exact import ExactSearch
+from service.search.leading import LeadingSearch
 from tests.reference import assert_exact
 
 FEW_LEVELS = st.sampled_from([-2.0, -0.5, 0.0, 1.0, 3.0])

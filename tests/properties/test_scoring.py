@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import CalibrationSection
 from service.scoring import CalibratedScoring, PropensityScoring
-from service.topk import TopK
+from service.search.topk import TopK
 from tests.bundles import CALIBRATION
 from training.calibration import Calibration, IsotonicMap, PlattMap, RankMap
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from service.topk import TopK, merge, select, select_from
+from service.search.topk import TopK, merge, select, select_from
 from tests.reference import assert_exact
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=70)

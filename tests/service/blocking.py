@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from service.batching import Batcher
-from service.channel import Connection, Notes, SharedCount
-from service.client import Client
-from service.queueing import Limits
+from service.batching.batcher import Batcher
+from service.batching.channel import Connection, Notes, SharedCount
+from service.batching.client import Client
+from service.batching.queueing import Limits
 
 PLUG = -1  # the item that holds the runner up
 LIMITS = Limits(batch_rows=4, batch_tokens=1000, queue_rows=16)

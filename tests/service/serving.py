@@ -20,18 +20,18 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from service.app import create_app
-from service.channel import Connection
+from service.batching.channel import Connection
 from service.engine import Answer, Engine
-from service.launch import Launched, Order
-from service.lifecycle import Lifecycle, Phase
+from service.http.app import create_app
+from service.http.lifecycle import Lifecycle, Phase
+from service.http.middleware import Gate
+from service.http.server import Server
 from service.metrics import Metrics
-from service.middleware import Gate
-from service.model import Model
-from service.registry import Registry
-from service.server import Server
+from service.models.launch import Launched, Order
+from service.models.model import Model
+from service.models.registry import Registry
+from service.models.worker import Worker
 from service.settings import Settings
-from service.worker import Worker
 from tests.service.blocking import shared_count
 
 TEXT = "a fast web server"

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from service.bags import Bag, FeatureReader, TextReader, pad
 from service.errors import BundleError, InvalidRequest
-from service.queries import Features
+from service.models.queries import Features
 
 VOCABULARY = {"[UNK]": 0, "[CLS]": 1, "a": 5, "b": 2, "c": 9}
 

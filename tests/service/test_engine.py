@@ -14,8 +14,8 @@ from service.bundle.reader import read_manifest
 from service.decoders.mach import MachDecoder
 from service.engine import Engine
 from service.errors import BundleError, EngineFailed, InvalidRequest
-from service.queries import Features, Query
-from service.topk import TopK
+from service.models.queries import Features, Query
+from service.search.topk import TopK
 from tests.bundles import (
     DIMENSION,
     GOLDEN_FEATURES,

@@ -68,7 +68,7 @@ from service import kernels
 
 kernels.FOLDER = Path(sys.argv[1])
 kernels.bring()
-from service.topk import _select, select
+from service.search.topk import _select, select
 
 assert select(np.array([[1, 3, 2]], dtype=np.float32), 2).ids_QK.tolist() == [[1, 2]]
 print(sum(_select.stats.cache_hits.values()), sum(_select.stats.cache_misses.values()))

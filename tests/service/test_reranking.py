@@ -17,8 +17,8 @@ from service.bundle import layout
 from service.bundle.manifest import Precision
 from service.errors import EngineFailed
 from service.reranking import Reranker as Served
+from service.search.topk import TopK, select
 from service.terms import Terms as ServedTerms
-from service.topk import TopK, select
 from training.calibration import PlattMap
 from training.reranker import Mixture, Reranker
 from training.terms import Terms

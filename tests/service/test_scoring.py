@@ -14,7 +14,7 @@ from service.bundle.reader import read_manifest
 from service.engine import Engine
 from service.errors import BundleError
 from service.scoring import CalibratedScoring, PropensityScoring, RawScoring
-from service.topk import TopK
+from service.search.topk import TopK
 from tests.bundles import CALIBRATION, GOLDEN_TEXTS, METHODS, Method, Spec, resign, write_bundle, write_manifest
 from tests.service.serving import TEXT, serving
 

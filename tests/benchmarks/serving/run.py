@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.bench import Figures, Plan, bench
+from service.measuring.bench import Figures, Plan, bench
 from tests.benchmarks.server import Labels, ask, running
 
 OTHERS = Path("build/serving/venv/bin/python")

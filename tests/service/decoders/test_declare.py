@@ -7,13 +7,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from service import topk
 from service.bundle import layout, open_bundle
 from service.bundle.manifest import DeclareSection
 from service.decoders.declare import DeclareDecoder
 from service.decoders.factors import FactorSearch
 from service.errors import BundleError
-from service.votes import Votes
+from service.search import topk
+from service.search.votes import Votes
 from tests.bundles import Spec, TinyModel, resign, write_bundle
 from tests.reference import assert_best, best_labels
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service import topk
 from service.bundle.manifest import Activation, Aggregation, HashSection, MachSection
 from service.decoders import mach
 from service.decoders.mach import MachDecoder, bucket_scores
+from service.search import topk
 from tests.bundles import inverted_lists
 from tests.reference import assert_best
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array, random_array
 
 from service.decoders import factors, nearest
 from service.decoders.factors import FactorSearch
-from service.votes import Votes
+from service.search.votes import Votes
 
 RANK = 24
 

@@ -11,7 +11,7 @@ from service.bundle.manifest import Activation, Aggregation, HashSection, MachSe
 from service.errors import EngineFailed
 from service.resident import best, mach
 from service.resident.mach import SUMMED, ResidentMach
-from service.topk import TopK
+from service.search.topk import TopK
 from tests.reference import assert_best
 from tests.service.decoders.test_mach import reference
 from tests.service.resident.devices import DEVICES, on

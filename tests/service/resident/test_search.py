@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from service.errors import EngineFailed
 from service.resident import best, search
 from service.resident.search import ResidentSearch
-from service.topk import TopK
+from service.search.topk import TopK
 from tests.reference import assert_best
 from tests.service.resident.devices import DEVICES, on
 

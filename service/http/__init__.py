@@ -1,0 +1,1 @@
+"""HTTP: connections, the gate that all requests pass, the endpoints."""

@@ -1,0 +1,124 @@
+"""The application: routes, the gate around them, and models that load in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+
+from service.errors import BundleError, RequestError
+from service.http.asgi import ClientLeft
+from service.http.exchange import exchange_of
+from service.http.lifecycle import Lifecycle
+from service.http.middleware import Gate
+from service.http.problems import error_reply, internal_error_reply, problem_reply
+from service.http.routes import add_routes
+from service.metrics import Metrics
+from service.models.launch import Launched
+from service.models.registry import Registry
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LAG_PROBE_SECONDS = 0.25
+
+
+def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]) -> Gate:
+    """Build the application; nothing is loaded or started before its lifespan begins.
+
+    Args:
+        settings: of the process.
+        lifecycle: of the process; the application moves it from loading to serving or to a failure.
+        metrics: all series.
+        workers: one for each model, which load while all this is built.
+    """
+    registry = Registry(metrics, workers)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        # A daemon: a shutdown must not wait for gigabytes to be verified.
+        threading.Thread(target=_load, args=(registry, lifecycle, loop), name="load", daemon=True).start()
+        probe = asyncio.create_task(_probe_lag(metrics))
+        yield
+        probe.cancel()
+        await registry.close()
+
+    app = FastAPI(
+        title="xmcserve",
+        summary="Best labels out of very many, for texts or sparse features",
+        version=version("xmcserve"),
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    _add_error_handlers(app)
+    # Around the framework rather than among its middleware: a refusal must cost as little as possible.
+    gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
+    add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
+    return gate
+
+
+def _load(registry: Registry, lifecycle: Lifecycle, loop: asyncio.AbstractEventLoop) -> None:
+    """Load all models; on failure leave the sentence for the server, which ends the process."""
+    try:
+        registry.load(loop)
+    except BundleError as error:
+        logger.critical("%s", error)
+        lifecycle.failure = str(error)
+    except Exception as error:
+        logger.critical("loading failed", exc_info=error)
+        lifecycle.failure = "loading failed unexpectedly; the log has the cause"
+    else:
+        # What is alive now stays alive. Without this every full collection walks it all, and all clients wait.
+        gc.collect()
+        gc.freeze()
+        lifecycle.loaded()
+        logger.info("ready")
+
+
+async def _probe_lag(metrics: Metrics) -> None:
+    """Observe for ever how late the event loop runs a timer."""
+    while True:
+        due = time.monotonic() + LAG_PROBE_SECONDS
+        await asyncio.sleep(LAG_PROBE_SECONDS)
+        metrics.observe_event_loop_lag(max(0.0, time.monotonic() - due))
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    """Turn every error into a problem document."""
+
+    @app.exception_handler(RequestError)
+    async def refused(request: Request, error: RequestError) -> Response:
+        exchange = exchange_of(request.scope)
+        exchange.error = error
+        return error_reply(error, exchange.request_id).response()
+
+    @app.exception_handler(ClientLeft)
+    async def client_left(_: Request, __: ClientLeft) -> Response:
+        return Response(status_code=ClientLeft.status)
+
+    @app.exception_handler(HTTPStatus.NOT_FOUND)
+    async def no_such_path(request: Request, _: Exception) -> Response:
+        detail = f"there is no {request.url.path} here; /docs lists what there is"
+        return problem_reply(404, "Not found", detail, exchange_of(request.scope).request_id).response()
+
+    @app.exception_handler(HTTPStatus.METHOD_NOT_ALLOWED)
+    async def no_such_method(request: Request, error: Exception) -> Response:
+        headers: dict[str, str] = getattr(error, "headers", None) or {}
+        allowed = headers.get("Allow", "")
+        detail = f"{request.url.path} does not answer {request.method}, only {allowed}"
+        request_id = exchange_of(request.scope).request_id
+        return problem_reply(405, "Method not allowed", detail, request_id, (b"allow", allowed.encode())).response()
+
+    @app.exception_handler(Exception)
+    async def our_bug(request: Request, _: Exception) -> Response:
+        return internal_error_reply(exchange_of(request.scope).request_id).response()

@@ -1,0 +1,55 @@
+"""One request and its answer, as far as everything around the endpoints cares."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from dataclasses import dataclass, field
+
+from service.errors import RequestError
+from service.http.asgi import Headers, Scope, header
+
+_SCOPE_KEY = "xmcserve.exchange"
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        request_id: the client's if it is sane, else one of ours.
+        started: second of `time.monotonic` at which the head had arrived.
+        model: name of the model that answers; the endpoint sets it.
+        error: why it is refused.
+        status: of the answer; 0 before there is one.
+    """
+
+    request_id: str
+    started: float = field(default_factory=time.monotonic)
+    model: str = ""
+    error: RequestError | None = None
+    status: int = 0
+
+    @classmethod
+    def of(cls, headers: Headers) -> Exchange:
+        """The exchange that begins with these headers."""
+        return cls(request_id(header(headers, b"x-request-id")))
+
+    def enter(self, scope: Scope) -> None:
+        """Leave it where `exchange_of` finds it."""
+        scope[_SCOPE_KEY] = self
+
+
+def request_id(given: bytes | None) -> str:
+    """The client's id if it is sane, else one of ours."""
+    if given is not None and _SANE_ID.fullmatch(given):
+        return given.decode()
+    return f"{random.getrandbits(128):032x}"  # uuid4 would ask the kernel for each request
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """The exchange that the gate has put into a request's scope."""
+    exchange: Exchange = scope[_SCOPE_KEY]
+    return exchange

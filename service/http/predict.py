@@ -1,0 +1,103 @@
+"""`POST /predict` apart from the connection: a head and a body in, an answer out.
+
+Whoever speaks with the client calls `ask`, waits for the future and calls `answer`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from service.batching.client import Served
+from service.bundle.manifest import FeaturesInput
+from service.errors import InvalidRequest, NotJson
+from service.http.asgi import Headers, header
+from service.http.exchange import Exchange
+from service.http.reply import Reply
+from service.models.model import Model
+from service.models.queries import Labelled, Query
+from service.models.registry import Registry
+from service.schemas import PredictRequest, encode_response, feature_queries, parse_predict
+from service.settings import Settings
+
+PREDICT = "/predict"
+
+_JSON = b"application/json"
+_TIMING = b"queue;dur=%.3f, tokenize;dur=%.3f, encode;dur=%.3f, search;dur=%.3f"
+
+
+class Pending(NamedTuple):
+    """A request that waits for its model.
+
+    Attributes:
+        model: that was asked.
+        future: of the answers; cancelling it takes the request's queries out of the queue.
+    """
+
+    model: Model
+    future: asyncio.Future[list[Served[Labelled]]]
+
+
+class Predictor:
+    """Validates requests for labels and queues them."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._settings = settings
+        self._registry = registry
+
+    def ask(self, exchange: Exchange, headers: Headers, body: bytes) -> Pending:
+        """Queue one request; call it on the event loop.
+
+        Raises:
+            RequestError: the request is refused.
+        """
+        _require_json(headers)
+        asked = parse_predict(body, self._settings)
+        model = self._registry.get(asked.model)
+        exchange.model = model.name
+        deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
+        return Pending(model, model.submit(_queries(asked, model), asked.k, asked.min_score, deadline))
+
+
+def answer(pending: Pending) -> Reply:
+    """The answer to a request whose future is done.
+
+    Raises:
+        RequestError: the future failed with it.
+        asyncio.CancelledError: the future was cancelled.
+    """
+    model, future = pending
+    served = future.result()
+    predictions = [body for (body, _, _), _, _ in served]
+    stages = [(queue, prepare, encode, search) for (_, encode, search), queue, prepare in served]
+    # Of a request that was split over several batches: the slowest in each stage.
+    slowest = stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
+    model.metrics.queue_seconds.observe(slowest[0])
+    timing = _TIMING % tuple(1000 * seconds for seconds in slowest)
+    body = encode_response(model.name, model.version, predictions)
+    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+
+
+def _require_json(headers: Headers) -> None:
+    written = header(headers, b"content-type")
+    if written == _JSON:
+        return
+    if written is None:
+        raise NotJson("expected Content-Type: application/json, found no Content-Type")
+    kind = written.split(b";", 1)[0].strip().lower()
+    if kind != _JSON and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+        raise NotJson(f"expected Content-Type: application/json, found {written.decode('latin-1')}")
+
+
+def _queries(asked: PredictRequest, model: Model) -> Sequence[Query]:
+    """The queries as the model's engine takes them."""
+    section = model.input
+    if isinstance(section, FeaturesInput):
+        if asked.features is None:
+            raise InvalidRequest(f"expected features, because model {model.name} takes no texts; found queries")
+        return feature_queries(asked.features, section.dimension)
+    if asked.queries is None:
+        raise InvalidRequest(f"expected queries, because model {model.name} takes texts; found features")
+    return asked.queries

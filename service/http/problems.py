@@ -1,0 +1,35 @@
+"""Errors as the client sees them: problem documents of RFC 9457, never a stack."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import orjson
+
+from service.errors import RequestError
+from service.http.reply import Reply
+
+MEDIA_TYPE = "application/problem+json"
+
+_MEDIA_TYPE = MEDIA_TYPE.encode()
+
+
+def problem_reply(status: int, title: str, detail: str, request_id: str, *headers: tuple[bytes, bytes]) -> Reply:
+    """An answer that is a `Problem`; written without the model, because refusals must be cheap."""
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail, "request_id": request_id}
+    return Reply.of(status, orjson.dumps(document), _MEDIA_TYPE, *headers)
+
+
+def error_reply(error: RequestError, request_id: str) -> Reply:
+    """The answer that an error stands for, with Retry-After if it has one."""
+    if error.retry_after_seconds is None:
+        return problem_reply(error.status, error.title, error.detail, request_id)
+    retry_after = (b"retry-after", b"%d" % error.retry_after_seconds)
+    return problem_reply(error.status, error.title, error.detail, request_id, retry_after)
+
+
+def internal_error_reply(request_id: str) -> Reply:
+    """An answer of 500 without a word about the cause."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    detail = "an unexpected error, which is our bug; the service's log has the cause under this request_id"
+    return problem_reply(status, status.phrase, detail, request_id)

@@ -1,0 +1,177 @@
+"""HTTP/1.1 connections with a short way for `POST /predict`, past uvicorn's task and FastAPI's layers.
+
+A request for labels needs no routing, no dependencies and no streaming: when its body is complete it is queued, and
+when its model has answered, head and body leave in one write. At 64 connections on two cores that took the event loop
+120 µs a request, against 310 µs by the way through the application. What is out of the ordinary (a pipelined request,
+HTTP/1.0, `Expect`) goes through the application, which answers the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from service.errors import RequestError
+from service.http.asgi import ClientLeft, too_large
+from service.http.middleware import CLOSE, Gate
+from service.http.predict import PREDICT, Pending, answer
+from service.http.problems import error_reply
+from service.http.reply import Reply
+
+_METHOD, _TARGET = b"POST", PREDICT.encode()
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's protocol in front of a `Gate`."""
+
+    _is_within_request = False
+    _was_turned_away = False
+
+    def data_received(self, data: bytes) -> None:
+        """Turn a request for labels away unread if it must be refused anyway; leave all else to the parser."""
+        if isinstance(self.app, Gate) and not self._is_within_request and not self._is_answering:
+            answer = self.app.turnstile.turn_away(data, self.server_state.default_headers)
+            if answer is not None:
+                self.transport.write(answer)
+                self._was_turned_away = True
+                return
+        super().data_received(data)
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection, unless it was used since the timer was set: turning away does not touch it."""
+        if self._was_turned_away:
+            self._was_turned_away = False
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        else:
+            super().timeout_keep_alive_handler()
+
+    def on_message_begin(self) -> None:
+        """Note that the parser has a part of a request."""
+        self._is_within_request = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Note that it has all of it."""
+        self._is_within_request = False
+        super().on_message_complete()
+
+    def on_headers_complete(self) -> None:
+        """Take a request for labels; leave any other to uvicorn."""
+        if isinstance(self.app, Gate) and self._is_for_labels():
+            cycle = PredictCycle(self, self.app)
+            self.cycle: Any = cycle
+            cycle.begin()
+        else:
+            super().on_headers_complete()
+
+    def _is_for_labels(self) -> bool:
+        return (
+            self.url == _TARGET
+            and self.parser.get_method() == _METHOD
+            and self.parser.get_http_version() == "1.1"
+            and not self._is_answering
+            and not (self.expect_100_continue or self.parser.should_upgrade())
+        )
+
+
+class PredictCycle:
+    """One request for labels and its answer, in the place of uvicorn's `RequestResponseCycle`.
+
+    Attributes:
+        body: what has come of the request's body; uvicorn appends to it.
+        more_body: whether its end has not come; uvicorn sets it.
+        disconnected: whether the client has left; uvicorn sets it.
+        keep_alive: whether the connection outlives the answer; uvicorn withdraws it when it shuts down.
+        response_complete: whether the request is answered.
+        message_event: uvicorn calls its ``set`` after each change of these.
+    """
+
+    def __init__(self, protocol: Protocol, gate: Gate) -> None:
+        self.body = bytearray()
+        self.more_body = True
+        self.disconnected = False
+        self.keep_alive: bool = protocol.parser.should_keep_alive()
+        self.response_complete = False
+        self.message_event = self
+
+        self._protocol = protocol
+        self._gate = gate
+        self._headers = protocol.headers
+        self._exchange = gate.enter(protocol.headers)
+        self._pending: Pending | None = None
+
+    def begin(self) -> None:
+        """Refuse the request at once if its head is enough for that."""
+        if (refusal := self._gate.refusal(PREDICT, self._headers)) is not None:
+            self._fail(refusal)
+
+    def set(self) -> None:
+        """More of the body has come, or its end, or the client has left."""
+        if self.response_complete:
+            return
+        if self.disconnected:
+            self._forget()
+        elif len(self.body) > self._gate.max_body_bytes:
+            self._fail(too_large(self._gate.max_body_bytes))
+        elif self.more_body:
+            self._protocol.flow.resume_reading()  # uvicorn pauses after each 64 KB
+        elif self._pending is None:
+            self._ask()
+
+    def _ask(self) -> None:
+        try:
+            self._pending = self._gate.predictor.ask(self._exchange, self._headers, bytes(self.body))
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._pending.future.add_done_callback(self._answer)
+
+    def _answer(self, _: asyncio.Future[Any]) -> None:
+        if self.response_complete:
+            return
+        assert self._pending is not None
+        try:
+            reply = answer(self._pending)
+        except Exception as error:
+            self._fail(error)
+        else:
+            self._reply(reply)
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, RequestError):
+            self._exchange.error = error
+            self._reply(error_reply(error, self._exchange.request_id))
+        else:
+            self._reply(self._gate.our_bug(self._exchange, error))
+
+    def _reply(self, reply: Reply) -> None:
+        marks = self._gate.marks(self._exchange)
+        if not self.keep_alive and CLOSE not in marks:
+            marks.append(CLOSE)
+        protocol = self._protocol
+        headers = (*protocol.server_state.default_headers, *reply.headers, *marks)
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        protocol.transport.write(b"".join((STATUS_LINE[reply.status], lines, b"\r\n", reply.body)))
+        self._end(reply.status)
+        if CLOSE in marks:
+            protocol.transport.close()
+        protocol.on_response_complete()
+
+    def _forget(self) -> None:
+        """The client has left: its queries need no answer."""
+        self._end(ClientLeft.status)
+        if self._pending is not None:
+            self._pending.future.cancel()
+
+    def _end(self, status: int) -> None:
+        self.response_complete = True
+        self._exchange.status = status
+        self._gate.leave(self._exchange, PREDICT)

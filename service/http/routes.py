@@ -1,0 +1,125 @@
+"""The endpoints. Requests for labels mostly come by `service.http.protocol`; the route here is for what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from service.errors import NotReady
+from service.http.asgi import ClientLeft, Receive, read_body
+from service.http.exchange import exchange_of
+from service.http.lifecycle import Lifecycle
+from service.http.predict import PREDICT, Predictor, answer
+from service.http.problems import MEDIA_TYPE
+from service.metrics import Metrics
+from service.models.registry import Registry
+from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse, Problem
+from service.settings import Settings
+
+PROBLEMS = {
+    400: "The body is not JSON.",
+    404: "No such model is loaded.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
+    422: "A field is unknown, of the wrong type or out of range.",
+    429: "The queue is full; come back after Retry-After seconds.",
+    500: "A bug of the service.",
+    503: "Models are loading or the service is shutting down; come back after Retry-After seconds.",
+    504: "The request's timeout_ms passed.",
+}
+
+
+def add_routes(
+    app: FastAPI, predictor: Predictor, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
+) -> None:
+    """Give the application its endpoints."""
+    _add_predict(app, predictor, settings)
+    _add_models(app, registry)
+    _add_health(app, lifecycle, metrics, registry)
+
+
+def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None:
+    async def predict(request: Request) -> Response:
+        """Best labels for each query."""
+        body = await read_body(request.receive, settings.max_body_bytes)
+        pending = predictor.ask(exchange_of(request.scope), request.scope["headers"], body)
+        await _unless_client_leaves(pending.future, request.receive)
+        return answer(pending).response()
+
+    # FeatureVector is among the document's components by way of ModelDetail.
+    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs")
+    app.add_api_route(
+        PREDICT,
+        predict,
+        methods=["POST"],
+        response_model=PredictResponse,
+        responses={status: _documented(text) for status, text in PROBLEMS.items()},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+    )
+
+
+def _add_models(app: FastAPI, registry: Registry) -> None:
+    @app.get("/v1/models")
+    async def list_models() -> ModelList:
+        """All loaded models."""
+        return ModelList(models=[model.summary() for model in registry.models])
+
+    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: _documented(PROBLEMS[404])})
+    async def show_model(name: str) -> ModelDetail:
+        """One loaded model, by `name` or `name:version`."""
+        return registry.get(name).detail()
+
+
+def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
+    unwell: dict[int | str, dict[str, Any]] = {503: _documented("Not so; the document says why.")}
+
+    @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
+    async def livez() -> str:
+        """200 unless only a restart can help."""
+        if reason := registry.unhealthy():
+            raise NotReady(reason, retry_after_seconds=1)
+        return "ok"
+
+    @app.get("/readyz", response_class=PlainTextResponse, responses=unwell)
+    async def readyz() -> str:
+        """200 once every model is loaded, warmed up and has answered its golden queries, until a shutdown begins."""
+        if refusal := lifecycle.refusal():
+            raise refusal
+        if lifecycle.is_leaving:
+            raise NotReady(lifecycle.phase.value, retry_after_seconds=1)
+        if reason := registry.unhealthy():
+            raise NotReady(reason, retry_after_seconds=1)
+        return "ok"
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def expose_metrics() -> Response:
+        """All series in Prometheus' text format."""
+        return Response(await asyncio.to_thread(metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _documented(text: str) -> dict[str, Any]:
+    return {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+
+
+async def _unless_client_leaves(future: asyncio.Future[Any], receive: Receive) -> None:
+    """Wait for the answers; a client that leaves takes its queries out of the queue.
+
+    Raises:
+        ClientLeft: the client left first.
+    """
+    # The body is complete, so the only message that can still come is the end of the connection.
+    watcher = asyncio.ensure_future(receive())
+    watcher.add_done_callback(lambda _: future.cancel())
+    try:
+        await future
+    except asyncio.CancelledError:
+        if watcher.done():
+            raise ClientLeft from None
+        raise
+    finally:
+        watcher.cancel()

@@ -1,0 +1,1 @@
+"""Measurements of a server from outside, and of an engine alone."""

@@ -1,0 +1,1 @@
+"""Loaded models: which there are, the processes that compute for them, and what both sides say."""

@@ -1,0 +1,127 @@
+"""Starting the process that computes for a model, and what both sides say before the first query.
+
+Nothing here loads the libraries that compute: the process that speaks HTTP needs none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from service.batching.channel import Connection, SharedCount
+from service.batching.queueing import Limits
+from service.bundle.manifest import Manifest
+from service.errors import BundleError
+from service.settings import Settings
+
+# Not -m, which would look for the package in the current folder first.
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from service.models.worker import main; main({end}, {left}, {log_format!r})"
+)
+_EXIT_SECONDS = 10
+
+
+class Order(NamedTuple):
+    """The first message to a worker: which bundle to open, and how."""
+
+    path: Path
+    settings: Settings
+
+
+class Loaded(NamedTuple):
+    """The worker's answer when its model can be asked.
+
+    Attributes:
+        manifest: of the bundle.
+        device: "cpu" or "cuda", as resolved.
+        providers: ONNX Runtime's execution providers, first choice first.
+        limits: of its batcher.
+    """
+
+    manifest: Manifest
+    device: str
+    providers: list[str]
+    limits: Limits
+
+
+class Process(Protocol):
+    """What is needed of a running process; `subprocess.Popen` is one."""
+
+    pid: int
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end and give its exit code."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+class Launched(NamedTuple):
+    """A worker that has its order.
+
+    Attributes:
+        order: that it has.
+        end: of the connection to it.
+        left: what its batcher counts.
+        process: that it is.
+        since: second of `time.perf_counter` at which it was started.
+    """
+
+    order: Order
+    end: socket.socket
+    left: SharedCount
+    process: Process
+    since: float
+
+    def wait_until_loaded(self) -> Loaded:
+        """What it has loaded.
+
+        Raises:
+            BundleError: what it found against the bundle, or that it ended without a word.
+        """
+        answer = Connection(self.end).receive_one()
+        if answer is None:
+            code = self.process.wait()
+            path = self.order.path
+            raise BundleError(f"{path}: the process that loads it ended with code {code}; its log may have the cause")
+        if isinstance(answer, BundleError):
+            raise answer
+        assert isinstance(answer, Loaded)
+        return answer
+
+    def abandon(self) -> None:
+        """End a worker that is not wanted, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        self.end.close()
+
+    def end_process(self) -> None:
+        """Wait for the worker's end, which comes when the connection is closed; make it come if it does not."""
+        try:
+            self.process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def launch(order: Order) -> Launched:
+    """Start a worker in a process of its own."""
+    since = time.perf_counter()
+    ours, theirs = socket.socketpair()
+    left = os.memfd_create("xmcserve-left")
+    os.truncate(left, SharedCount.BYTES)
+    program = _PROGRAM.format(path=sys.path, end=theirs.fileno(), left=left, log_format=order.settings.log_format)
+    with theirs:
+        # In a session of its own, signals from a terminal do not reach it: the connection tells it when to end.
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], pass_fds=(theirs.fileno(), left), start_new_session=True
+        )
+    count = SharedCount(left)
+    os.close(left)
+    Connection(ours).send(order)
+    return Launched(order, ours, count, process, since)

@@ -1,0 +1,132 @@
+"""One loaded model as the process that speaks HTTP knows it: what it is, and the way to the process that computes."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from service.batching.client import Client, Served
+from service.bundle.manifest import Input, Manifest
+from service.bundle.searching import SearchSection
+from service.errors import RequestError
+from service.memory import resident_bytes
+from service.metrics import Metrics
+from service.models.launch import Launched, Loaded
+from service.models.queries import Asked, Labelled, Query
+from service.schemas import FeatureVector, ModelDetail, ModelSummary
+
+
+class Model:
+    """A worker's manifest, the connection to it, and its series.
+
+    Args:
+        launched: the worker.
+        loaded: what it has loaded.
+        metrics: where the model's series live.
+    """
+
+    def __init__(self, launched: Launched, loaded: Loaded, metrics: Metrics) -> None:
+        self._launched = launched
+        self._loaded = loaded
+        manifest = loaded.manifest
+        self.name = manifest.name
+        self.version = manifest.version
+        self.metrics = metrics.model(self.name, self.version, manifest.method.name, loaded.device)
+        self._client: Client[Asked, Labelled]
+
+    async def connect(self) -> None:
+        """Take the connection over; call it on the event loop, before anything is asked."""
+        loop = asyncio.get_running_loop()
+        limits, left = self._loaded.limits, self._launched.left
+        _, self._client = await loop.create_connection(
+            lambda: Client[Asked, Labelled](limits, left, self.metrics.observe), sock=self._launched.end
+        )
+        self.metrics.queue_rows.set_function(lambda: self._client.queued_rows)
+        self.metrics.ready.set_function(lambda: float(self.healthy))
+        self.metrics.resident_bytes.set_function(lambda: resident_bytes(self._launched.process.pid))
+
+    @property
+    def input(self) -> Input:
+        """What a query is."""
+        return self._loaded.manifest.input
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu" or "cuda"."""
+        return self._loaded.device
+
+    @property
+    def runners(self) -> int:
+        """Batches that it computes at once."""
+        return self._loaded.limits.runners
+
+    @property
+    def healthy(self) -> bool:
+        """False for good once its process has died."""
+        return self._client.healthy
+
+    def has_room(self) -> bool:
+        """Whether one more query would be taken now."""
+        return self._client.has_room()
+
+    def refuse(self) -> RequestError:
+        """Note that a request is refused, and say why."""
+        return self._client.refuse()
+
+    def submit(
+        self, queries: Sequence[Query], k: int, min_score: float | None, deadline: float = math.inf
+    ) -> asyncio.Future[list[Served[Labelled]]]:
+        """Queue the queries of one request; see `Client.submit`."""
+        return self._client.submit([(query, k, min_score) for query in queries], deadline)
+
+    async def close(self) -> None:
+        """Wait for the answers to what was asked, and for the end of the process."""
+        await self._client.close()
+        await asyncio.to_thread(self._launched.end_process)
+        await self._client.wait_closed()
+
+    def summary(self) -> ModelSummary:
+        """What `GET /v1/models` says about the model."""
+        manifest = self._loaded.manifest
+        return ModelSummary(
+            name=self.name,
+            version=self.version,
+            method=manifest.method.name,
+            input=manifest.input.kind,
+            label_count=manifest.label_count,
+            device=self._loaded.device,
+            ready=self.healthy,
+        )
+
+    def detail(self) -> ModelDetail:
+        """What `GET /v1/models/{name}` says about the model."""
+        manifest = self._loaded.manifest
+        index = manifest.method.index if isinstance(manifest.method, SearchSection) else None
+        return ModelDetail(
+            **self.summary().model_dump(),
+            providers=self._loaded.providers,
+            precision=manifest.precision,
+            scores="raw" if manifest.calibration is None else "calibrated",
+            propensity_weight=manifest.propensity and manifest.propensity.weight,
+            method_section=manifest.method.model_dump(),
+            rerank_section=manifest.rerank and manifest.rerank.model_dump(),
+            index=index and index.type,
+            recall=index and index.recall,
+            recall_at=index and index.recall_at,
+            parity=manifest.parity and manifest.parity.model_dump(),
+            created_with=manifest.created_with,
+            examples=_examples(manifest),
+        )
+
+
+def _examples(manifest: Manifest) -> list[str | FeatureVector]:
+    """The golden queries, without those that the HTTP interface refuses as empty."""
+    examples: list[str | FeatureVector] = []
+    for golden in manifest.golden:
+        if isinstance(golden.query, str):
+            if golden.query.strip():
+                examples.append(golden.query)
+        elif golden.query.indices:
+            examples.append(FeatureVector(indices=list(golden.query.indices), values=list(golden.query.values)))
+    return examples

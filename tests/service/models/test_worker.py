@@ -1,0 +1,121 @@
+"""The processes that compute, as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from service.errors import BundleError
+from service.models.launch import Launched, Order, launch
+from service.settings import Settings
+from tests.bundles import Spec, write_bundle
+from tests.service.serving import ask, running
+
+PATIENCE_SECONDS = 60
+# What no process that speaks HTTP needs.
+COMPUTING = ("onnxruntime", "faiss", "numba", "tokenizers", "scipy")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("worker") / "bundle"
+    write_bundle(folder, Spec())
+    return folder
+
+
+def worker_of(parent: int) -> int:
+    """The one child of a process."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
+                return int(stat.parent.name)
+    raise AssertionError(f"process {parent} has no child")
+
+
+def start(bundle: Path) -> Launched:
+    return launch(Order(bundle, Settings(device="cpu", threads=1)))
+
+
+def test_the_process_that_speaks_http_loads_nothing_that_computes() -> None:
+    program = "import json, sys, service.http.server; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", program], capture_output=True, check=True).stdout)
+    assert not set(COMPUTING).intersection(loaded)
+
+
+def test_a_model_whose_process_dies_turns_health_red_and_leaves_nobody_waiting(bundle: Path) -> None:
+    with running("--bundle", bundle) as service:
+        assert ask(service.port)[0] == 200
+        os.kill(worker_of(service.process.pid), signal.SIGKILL)
+        while ask(service.port, "/livez")[0] == 200:
+            continue
+        for path in ("/readyz", "/livez"):
+            status, body, _ = ask(service.port, path)
+            assert (status, b"needs a restart" in body) == (503, True)
+        assert ask(service.port)[0] == 503
+        assert 'xmc_model_resident_bytes{model="tiny"' in ask(service.port, "/metrics")[1].decode()
+        assert service.stop(signal.SIGINT) == 0
+
+
+def test_a_worker_ends_with_the_process_that_started_it(bundle: Path) -> None:
+    with running("--bundle", bundle) as service:
+        worker = os.pidfd_open(worker_of(service.process.pid))
+        service.process.kill()
+        service.process.wait()
+        ended, _, _ = select.select([worker], [], [], PATIENCE_SECONDS)
+        os.close(worker)
+        assert ended
+
+
+def test_signals_to_a_worker_are_for_the_process_that_started_it_to_obey(bundle: Path) -> None:
+    with running("--bundle", bundle) as service:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker_of(service.process.pid), number)
+        assert ask(service.port)[0] == 200
+
+
+def test_a_worker_says_what_it_has_loaded_and_ends_with_its_connection(bundle: Path) -> None:
+    launched = start(bundle)
+    loaded = launched.wait_until_loaded()
+    assert (loaded.manifest.name, loaded.device, loaded.limits.queue_rows) == ("tiny", "cpu", 64)
+    launched.end.close()
+    assert launched.process.wait() == 0
+
+
+def test_a_worker_says_what_it_has_against_a_bundle(tmp_path: Path) -> None:
+    launched = start(tmp_path)
+    with pytest.raises(BundleError, match=str(tmp_path)):
+        launched.wait_until_loaded()
+    launched.end.close()
+    assert launched.process.wait() == 1
+
+
+def test_a_worker_that_dies_while_it_loads_is_no_riddle(bundle: Path) -> None:
+    launched = start(bundle)
+    launched.process.kill()
+    with pytest.raises(BundleError, match=r"the process that loads it ended with code -9"):
+        launched.wait_until_loaded()
+    launched.end.close()
+
+
+def test_a_worker_that_does_not_end_is_ended(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.models.launch._EXIT_SECONDS", 0.01)
+    launched = start(bundle)
+    launched.wait_until_loaded()
+    launched.end_process()  # its connection is still open
+    assert launched.process.wait() == -signal.SIGKILL
+    launched.end.close()
+
+
+def test_resident_memory_is_that_of_the_process(bundle: Path) -> None:
+    with running("--bundle", bundle) as service:
+        exposed = ask(service.port, "/metrics")[1].decode()
+        (line,) = [line for line in exposed.splitlines() if line.startswith("xmc_model_resident_bytes{")]
+        assert float(line.split()[1]) > 50e6
