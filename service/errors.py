@@ -6,9 +6,12 @@
     └── RequestError            one request cannot be answered: a problem document with the class's status
         ├── MalformedBody       400  the body is not JSON
         ├── UnknownModel        404  no such model or version
+        ├── UnknownBundle       404  no such bundle to load, or no such load
+        ├── Conflict            409  what an administrator asks for would break what is served
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
+        ├── BundleRefused       422  a bundle that was to be loaded cannot be served
         ├── QueueFull           429  no room in the queue; carries Retry-After
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
         ├── Draining            503  the process is shutting down; carries Retry-After
@@ -67,6 +70,20 @@ class UnknownModel(RequestError):
     title = "Unknown model"
 
 
+class UnknownBundle(RequestError):
+    """There is no such bundle in the folder to load from, or no such load."""
+
+    status = 404
+    title = "Unknown bundle"
+
+
+class Conflict(RequestError):
+    """What an administrator asks for would break what is served."""
+
+    status = 409
+    title = "Conflict"
+
+
 class BodyTooLarge(RequestError):
     """The body has more bytes than the service accepts."""
 
@@ -86,6 +103,13 @@ class InvalidRequest(RequestError):
 
     status = 422
     title = "Invalid request"
+
+
+class BundleRefused(RequestError):
+    """A bundle that was to be loaded cannot be served; what was served before still is."""
+
+    status = 422
+    title = "Bundle refused"
 
 
 class QueueFull(RequestError):

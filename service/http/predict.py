@@ -53,12 +53,17 @@ class Predictor:
         Raises:
             RequestError: the request is refused.
         """
-        _require_json(headers)
+        require_json(headers)
         asked = parse_predict(body, self._settings)
         model = self._registry.get(asked.model)
         exchange.model = model.name
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
-        return Pending(model, model.submit(_queries(asked, model), asked.k, asked.min_score, deadline))
+        queries = _queries(asked, model)
+        future = model.submit(queries, asked.k, asked.min_score, deadline)
+        for shadow in self._registry.shadows.get(model.name, ()):
+            if shadow.model is not model:
+                shadow.follow(future, queries, asked.k, asked.min_score)
+        return Pending(model, future)
 
 
 def answer(pending: Pending) -> Reply:
@@ -80,7 +85,12 @@ def answer(pending: Pending) -> Reply:
     return Reply.of(200, body, _JSON, (b"server-timing", timing))
 
 
-def _require_json(headers: Headers) -> None:
+def require_json(headers: Headers) -> None:
+    """Refuse a body that is not declared as JSON.
+
+    Raises:
+        NotJson: it is not.
+    """
     written = header(headers, b"content-type")
     if written == _JSON:
         return
