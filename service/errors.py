@@ -1,14 +1,17 @@
 """Every error the service raises on purpose, with the HTTP status it stands for.
 
     XmcError
-    ├── SettingsError           wrong flag or environment variable: the process ends with code 2
+    ├── SettingsError           wrong flag, environment variable or file of keys: the process ends with code 2
     ├── BundleError             a bundle cannot be trusted or loaded: the process ends with code 1
     └── RequestError            one request cannot be answered: a problem document with the class's status
         ├── MalformedBody       400  the body is not JSON
+        ├── KeyRequired         401  no key, or one that is not known; carries WWW-Authenticate
+        ├── Forbidden           403  the key does not allow it, or nobody is let in
         ├── UnknownModel        404  no such model or version
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
+        ├── RateExceeded        429  more queries than the key may ask for; carries Retry-After
         ├── QueueFull           429  no room in the queue; carries Retry-After
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
         ├── Draining            503  the process is shutting down; carries Retry-After
@@ -28,7 +31,7 @@ class XmcError(Exception):
 
 
 class SettingsError(XmcError):
-    """A flag or an ``XMC_*`` variable is unknown or out of range."""
+    """A flag, an ``XMC_*`` variable or a file of keys is wrong."""
 
 
 class BundleError(XmcError):
@@ -60,6 +63,20 @@ class MalformedBody(RequestError):
     title = "Malformed JSON"
 
 
+class KeyRequired(RequestError):
+    """The request has no key, or one that is not known."""
+
+    status = 401
+    title = "Key required"
+
+
+class Forbidden(RequestError):
+    """The request's key does not allow it, or no key would."""
+
+    status = 403
+    title = "Forbidden"
+
+
 class UnknownModel(RequestError):
     """The named model or version is not loaded."""
 
@@ -86,6 +103,13 @@ class InvalidRequest(RequestError):
 
     status = 422
     title = "Invalid request"
+
+
+class RateExceeded(RequestError):
+    """The request's key has asked for more queries than it may."""
+
+    status = 429
+    title = "Rate exceeded"
 
 
 class QueueFull(RequestError):

@@ -28,6 +28,8 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "threads": ("5", 5),
     "runners": ("3", 3),
     "drain_seconds": ("0", 0.0),
+    "api_keys_file": ("keys", Path("keys")),
+    "admin_keys_file": ("keys", Path("keys")),
     "log_format": ("json", "json"),
 }
 
