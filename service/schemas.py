@@ -6,24 +6,22 @@ model would cost more than the rest of the request; a test holds its output agai
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.bundle import LabelTable
-from service.errors import InvalidRequest, MalformedBody
+from service.errors import InvalidRequest
 from service.models.queries import Features
+from service.parsing import parse
 from service.settings import Settings
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 LONGEST_TIMEOUT_MS = 3_600_000
-SHOWN_FAULTS = 3
-LONGEST_SHOWN = 40
 
 Float32 = Annotated[float, Field(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32)]
 
@@ -150,10 +148,7 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
         MalformedBody: the body is not JSON.
         InvalidRequest: it is JSON of the wrong shape, or a value is out of range; the sentence names the field.
     """
-    try:
-        request = PredictRequest.model_validate_json(body)
-    except ValidationError as error:
-        raise _explained(error) from None
+    request = parse(PredictRequest, body)
     if (request.queries is None) == (request.features is None):
         found = "neither" if request.queries is None else "both"
         raise InvalidRequest(f"expected either queries or features, found {found}")
@@ -211,44 +206,3 @@ def encode_response(model: str, version: str, predictions: Sequence[bytes]) -> b
     """A `PredictResponse` as JSON, of predictions that are JSON already."""
     head = orjson.dumps({"model": model, "version": version})
     return b'%b,"predictions":[%b]}' % (head[:-1], b",".join(predictions))
-
-
-def _explained(error: ValidationError) -> MalformedBody | InvalidRequest:
-    """Pydantic's finding in a sentence that names the fields."""
-    faults = error.errors(include_url=False, include_context=False)
-    if faults[0]["type"] == "json_invalid":
-        return MalformedBody(f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
-    shown = [_sentence(fault) for fault in faults[:SHOWN_FAULTS]]
-    if len(faults) > SHOWN_FAULTS:
-        shown.append(f"and {len(faults) - SHOWN_FAULTS} more")
-    return InvalidRequest("; ".join(shown))
-
-
-def _sentence(fault: Mapping[str, Any]) -> str:
-    path = _path(fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        known = PredictRequest if len(fault["loc"]) == 1 else FeatureVector
-        return f"{path}: this field is unknown; known are {', '.join(known.model_fields)}"
-    message = fault["msg"].removeprefix("Value error, ")
-    sentence = f"{path}: {message[:1].lower()}{message[1:]}"
-    if fault["type"] == "value_error":
-        return sentence
-    return f"{sentence}, found {_shown(fault['input'])}"
-
-
-def _path(location: Sequence[int | str]) -> str:
-    """A place in the body as a programmer writes it: ``features[2].indices[0]``."""
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return path.removeprefix(".") or "the body"
-
-
-def _shown(value: object) -> str:
-    """A value from the body as short JSON; lists and objects by their kind only."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    text = json.dumps(value)
-    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
