@@ -104,6 +104,8 @@ class Settings:
     ] = 64
     max_k: Annotated[int, _whole("Most labels a request may ask for.", 1)] = 100
     max_queries: Annotated[int, _whole("Most queries in one request; at most the queue's rows.", 1)] = 64
+    max_query_chars: Annotated[int, _whole("Most characters in one text.", 1)] = 50_000
+    max_features: Annotated[int, _whole("Most features in one sparse query.", 1)] = 16384
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
     threads: Annotated[
         int,

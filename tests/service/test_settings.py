@@ -24,6 +24,8 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "queue_rows": ("999", 999),
     "max_k": ("7", 7),
     "max_queries": ("2", 2),
+    "max_query_chars": ("8000", 8000),
+    "max_features": ("300", 300),
     "max_body_bytes": ("1000", 1000),
     "threads": ("5", 5),
     "runners": ("3", 3),
