@@ -1,4 +1,4 @@
-"""The command ``xmc-serve``: run a server, check a bundle, load a server.
+"""The command ``xmc-serve``: run a server, check a bundle, load a server, make a key.
 
 The thread pools of the numerical libraries are sized before those libraries are imported; so each command imports what
 it needs only when it runs.
@@ -101,6 +101,18 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="draw latency against load there, as PNG")
     bench.set_defaults(command=_bench)
+
+    key = commands.add_parser(
+        "key",
+        help="make a key for a client",
+        description=f"Make a key: print it, once, and the line for the file that {variable('api_keys_file')} or "
+        f"{variable('admin_keys_file')} names.",
+    )
+    key.add_argument("name", metavar="NAME", help="of the key, for logs: letters, digits, '.', '_' and '-'")
+    key.add_argument("--read-only", action="store_true", help="it may read models and metrics, and not ask for labels")
+    key.add_argument("--rate", metavar="N", help="most queries a second in the long run (default: no limit)")
+    key.add_argument("--burst", metavar="N", help="most queries at once after a pause (default: one second's)")
+    key.set_defaults(command=_key)
     return parser
 
 
@@ -193,6 +205,17 @@ def _bench(chosen: argparse.Namespace) -> int:
             draw(figures, f"{plan.url}, {plan.k} labels a query", chosen.plot)
     except (LoadError, OSError) as error:
         return _fail(error, FAILED)
+    return OK
+
+
+def _key(chosen: argparse.Namespace) -> int:
+    from service.access.keys import line_of, new_secret
+
+    options = ["read-only"] if chosen.read_only else []
+    options += [f"{name}={value}" for name in ("rate", "burst") if (value := getattr(chosen, name)) is not None]
+    secret = new_secret()
+    line = line_of(chosen.name, secret, options)
+    print(f"the key, which is shown this once: {secret}", f"the line for the file of keys:\n{line}", sep="\n")
     return OK
 
 

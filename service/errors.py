@@ -1,10 +1,12 @@
 """Every error the service raises on purpose, with the HTTP status it stands for.
 
     XmcError
-    ├── SettingsError           wrong flag or environment variable: the process ends with code 2
+    ├── SettingsError           wrong flag, environment variable or file of keys: the process ends with code 2
     ├── BundleError             a bundle cannot be trusted or loaded: the process ends with code 1
     └── RequestError            one request cannot be answered: a problem document with the class's status
         ├── MalformedBody       400  the body is not JSON
+        ├── KeyRequired         401  no key, or one that is not known; carries WWW-Authenticate
+        ├── Forbidden           403  the key does not allow it, or nobody is let in
         ├── UnknownModel        404  no such model or version
         ├── UnknownBundle       404  no such bundle to load, or no such load
         ├── Conflict            409  what an administrator asks for would break what is served
@@ -12,6 +14,7 @@
         ├── NotJson             415  the content type is not JSON
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
         ├── BundleRefused       422  a bundle that was to be loaded cannot be served
+        ├── RateExceeded        429  more queries than the key may ask for; carries Retry-After
         ├── QueueFull           429  no room in the queue; carries Retry-After
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
         ├── Draining            503  the process is shutting down; carries Retry-After
@@ -31,7 +34,7 @@ class XmcError(Exception):
 
 
 class SettingsError(XmcError):
-    """A flag or an ``XMC_*`` variable is unknown or out of range."""
+    """A flag, an ``XMC_*`` variable or a file of keys is wrong."""
 
 
 class BundleError(XmcError):
@@ -61,6 +64,20 @@ class MalformedBody(RequestError):
 
     status = 400
     title = "Malformed JSON"
+
+
+class KeyRequired(RequestError):
+    """The request has no key, or one that is not known."""
+
+    status = 401
+    title = "Key required"
+
+
+class Forbidden(RequestError):
+    """The request's key does not allow it, or no key would."""
+
+    status = 403
+    title = "Forbidden"
 
 
 class UnknownModel(RequestError):
@@ -110,6 +127,13 @@ class BundleRefused(RequestError):
 
     status = 422
     title = "Bundle refused"
+
+
+class RateExceeded(RequestError):
+    """The request's key has asked for more queries than it may."""
+
+    status = 429
+    title = "Rate exceeded"
 
 
 class QueueFull(RequestError):

@@ -19,7 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.errors import BodyTooLarge, Draining, NotReady, QueueFull
+from service.errors import BodyTooLarge, Draining, Forbidden, KeyRequired, NotReady, QueueFull, RateExceeded
 
 # 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
 SECONDS = tuple(1e-4 * 2**power for power in range(18))
@@ -35,6 +35,9 @@ REJECTIONS: dict[type, str] = {
     NotReady: "not_ready",
     Draining: "draining",
     BodyTooLarge: "body_too_large",
+    KeyRequired: "key",
+    Forbidden: "forbidden",
+    RateExceeded: "rate",
 }
 # A shadow answers sooner or later than the version that it follows.
 DELAY = (*(-bound for bound in reversed(SECONDS[:15])), 0.0, *SECONDS[:15])

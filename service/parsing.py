@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, get_args
 
@@ -13,6 +14,8 @@ from service.errors import InvalidRequest, MalformedBody
 SHOWN_FAULTS = 3
 LONGEST_SHOWN = 40
 
+_NAME_END = re.compile(rb'"[ \t\r\n]*:')
+
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -21,12 +24,49 @@ def parse(kind: type[Body], body: bytes) -> Body:
 
     Raises:
         MalformedBody: it is not JSON.
-        InvalidRequest: it is JSON of the wrong shape, or a value is out of range; the sentence names the field.
+        InvalidRequest: it is JSON of the wrong shape, a value is out of range, or a field is there twice; the sentence
+            names the field.
     """
     try:
-        return kind.model_validate_json(body)
+        parsed = kind.model_validate_json(body)
     except ValidationError as error:
         raise _explained(kind, error) from None
+    if not _has_each_field_once(parsed, body):
+        _refuse_repeated_fields(body)
+    return parsed
+
+
+def _has_each_field_once(parsed: BaseModel, body: bytes) -> bool:
+    """Whether no field can be there twice, found out for less than another parse; False when in doubt.
+
+    Each field brings a colon behind a quotation mark. Texts may hold such, too, but seldom do.
+    """
+    fields = len(parsed.model_fields_set)
+    if body.count(b":") == fields:
+        return True
+    names = len(_NAME_END.findall(body))
+    return names == fields or names == _fields_within(parsed)
+
+
+def _fields_within(value: object) -> int:
+    """The fields that were given, of a model and of the models in it."""
+    if isinstance(value, BaseModel):
+        return sum(1 + _fields_within(getattr(value, name)) for name in value.model_fields_set)
+    if isinstance(value, list) and value and isinstance(value[0], BaseModel):
+        return sum(map(_fields_within, value))
+    return 0
+
+
+def _refuse_repeated_fields(body: bytes) -> None:
+    """Look for a field that an object has twice: parsers take the last, but what came to be asked may be another."""
+
+    def check(fields: list[tuple[str, Any]]) -> None:
+        names = [name for name, _ in fields]
+        if len(set(names)) < len(names):
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise InvalidRequest(f"{repeated}: expected this field once, found it twice")
+
+    json.loads(body, object_pairs_hook=check)
 
 
 def _explained(kind: type[BaseModel], error: ValidationError) -> MalformedBody | InvalidRequest:

@@ -167,9 +167,17 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
     for position, text in enumerate(request.queries or ()):
         if not text or text.isspace():
             raise InvalidRequest(f"queries[{position}]: expected a text, found an empty one")
+        if len(text) > settings.max_query_chars:
+            raise InvalidRequest(
+                f"queries[{position}]: expected at most {settings.max_query_chars} characters, found {len(text)}"
+            )
     for position, vector in enumerate(request.features or ()):
         if not vector.indices:
             raise InvalidRequest(f"features[{position}]: expected at least one index, found none")
+        if len(vector.indices) > settings.max_features:
+            raise InvalidRequest(
+                f"features[{position}]: expected at most {settings.max_features} features, found {len(vector.indices)}"
+            )
     return request
 
 

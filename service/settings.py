@@ -60,6 +60,10 @@ def _number(summary: str, maximum: float) -> Option:
     return Option(float, summary, "a number", 0, maximum)
 
 
+def _file(summary: str, default: str) -> Option:
+    return Option(Path, summary, "a file", default=default)
+
+
 def _word(summary: str, *choices: str) -> Option:
     return Option(str, summary, "one of " + ", ".join(choices), choices=choices)
 
@@ -109,6 +113,8 @@ class Settings:
     ] = 64
     max_k: Annotated[int, _whole("Most labels a request may ask for.", 1)] = 100
     max_queries: Annotated[int, _whole("Most queries in one request; at most the queue's rows.", 1)] = 64
+    max_query_chars: Annotated[int, _whole("Most characters in one text.", 1)] = 50_000
+    max_features: Annotated[int, _whole("Most features in one sparse query.", 1)] = 16384
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
     threads: Annotated[
         int,
@@ -126,6 +132,12 @@ class Settings:
     drain_seconds: Annotated[
         float, _number("How long answers go on after SIGTERM, so that load balancers notice.", 3600)
     ] = 5.0
+    api_keys_file: Annotated[
+        Path | None, _file("Keys that clients need, one a line; it is read again when it changes.", "none: open to all")
+    ] = None
+    admin_keys_file: Annotated[
+        Path | None, _file("Keys that open /admin, one a line; it is read again when it changes.", "none: closed")
+    ] = None
     log_format: Annotated[
         LogFormat, _word("One readable line or one JSON object for each event.", "console", "json")
     ] = "console"

@@ -32,12 +32,11 @@ def add_admin_routes(
     app: FastAPI, settings: Settings, lifecycle: Lifecycle, registry: Registry, loader: Loader
 ) -> None:
     """Give the application the endpoints under `/admin`."""
-    problems = {status: documented(text) for status, text in PROBLEMS.items()}
+    problems: dict[int | str, dict[str, Any]] = {status: documented(text) for status, text in PROBLEMS.items()}
 
     @app.post(
         "/admin/models",
         status_code=202,
-        response_model=LoadStatus,
         responses=problems,
         openapi_extra=_body(LoadRequest),
     )
@@ -72,7 +71,7 @@ def add_admin_routes(
         model = registry.place(name, placing)
         return model.summary(placing)
 
-    @app.delete("/admin/models/{name}", responses={status: problems[status] for status in (404, 409)})
+    @app.delete("/admin/models/{name}", responses={404: problems[404], 409: problems[409]})
     async def retire_model(name: str) -> Retired:
         """Let all versions of a model go, or one: `name:version`."""
         return Retired(retired=[model.identity for model in registry.retire(name)])

@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import dataclass, field
 
+from service.access.keys import Key
 from service.errors import RequestError
 from service.http.asgi import Headers, Scope, header
 
@@ -21,6 +22,7 @@ class Exchange:
     Attributes:
         request_id: the client's if it is sane, else one of ours.
         started: second of `time.monotonic` at which the head had arrived.
+        key: that the client has sent; None where none was asked for.
         model: name of the model that answers; the endpoint sets it.
         error: why it is refused.
         status: of the answer; 0 before there is one.
@@ -28,6 +30,7 @@ class Exchange:
 
     request_id: str
     started: float = field(default_factory=time.monotonic)
+    key: Key | None = None
     model: str = ""
     error: RequestError | None = None
     status: int = 0

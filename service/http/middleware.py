@@ -12,6 +12,7 @@ import time
 
 from service.errors import RequestError
 from service.http.asgi import Application, Headers, Message, Receive, Scope, Send, header, too_large
+from service.http.doorkeeper import Doorkeeper
 from service.http.exchange import Exchange
 from service.http.lifecycle import Lifecycle
 from service.http.predict import PREDICT, Predictor
@@ -39,7 +40,8 @@ class Gate:
     def __init__(
         self, app: Application, *, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
     ) -> None:
-        self.predictor = Predictor(settings, registry)
+        self._doorkeeper = Doorkeeper(settings)
+        self.predictor = Predictor(settings, registry, self._doorkeeper)
         self.turnstile = Turnstile(lifecycle, registry, metrics)
         self.max_body_bytes = settings.max_body_bytes
         self._app = app
@@ -62,7 +64,7 @@ class Gate:
             await send(message)
 
         try:
-            exchange.error = self.refusal(scope["path"], scope["headers"])
+            exchange.error = self.refusal(exchange, scope["method"], scope["path"], scope["headers"])
             if exchange.error is not None:
                 await error_reply(exchange.error, exchange.request_id).send(send_marked)
             else:
@@ -92,8 +94,10 @@ class Gate:
         seconds = time.monotonic() - exchange.started
         self._metrics.observe_request(endpoint, exchange.model, exchange.status, seconds)
 
-    def refusal(self, path: str, headers: Headers) -> RequestError | None:
+    def refusal(self, exchange: Exchange, method: str, path: str, headers: Headers) -> RequestError | None:
         """Why a request is refused on its head alone, or None."""
+        if (refusal := self._doorkeeper.refusal(exchange, method, path, headers)) is not None:
+            return refusal
         if path == PREDICT and (refusal := self._lifecycle.refusal() or self._registry.refusal()):
             return refusal
         length = header(headers, b"content-length")

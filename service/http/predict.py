@@ -14,6 +14,7 @@ from service.batching.client import Served
 from service.bundle.manifest import FeaturesInput
 from service.errors import InvalidRequest, NotJson
 from service.http.asgi import Headers, header
+from service.http.doorkeeper import Doorkeeper
 from service.http.exchange import Exchange
 from service.http.reply import Reply
 from service.models.model import Model
@@ -43,9 +44,10 @@ class Pending(NamedTuple):
 class Predictor:
     """Validates requests for labels and queues them."""
 
-    def __init__(self, settings: Settings, registry: Registry) -> None:
+    def __init__(self, settings: Settings, registry: Registry, doorkeeper: Doorkeeper) -> None:
         self._settings = settings
         self._registry = registry
+        self._doorkeeper = doorkeeper
 
     def ask(self, exchange: Exchange, headers: Headers, body: bytes) -> Pending:
         """Queue one request; call it on the event loop.
@@ -53,13 +55,17 @@ class Predictor:
         Raises:
             RequestError: the request is refused.
         """
+        # Again: other requests may have come between this one's head and its end.
+        if (refusal := self._doorkeeper.rate_refusal(exchange)) is not None:
+            raise refusal
         require_json(headers)
         asked = parse_predict(body, self._settings)
         model = self._registry.get(asked.model)
         exchange.model = model.name
-        deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
         queries = _queries(asked, model)
+        deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
         future = model.submit(queries, asked.k, asked.min_score, deadline)
+        self._doorkeeper.charge(exchange, len(queries))
         for shadow in self._registry.shadows.get(model.name, ()):
             if shadow.model is not model:
                 shadow.follow(future, queries, asked.k, asked.min_score)

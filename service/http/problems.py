@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import RequestError
+from service.errors import KeyRequired, RequestError
 from service.http.reply import Reply
 from service.schemas import Problem
 
@@ -23,11 +23,13 @@ def problem_reply(status: int, title: str, detail: str, request_id: str, *header
 
 
 def error_reply(error: RequestError, request_id: str) -> Reply:
-    """The answer that an error stands for, with Retry-After if it has one."""
-    if error.retry_after_seconds is None:
-        return problem_reply(error.status, error.title, error.detail, request_id)
-    retry_after = (b"retry-after", b"%d" % error.retry_after_seconds)
-    return problem_reply(error.status, error.title, error.detail, request_id, retry_after)
+    """The answer that an error stands for, with the headers that belong to it."""
+    headers: list[tuple[bytes, bytes]] = []
+    if error.retry_after_seconds is not None:
+        headers.append((b"retry-after", b"%d" % error.retry_after_seconds))
+    if isinstance(error, KeyRequired):
+        headers.append((b"www-authenticate", b"Bearer"))
+    return problem_reply(error.status, error.title, error.detail, request_id, *headers)
 
 
 def internal_error_reply(request_id: str) -> Reply:

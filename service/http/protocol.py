@@ -110,7 +110,7 @@ class PredictCycle:
 
     def begin(self) -> None:
         """Refuse the request at once if its head is enough for that."""
-        if (refusal := self._gate.refusal(PREDICT, self._headers)) is not None:
+        if (refusal := self._gate.refusal(self._exchange, "POST", PREDICT, self._headers)) is not None:
             self._fail(refusal)
 
     def set(self) -> None:

@@ -22,11 +22,13 @@ from service.settings import Settings
 
 PROBLEMS = {
     400: "The body is not JSON.",
+    401: "The key is missing or not known.",
+    403: "The key does not allow this.",
     404: "No such model is loaded.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "A field is unknown, of the wrong type or out of range.",
-    429: "The queue is full; come back after Retry-After seconds.",
+    429: "The queue is full, or the key's rate is used up; come back after Retry-After seconds.",
     500: "A bug of the service.",
     503: "Models are loading or the service is shutting down; come back after Retry-After seconds.",
     504: "The request's timeout_ms passed.",

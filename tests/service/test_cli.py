@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from service import cli
+from service.access.keyfile import KeyFile
+from service.access.keys import Role
 from service.settings import flag, options
 from tests.bundles import Spec, write_bundle
 from tests.service.serving import running
@@ -78,6 +80,31 @@ def test_every_setting_is_a_flag_of_run(capsys: pytest.CaptureFixture[str]) -> N
         cli.main(["run", "--help"])
     printed = capsys.readouterr().out
     assert all(flag(name) in printed for name in options())
+
+
+def test_a_key_is_made_with_its_line_for_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["key", "shop", "--read-only", "--rate", "2.5", "--burst", "9"]) == 0
+    secret, _, line = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"shop sha256:[0-9a-f]{64} read-only rate=2.5 burst=9", line)
+    (tmp_path / "keys").write_text(line)
+    found = KeyFile(tmp_path / "keys", Role.PREDICT).find(secret.rpartition(" ")[2].encode(), 0.0)
+    assert found is not None
+    assert (found.name, found.role, found.rate, found.burst) == ("shop", Role.READ, 2.5, 9.0)
+
+
+def test_a_key_that_no_file_may_hold_is_not_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["key", "shop", "--rate", "fast"]) == 2
+    printed = capsys.readouterr()
+    assert "rate=QUERIES_PER_SECOND" in printed.err
+    assert printed.out == ""
+
+
+def test_a_file_without_keys_ends_the_start(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# nobody yet\n")
+    command = [sys.executable, "-m", "service.cli", "run", "--bundle", bundle, "--port", "0"]
+    done = subprocess.run([*command, "--api-keys-file", tmp_path / "keys"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "keys: expected a line 'NAME sha256:DIGEST" in done.stderr
 
 
 @pytest.mark.parametrize(

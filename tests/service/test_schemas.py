@@ -21,7 +21,7 @@ from service.schemas import (
 )
 from service.settings import Settings
 
-SETTINGS = Settings(max_k=10, max_queries=3)
+SETTINGS = Settings(max_k=10, max_queries=3, max_query_chars=20, max_features=3)
 
 WRONG: list[tuple[str, type[Exception], str]] = [
     ("", MalformedBody, r"the body is not JSON: EOF while parsing a value at line 1 column 0"),
@@ -35,6 +35,11 @@ WRONG: list[tuple[str, type[Exception], str]] = [
     ('{"queries": []}', InvalidRequest, r"queries: expected 1 to 3 entries, found 0"),
     ('{"queries": ["a", "b", "c", "d"]}', InvalidRequest, r"queries: expected 1 to 3 entries, found 4"),
     ('{"queries": ["a", " \\n"]}', InvalidRequest, r"queries\[1\]: expected a text, found an empty one"),
+    (
+        '{"queries": ["a", "' + "ä" * 21 + '"]}',
+        InvalidRequest,
+        r"queries\[1\]: expected at most 20 characters, found 21",
+    ),
     ('{"queries": "a"}', InvalidRequest, r'queries: input should be a valid array, found "a"'),
     ('{"queries": ["a", 7]}', InvalidRequest, r"queries\[1\]: input should be a valid string, found 7"),
     ('{"queries": [1, 2, 3, 4, 5]}', InvalidRequest, r"queries\[2\]: .*; and 2 more"),
@@ -50,11 +55,34 @@ WRONG: list[tuple[str, type[Exception], str]] = [
     ('{"queries": ["a"], "explain": true}', InvalidRequest, r"explain: this field is unknown"),
     ('{"features": [{"indices": [1]}]}', InvalidRequest, r"features\[0\].values: field required"),
     ('{"features": [{"indices": [], "values": []}]}', InvalidRequest, r"features\[0\]: expected at least one index"),
+    (
+        '{"features": [{"indices": [1,2,3,4], "values": [1,1,1,1]}]}',
+        InvalidRequest,
+        r"\[0\]: expected at most 3 features",
+    ),
     ('{"features": [{"indices": [1], "values": []}]}', InvalidRequest, r"as many values as indices, found 0 and 1"),
     ('{"features": [{"indices": [4, 4], "values": [1, 1]}]}', InvalidRequest, r"distinct indices, found one twice"),
     ('{"features": [{"indices": [-1], "values": [1]}]}', InvalidRequest, r"features\[0\].indices\[0\]: .* found -1"),
     ('{"features": [{"indices": [1], "values": [1e99]}]}', InvalidRequest, r"features\[0\].values\[0\]: "),
     ('{"features": [{"indices": [1], "values": [1], "x": 1}]}', InvalidRequest, r"x: .*; known are indices, values"),
+    (
+        '{"features": [{"indices": [1], "values": [NaN]}]}',
+        InvalidRequest,
+        r"values\[0\]: input should be a finite number",
+    ),
+    ('{"queries": ["a"], "k": Infinity}', InvalidRequest, r"k: input should be a valid integer, found Infinity"),
+    ('{"queries": ["a"], "k": ' + "9" * 5000 + "}", MalformedBody, r"number out of range"),
+    ('{"queries": ["a"], "x": ' + "[" * 300 + "]" * 300 + "}", MalformedBody, r"recursion limit"),
+    ('{"queries": ["a"], "x": {"x": ' + "[" * 100 + "]" * 100 + "}}", InvalidRequest, r"x: this field is unknown"),
+    ('{"queries": ["a"]} {}', MalformedBody, r"trailing characters"),
+    ('{"queries": ["a"], "k": 1, "k": 2}', InvalidRequest, r"k: expected this field once, found it twice"),
+    ('{"queries": ["a"], "k": 1, "\\u006b" \n: 2}', InvalidRequest, r"k: expected this field once, found it twice"),
+    ('{"queries": ["a:"], "queries": ["b"]}', InvalidRequest, r"queries: expected this field once, found it twice"),
+    (
+        '{"features": [{"indices": [1], "values": [1], "values": [2]}]}',
+        InvalidRequest,
+        r"values: expected this field once, found it twice",
+    ),
 ]
 
 
@@ -69,6 +97,32 @@ def test_a_wrong_body_is_refused_with_the_place_and_what_was_found(
 def test_bytes_that_are_no_unicode_are_no_json() -> None:
     with pytest.raises(MalformedBody):
         parse_predict(b'{"queries": ["\xff"]}', SETTINGS)
+
+
+colons = st.text(alphabet=':"\\ a\n', max_size=6)
+fields = st.tuples(
+    st.sampled_from(['"queries"', '"\\u0071ueries"', '"k"', '"k" ', '"model"', '"model"\n']),
+    st.sampled_from([":", " :", ": "]),
+)
+
+
+@given(st.lists(fields, min_size=1, max_size=4), st.lists(colons.filter(str.strip), min_size=1, max_size=3), colons)
+def test_a_field_may_be_there_once_whatever_texts_hold(
+    chosen: list[tuple[str, str]], texts: list[str], model: str
+) -> None:
+    values = {"queries": json.dumps(texts), "k": "3", "model": json.dumps(model)}
+    names = [json.loads(name) for name, _ in chosen]
+    pairs = [name + colon + values[key] for key, (name, colon) in zip(names, chosen, strict=True)]
+    body = f"{{{','.join(pairs)}}}".encode()
+    assert ("found it twice" in fault(body)) == (len(set(names)) < len(names))
+
+
+def fault(body: bytes) -> str:
+    try:
+        parse_predict(body, SETTINGS)
+    except InvalidRequest as error:
+        return str(error)
+    return ""
 
 
 def test_a_long_value_is_shown_in_part() -> None:

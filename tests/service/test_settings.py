@@ -25,10 +25,14 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "queue_rows": ("999", 999),
     "max_k": ("7", 7),
     "max_queries": ("2", 2),
+    "max_query_chars": ("8000", 8000),
+    "max_features": ("300", 300),
     "max_body_bytes": ("1000", 1000),
     "threads": ("5", 5),
     "runners": ("3", 3),
     "drain_seconds": ("0", 0.0),
+    "api_keys_file": ("keys", Path("keys")),
+    "admin_keys_file": ("keys", Path("keys")),
     "log_format": ("json", "json"),
 }
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from service.access.keys import line_of, new_secret
 from service.bundle import layout
 from service.bundle.reader import read_manifest
 from tests.bundles import Spec, write_bundle
@@ -36,9 +39,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def administered(bundle: Path, **settings: Any) -> Iterator[Service]:
+    """A service whose client has the admin key."""
+    secret = new_secret()
+    with tempfile.TemporaryDirectory() as place:
+        keys = Path(place) / "keys"
+        keys.write_text(line_of("root", secret, ()))
+        with serving(bundle, admin_keys_file=keys, **settings) as service:
+            service.client.headers["x-api-key"] = secret
+            yield service
+
+
 @pytest.fixture
 def service(folder: Path) -> Iterator[Service]:
-    with serving(folder / "v0", models_dir=folder) as service:
+    with administered(folder / "v0", models_dir=folder) as service:
         yield service
 
 
@@ -70,6 +85,13 @@ def metric(service: Service, name: str, **labels: str) -> float | None:
 def wait_for(service: Service, value: float, name: str, **labels: str) -> None:
     while metric(service, name, **labels) != value:
         service.client.get("/livez")
+
+
+def test_without_an_admin_key_nothing_is_changed(service: Service, folder: Path) -> None:
+    del service.client.headers["x-api-key"]
+    for method, path in (("POST", "/admin/models"), ("DELETE", "/admin/models/tags"), ("GET", "/admin/loads")):
+        assert service.client.request(method, path).status_code == 401
+    assert answering(service) == {version(folder, "v0"): 1}
 
 
 def test_a_loaded_bundle_answers_in_the_place_of_the_version_before(service: Service, folder: Path) -> None:
@@ -129,14 +151,14 @@ def test_bundles_come_from_the_folder_alone(folder: Path, tmp_path: Path) -> Non
     (allowed / "inside").symlink_to(folder / "v1")
     shutil.copytree(folder / "v1", allowed / "real")
     (allowed / "current").symlink_to("real")
-    with serving(folder / "v0", models_dir=allowed) as service:
+    with administered(folder / "v0", models_dir=allowed) as service:
         for name in ("inside", "..", ".", "", "../v1", str(folder / "v1"), "real/", "missing", "\0"):
             response = load(service, name)
             assert response.status_code == 404, name
             assert str(folder) not in response.text.replace(name, "")
         assert "there are current, real" in response.json()["detail"]
         assert load(service, "current").status_code == 200
-    with serving(folder / "v0") as service:
+    with administered(folder / "v0") as service:
         response = load(service, "v1")
         assert response.status_code == 409
         assert "XMC_MODELS_DIR" in response.json()["detail"]
