@@ -4,15 +4,18 @@
     ├── SettingsError           wrong flag, environment variable or file of keys: the process ends with code 2
     ├── BundleError             a bundle cannot be trusted or loaded: the process ends with code 1
     └── RequestError            one request cannot be answered: a problem document with the class's status
+        ├── MalformedHttp       400  what came is no HTTP request
         ├── MalformedBody       400  the body is not JSON
         ├── KeyRequired         401  no key, or one that is not known; carries WWW-Authenticate
         ├── Forbidden           403  the key does not allow it, or nobody is let in
         ├── UnknownModel        404  no such model or version
+        ├── RequestTooSlow      408  its end did not come in time
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
         ├── RateExceeded        429  more queries than the key may ask for; carries Retry-After
         ├── QueueFull           429  no room in the queue; carries Retry-After
+        ├── HeadTooLarge        431  more bytes than the head of a request may have
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
         ├── Draining            503  the process is shutting down; carries Retry-After
         ├── DeadlineExceeded    504  the request's own timeout passed
@@ -56,6 +59,13 @@ class RequestError(XmcError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class MalformedHttp(RequestError):
+    """What came is no HTTP request."""
+
+    status = 400
+    title = "Malformed HTTP"
+
+
 class MalformedBody(RequestError):
     """The body is not JSON."""
 
@@ -82,6 +92,13 @@ class UnknownModel(RequestError):
 
     status = 404
     title = "Unknown model"
+
+
+class RequestTooSlow(RequestError):
+    """The end of the request did not come in time."""
+
+    status = 408
+    title = "Request too slow"
 
 
 class BodyTooLarge(RequestError):
@@ -117,6 +134,13 @@ class QueueFull(RequestError):
 
     status = 429
     title = "Queue full"
+
+
+class HeadTooLarge(RequestError):
+    """The head of the request has more bytes than the service accepts."""
+
+    status = 431
+    title = "Head too large"
 
 
 class NotReady(RequestError):

@@ -56,8 +56,8 @@ def _whole(summary: str, minimum: float, maximum: float = math.inf, *, default: 
     return Option(int, summary, "a whole number", minimum, maximum, default=default)
 
 
-def _number(summary: str, maximum: float) -> Option:
-    return Option(float, summary, "a number", 0, maximum)
+def _number(summary: str, maximum: float, minimum: float = 0.0) -> Option:
+    return Option(float, summary, "a number", minimum, maximum)
 
 
 def _file(summary: str, default: str) -> Option:
@@ -107,6 +107,9 @@ class Settings:
     max_query_chars: Annotated[int, _whole("Most characters in one text.", 1)] = 50_000
     max_features: Annotated[int, _whole("Most features in one sparse query.", 1)] = 16384
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
+    request_seconds: Annotated[
+        float, _number("How long a request may take from its first byte to its last.", 3600, minimum=0.01)
+    ] = 30.0
     threads: Annotated[
         int,
         _whole("Threads that compute for one model.", 1, 1024, default="the container's processors"),

@@ -27,6 +27,7 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "max_query_chars": ("8000", 8000),
     "max_features": ("300", 300),
     "max_body_bytes": ("1000", 1000),
+    "request_seconds": ("7.5", 7.5),
     "threads": ("5", 5),
     "runners": ("3", 3),
     "drain_seconds": ("0", 0.0),
