@@ -36,6 +36,7 @@ class Option:
         choices: the only values, for words.
         default: the default in words, where the plain value would not say it.
         flag: the command-line flag, where it is not the name of the setting.
+        repeated: whether the flag is given once for each part of the value.
     """
 
     parse: Callable[[str], Any]
@@ -46,6 +47,7 @@ class Option:
     choices: tuple[str, ...] = ()
     default: str = ""
     flag: str = ""
+    repeated: bool = False
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -74,6 +76,15 @@ _BUNDLES = Option(
     "folders",
     default="none: required",
     flag="--bundle",
+    repeated=True,
+)
+_BUNDLE_KEYS = Option(
+    _paths,
+    f"Public keys (PEM), one of which must have signed a bundle; separated by '{os.pathsep}', or the flag repeated.",
+    "files",
+    default="none: unsigned too",
+    flag="--bundle-key",
+    repeated=True,
 )
 
 
@@ -82,6 +93,7 @@ class Settings:
     """The settings of one serving process; build it with `load_settings`."""
 
     bundles: Annotated[tuple[Path, ...], _BUNDLES] = ()
+    bundle_keys: Annotated[tuple[Path, ...], _BUNDLE_KEYS] = ()
     device: Annotated[
         Device, _word("Where models run; cuda without a CUDA device is an error.", "auto", "cpu", "cuda")
     ] = "auto"
