@@ -9,10 +9,13 @@
         ├── KeyRequired         401  no key, or one that is not known; carries WWW-Authenticate
         ├── Forbidden           403  the key does not allow it, or nobody is let in
         ├── UnknownModel        404  no such model or version
+        ├── UnknownBundle       404  no such bundle to load, or no such load
         ├── RequestTooSlow      408  its end did not come in time
+        ├── Conflict            409  what an administrator asks for would break what is served
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
+        ├── BundleRefused       422  a bundle that was to be loaded cannot be served
         ├── RateExceeded        429  more queries than the key may ask for; carries Retry-After
         ├── QueueFull           429  no room in the queue; carries Retry-After
         ├── HeadTooLarge        431  more bytes than the head of a request may have
@@ -94,6 +97,20 @@ class UnknownModel(RequestError):
     title = "Unknown model"
 
 
+class UnknownBundle(RequestError):
+    """There is no such bundle in the folder to load from, or no such load."""
+
+    status = 404
+    title = "Unknown bundle"
+
+
+class Conflict(RequestError):
+    """What an administrator asks for would break what is served."""
+
+    status = 409
+    title = "Conflict"
+
+
 class RequestTooSlow(RequestError):
     """The end of the request did not come in time."""
 
@@ -120,6 +137,13 @@ class InvalidRequest(RequestError):
 
     status = 422
     title = "Invalid request"
+
+
+class BundleRefused(RequestError):
+    """A bundle that was to be loaded cannot be served; what was served before still is."""
+
+    status = 422
+    title = "Bundle refused"
 
 
 class RateExceeded(RequestError):

@@ -5,7 +5,9 @@ Children are looked up once and kept, so that the hot path pays for an addition 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
 
 from prometheus_client import (
     CollectorRegistry,
@@ -49,6 +51,12 @@ REJECTIONS: dict[type, str] = {
     Forbidden: "forbidden",
     RateExceeded: "rate",
 }
+# A shadow answers sooner or later than the version that it follows.
+DELAY = (*(-bound for bound in reversed(SECONDS[:15])), 0.0, *SECONDS[:15])
+
+Series = TypeVar("Series", Counter, Gauge, Histogram)
+SwapResult = Literal["done", "failed"]
+ShadowResult = Literal["compared", "failed", "dropped"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,19 @@ class ModelMetrics:
             own.observe(value)
 
 
+@dataclass(frozen=True)
+class ShadowMetrics:
+    """The series of one version that follows the others of its model."""
+
+    requests: Mapping[ShadowResult, Counter]
+    agreement: Histogram
+    delay_seconds: Histogram
+
+    def count(self, result: ShadowResult) -> None:
+        """Count one request by what came of it."""
+        self.requests[result].inc()
+
+
 class Metrics:
     """All series; make one for each application.
 
@@ -95,6 +116,7 @@ class Metrics:
         self._requests_by_label: dict[tuple[str, str, int], Counter] = {}
         self._seconds_by_endpoint: dict[str, Histogram] = {}
         self._rejected_by_reason: dict[str, Counter] = {}
+        self._of_versions: list[Counter | Gauge | Histogram] = []
 
         self._requests = self._counter(
             "xmc_requests", "Answered requests; 499 stands for a client that left.", ("endpoint", "model", "code")
@@ -131,6 +153,20 @@ class Metrics:
         self._truncated_inputs = self._counter("xmc_truncated_inputs", "Texts longer than the model reads.")
         self._resident_bytes = self._gauge(
             "xmc_model_resident_bytes", "Resident memory of the model's process, mapped files included."
+        )
+        self._swaps = self._counter(
+            "xmc_model_swaps", "Models that were loaded while the service ran, or could not be.", ("result",)
+        )
+        self._shadow_requests = self._counter(
+            "xmc_shadow_requests",
+            "Requests of a model by what came of asking its shadow as well.",
+            (*MODEL, "result"),
+        )
+        self._shadow_agreement = self._histogram(
+            "xmc_shadow_agreement", "Share of a query's labels that a shadow and the served version agree on.", RATIO
+        )
+        self._shadow_delay_seconds = self._histogram(
+            "xmc_shadow_delay_seconds", "How much later than the served answer the shadow's came.", DELAY
         )
 
     def observe_request(self, endpoint: str, model: str, code: int, seconds: float) -> None:
@@ -188,17 +224,41 @@ class Metrics:
             resident_bytes=self._resident_bytes.labels(name, version),
         )
 
+    def shadow(self, name: str, version: str) -> ShadowMetrics:
+        """The series of a version that follows the others of its model."""
+        return ShadowMetrics(
+            requests={result: self._shadow_requests.labels(name, version, result) for result in get_args(ShadowResult)},
+            agreement=self._shadow_agreement.labels(name, version),
+            delay_seconds=self._shadow_delay_seconds.labels(name, version),
+        )
+
+    def count_swap(self, result: SwapResult) -> None:
+        """Count one attempt to load a model while the service runs."""
+        self._swaps.labels(result).inc()
+
+    def forget(self, name: str, version: str) -> None:
+        """Drop all series of a version that has gone: they would stay for ever, and swaps never end."""
+        labels = {"model": name, "version": version}
+        for series in self._of_versions:
+            series.remove_by_labels(labels)
+
     def expose(self) -> bytes:
         """All series in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _counter(self, name: str, summary: str, labels: tuple[str, ...] = MODEL) -> Counter:
-        return Counter(name, summary, labels, registry=self.registry)
+        return self._kept(Counter(name, summary, labels, registry=self.registry), labels)
 
     def _gauge(self, name: str, summary: str, labels: tuple[str, ...] = MODEL) -> Gauge:
-        return Gauge(name, summary, labels, registry=self.registry)
+        return self._kept(Gauge(name, summary, labels, registry=self.registry), labels)
 
     def _histogram(
         self, name: str, summary: str, buckets: tuple[float, ...], labels: tuple[str, ...] = MODEL
     ) -> Histogram:
-        return Histogram(name, summary, labels, buckets=buckets, registry=self.registry)
+        return self._kept(Histogram(name, summary, labels, buckets=buckets, registry=self.registry), labels)
+
+    def _kept(self, series: Series, labels: tuple[str, ...]) -> Series:
+        """The series itself, remembered if it has children that go when a version goes."""
+        if set(MODEL) <= set(labels):
+            self._of_versions.append(series)
+        return series

@@ -108,6 +108,13 @@ class ModelSummary(BaseModel):
     label_count: int
     device: str
     ready: bool
+    weight: float = Field(
+        description="Requests that name only the model are shared among its versions in proportion to their weights; "
+        "with 0 a version answers those alone that name it."
+    )
+    shadow: float = Field(
+        description="Share of the model's requests that this version is asked as well; its answers are only compared."
+    )
 
 
 class ModelDetail(ModelSummary):
@@ -214,3 +221,8 @@ def encode_response(model: str, version: str, predictions: Sequence[bytes]) -> b
     """A `PredictResponse` as JSON, of predictions that are JSON already."""
     head = orjson.dumps({"model": model, "version": version})
     return b'%b,"predictions":[%b]}' % (head[:-1], b",".join(predictions))
+
+
+def label_ids(prediction: bytes) -> set[str]:
+    """The labels of a `Prediction` that is JSON."""
+    return {label["id"] for label in orjson.loads(prediction)["labels"]}

@@ -93,6 +93,15 @@ class Settings:
     """The settings of one serving process; build it with `load_settings`."""
 
     bundles: Annotated[tuple[Path, ...], _BUNDLES] = ()
+    models_dir: Annotated[
+        Path | None,
+        Option(
+            Path,
+            "Folder whose bundles POST /admin/models may load while the service runs.",
+            "a folder",
+            default="none: it may load none",
+        ),
+    ] = None
     bundle_keys: Annotated[tuple[Path, ...], _BUNDLE_KEYS] = ()
     device: Annotated[
         Device, _word("Where models run; cuda without a CUDA device is an error.", "auto", "cpu", "cuda")

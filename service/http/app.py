@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from importlib.metadata import version
 from fastapi import FastAPI, Request, Response
 
 from service.errors import BundleError, RequestError
+from service.http.admin import add_admin_routes
 from service.http.asgi import ClientLeft
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
@@ -23,6 +23,7 @@ from service.http.problems import error_reply, internal_error_reply, problem_rep
 from service.http.routes import add_routes
 from service.metrics import Metrics
 from service.models.launch import Launched
+from service.models.loading import Launch, Loader, open_all
 from service.models.registry import Registry
 from service.settings import Settings
 
@@ -31,7 +32,9 @@ logger = logging.getLogger(__name__)
 LAG_PROBE_SECONDS = 0.25
 
 
-def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]) -> Gate:
+def create_app(
+    settings: Settings, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched], launch: Launch
+) -> Gate:
     """Build the application; nothing is loaded or started before its lifespan begins.
 
     Args:
@@ -39,18 +42,19 @@ def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, worke
         lifecycle: of the process; the application moves it from loading to serving or to a failure.
         metrics: all series.
         workers: one for each model, which load while all this is built.
+        launch: starts another one.
     """
-    registry = Registry(metrics, workers)
+    registry = Registry(metrics)
+    loader = Loader(settings, registry, metrics, launch)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loop = asyncio.get_running_loop()
-        # A daemon: a shutdown must not wait for gigabytes to be verified.
-        threading.Thread(target=_load, args=(registry, lifecycle, loop), name="load", daemon=True).start()
+        loading = asyncio.create_task(_load(registry, lifecycle, metrics, workers))
         probe = asyncio.create_task(_probe_lag(metrics))
         yield
         probe.cancel()
-        await registry.close()
+        loading.cancel()
+        await asyncio.gather(loading, loader.close(), registry.close(), return_exceptions=True)
 
     app = FastAPI(
         title="xmcserve",
@@ -64,13 +68,14 @@ def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, worke
     # Around the framework rather than among its middleware: a refusal must cost as little as possible.
     gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
+    add_admin_routes(app, settings, lifecycle, registry, loader)
     return gate
 
 
-def _load(registry: Registry, lifecycle: Lifecycle, loop: asyncio.AbstractEventLoop) -> None:
-    """Load all models; on failure leave the sentence for the server, which ends the process."""
+async def _load(registry: Registry, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]) -> None:
+    """Put the first models in; on failure leave the sentence for the server, which ends the process."""
     try:
-        registry.load(loop)
+        registry.start(await open_all(workers, metrics))
     except BundleError as error:
         logger.critical("%s", error)
         lifecycle.failure = str(error)

@@ -58,7 +58,7 @@ class Predictor:
         # Again: other requests may have come between this one's head and its end.
         if (refusal := self._doorkeeper.rate_refusal(exchange)) is not None:
             raise refusal
-        _require_json(headers)
+        require_json(headers)
         asked = parse_predict(body, self._settings)
         model = self._registry.get(asked.model)
         exchange.model = model.name
@@ -66,6 +66,9 @@ class Predictor:
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
         future = model.submit(queries, asked.k, asked.min_score, deadline)
         self._doorkeeper.charge(exchange, len(queries))
+        for shadow in self._registry.shadows.get(model.name, ()):
+            if shadow.model is not model:
+                shadow.follow(future, queries, asked.k, asked.min_score)
         return Pending(model, future)
 
 
@@ -88,7 +91,12 @@ def answer(pending: Pending) -> Reply:
     return Reply.of(200, body, _JSON, (b"server-timing", timing))
 
 
-def _require_json(headers: Headers) -> None:
+def require_json(headers: Headers) -> None:
+    """Refuse a body that is not declared as JSON.
+
+    Raises:
+        NotJson: it is not.
+    """
     written = header(headers, b"content-type")
     if written == _JSON:
         return

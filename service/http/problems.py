@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 
 from service.errors import KeyRequired, RequestError
 from service.http.reply import Reply
+from service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -35,3 +37,8 @@ def internal_error_reply(request_id: str) -> Reply:
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     detail = "an unexpected error, which is our bug; the service's log has the cause under this request_id"
     return problem_reply(status, status.phrase, detail, request_id)
+
+
+def documented(text: str) -> dict[str, Any]:
+    """What the documentation says of an answer that is a problem document."""
+    return {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}

@@ -14,10 +14,10 @@ from service.http.asgi import ClientLeft, Receive, read_body
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.predict import PREDICT, Predictor, answer
-from service.http.problems import MEDIA_TYPE
+from service.http.problems import documented
 from service.metrics import Metrics
 from service.models.registry import Registry
-from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse, Problem
+from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse
 from service.settings import Settings
 
 PROBLEMS = {
@@ -62,7 +62,7 @@ def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None
         predict,
         methods=["POST"],
         response_model=PredictResponse,
-        responses={status: _documented(text) for status, text in PROBLEMS.items()},
+        responses={status: documented(text) for status, text in PROBLEMS.items()},
         openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
     )
 
@@ -71,16 +71,17 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
     @app.get("/v1/models")
     async def list_models() -> ModelList:
         """All loaded models."""
-        return ModelList(models=[model.summary() for model in registry.models])
+        return ModelList(models=[model.summary(registry.placing(model)) for model in registry.models])
 
-    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: _documented(PROBLEMS[404])})
+    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: documented(PROBLEMS[404])})
     async def show_model(name: str) -> ModelDetail:
         """One loaded model, by `name` or `name:version`."""
-        return registry.get(name).detail()
+        model = registry.get(name)
+        return model.detail(registry.placing(model))
 
 
 def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
-    unwell: dict[int | str, dict[str, Any]] = {503: _documented("Not so; the document says why.")}
+    unwell: dict[int | str, dict[str, Any]] = {503: documented("Not so; the document says why.")}
 
     @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
     async def livez() -> str:
@@ -104,10 +105,6 @@ def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: 
     async def expose_metrics() -> Response:
         """All series in Prometheus' text format."""
         return Response(await asyncio.to_thread(metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-def _documented(text: str) -> dict[str, Any]:
-    return {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
 
 
 async def _unless_client_leaves(future: asyncio.Future[Any], receive: Receive) -> None:

@@ -25,7 +25,7 @@ from service.http.asgi import Application
 from service.http.lifecycle import Lifecycle, Phase
 from service.http.protocol import Protocol
 from service.metrics import Metrics
-from service.models.launch import Launched
+from service.models.launch import Launched, launch
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def serve(settings: Settings, workers: Sequence[Launched]) -> int:
             logger.critical("cannot listen for metrics on %s:%d: %s", settings.host, settings.metrics_port, error)
             return 1
         logger.info("metrics on http://%s:%d/metrics", *httpd.server_address[:2])
-    server = Server(create_app(settings, lifecycle, metrics, workers), settings, lifecycle, metrics)
+    server = Server(create_app(settings, lifecycle, metrics, workers, launch), settings, lifecycle, metrics)
     try:
         server.run()
     except SystemExit as error:  # uvicorn's way to say that it could not start; it has logged why

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import time
 from collections.abc import Sequence
 
 from service.batching.client import Client, Served
@@ -13,8 +15,11 @@ from service.errors import RequestError
 from service.memory import resident_bytes
 from service.metrics import Metrics
 from service.models.launch import Launched, Loaded
+from service.models.placing import Placing
 from service.models.queries import Asked, Labelled, Query
 from service.schemas import FeatureVector, ModelDetail, ModelSummary
+
+logger = logging.getLogger(__name__)
 
 
 class Model:
@@ -24,6 +29,13 @@ class Model:
         launched: the worker.
         loaded: what it has loaded.
         metrics: where the model's series live.
+
+    Attributes:
+        name: of the bundle.
+        version: of the bundle.
+        identity: "name:version".
+        path: of the bundle's folder.
+        metrics: the model's series.
     """
 
     def __init__(self, launched: Launched, loaded: Loaded, metrics: Metrics) -> None:
@@ -32,8 +44,30 @@ class Model:
         manifest = loaded.manifest
         self.name = manifest.name
         self.version = manifest.version
+        self.identity = f"{self.name}:{self.version}"
+        self.path = launched.order.path
         self.metrics = metrics.model(self.name, self.version, manifest.method.name, loaded.device)
         self._client: Client[Asked, Labelled]
+
+    @classmethod
+    async def hear(cls, launched: Launched, metrics: Metrics) -> Model:
+        """Wait until a worker has loaded its bundle.
+
+        Raises:
+            BundleError: the bundle cannot be served.
+        """
+        model = cls(launched, await asyncio.to_thread(launched.wait_until_loaded), metrics)
+        seconds = time.perf_counter() - launched.since
+        model.metrics.load_seconds.set(seconds)
+        logger.info(
+            "loaded %s from %s in %.2f s on %s, %d at once",
+            model.identity,
+            model.path,
+            seconds,
+            model.device,
+            model.runners,
+        )
+        return model
 
     async def connect(self) -> None:
         """Take the connection over; call it on the event loop, before anything is asked."""
@@ -66,9 +100,9 @@ class Model:
         """False for good once its process has died."""
         return self._client.healthy
 
-    def has_room(self) -> bool:
-        """Whether one more query would be taken now."""
-        return self._client.has_room()
+    def has_room(self, rows: int = 1) -> bool:
+        """Whether so many queries would be taken now."""
+        return self._client.has_room(rows)
 
     def refuse(self) -> RequestError:
         """Note that a request is refused, and say why."""
@@ -86,8 +120,8 @@ class Model:
         await asyncio.to_thread(self._launched.end_process)
         await self._client.wait_closed()
 
-    def summary(self) -> ModelSummary:
-        """What `GET /v1/models` says about the model."""
+    def summary(self, placing: Placing) -> ModelSummary:
+        """What `GET /v1/models` says about the model, which has its place beside others."""
         manifest = self._loaded.manifest
         return ModelSummary(
             name=self.name,
@@ -97,14 +131,16 @@ class Model:
             label_count=manifest.label_count,
             device=self._loaded.device,
             ready=self.healthy,
+            weight=placing.weight,
+            shadow=placing.shadow,
         )
 
-    def detail(self) -> ModelDetail:
+    def detail(self, placing: Placing) -> ModelDetail:
         """What `GET /v1/models/{name}` says about the model."""
         manifest = self._loaded.manifest
         index = manifest.method.index if isinstance(manifest.method, SearchSection) else None
         return ModelDetail(
-            **self.summary().model_dump(),
+            **self.summary(placing).model_dump(),
             providers=self._loaded.providers,
             precision=manifest.precision,
             scores="raw" if manifest.calibration is None else "calibrated",

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from service.errors import RequestError
+from service.http.admin import PROBLEMS as ADMIN_PROBLEMS
 from service.http.routes import PROBLEMS
 from service.metrics import REJECTIONS, Metrics
 from service.settings import default_text, flag, options, variable
@@ -29,7 +30,7 @@ def test_settings() -> None:
 def test_errors() -> None:
     documented = [(int(status), title) for status, title, _ in table("Errors")]
     assert sorted(documented) == sorted((error.status, error.title) for error in RequestError.__subclasses__())
-    assert {status for status, _ in documented} == set(PROBLEMS)
+    assert {status for status, _ in documented} == set(PROBLEMS) | set(ADMIN_PROBLEMS)
     assert all(meaning for _, _, meaning in table("Errors"))
 
 
@@ -46,6 +47,8 @@ def test_metrics() -> None:
     metrics.model("name", "version", "mach", "cpu")
     metrics.observe_request("/predict", "name", 200, 0.0)
     metrics.reject("queue_full")
+    metrics.count_swap("done")
+    metrics.shadow("name", "version")
     for family in metrics.registry.collect():
         if family.name.startswith("process_"):
             continue

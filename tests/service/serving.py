@@ -108,7 +108,9 @@ def make_service(bundles: tuple[Path, ...], **settings: Any) -> Service:
     """An application whose lifespan has not begun."""
     lifecycle, metrics, workers = Lifecycle(), Metrics(), Workers()
     chosen = Settings(bundles=bundles, device="cpu", threads=1, **settings)
-    gate = create_app(chosen, lifecycle, metrics, [workers.launch(Order(path, chosen)) for path in bundles])
+    gate = create_app(
+        chosen, lifecycle, metrics, [workers.launch(Order(path, chosen)) for path in bundles], workers.launch
+    )
     return Service(TestClient(gate), gate, lifecycle, metrics, workers.all)
 
 
@@ -204,7 +206,7 @@ def in_this_process(bundle: Path, **changes: Any) -> Iterator[tuple[Service, int
     """A real server on a thread, so that a test can hold up its engine."""
     settings = Settings(bundles=(bundle,), device="cpu", threads=1, port=0, **changes)
     lifecycle, metrics, workers = Lifecycle(), Metrics(), Workers()
-    gate: Gate = create_app(settings, lifecycle, metrics, [workers.launch(Order(bundle, settings))])
+    gate: Gate = create_app(settings, lifecycle, metrics, [workers.launch(Order(bundle, settings))], workers.launch)
     server = Server(gate, settings, lifecycle, metrics)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

@@ -14,6 +14,7 @@ from service.settings import Settings, default_text, flag, load_settings, option
 # A value other than the default for every setting, as it is written and as it is read.
 WRITTEN: dict[str, tuple[str, object]] = {
     "bundles": (os.pathsep.join(["a", "b/c"]), (Path("a"), Path("b/c"))),
+    "models_dir": ("a/b", Path("a/b")),
     "bundle_keys": (os.pathsep.join(["a.pub", "b.pub"]), (Path("a.pub"), Path("b.pub"))),
     "device": ("cuda", "cuda"),
     "host": ("0.0.0.0", "0.0.0.0"),

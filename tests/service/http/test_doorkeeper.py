@@ -61,8 +61,8 @@ def get(service: Service, path: str, key: str | None) -> Any:
         ("/metrics", {"none": 401, "wrong": 401, "reader": 200, "full": 200, "admin": 200}),
         ("/nope", {"none": 401, "wrong": 401, "reader": 404, "full": 404, "admin": 404}),
         ("/admin", {"none": 401, "wrong": 401, "reader": 403, "full": 403, "admin": 404}),
-        ("/admin/models", {"none": 401, "wrong": 401, "reader": 403, "full": 403, "admin": 404}),
-        ("/%61dmin/models", {"none": 401, "wrong": 401, "reader": 403, "full": 403, "admin": 404}),
+        ("/admin/models", {"none": 401, "wrong": 401, "reader": 403, "full": 403, "admin": 405}),
+        ("/%61dmin/models", {"none": 401, "wrong": 401, "reader": 403, "full": 403, "admin": 405}),
         ("/predict", {"none": 401, "wrong": 401, "reader": 403, "full": 200, "admin": 200}),
     ],
 )

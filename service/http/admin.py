@@ -1,0 +1,89 @@
+"""`/admin`: what is loaded, and who answers, changed while the service runs. All of it needs an admin key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from service.admin_schemas import LoadList, LoadRequest, LoadStatus, PlacingRequest, Retired
+from service.errors import BundleRefused, InvalidRequest
+from service.http.asgi import read_body
+from service.http.lifecycle import Lifecycle
+from service.http.predict import require_json
+from service.http.problems import documented
+from service.models.loading import Loader, State
+from service.models.registry import Registry
+from service.parsing import parse
+from service.schemas import ModelSummary
+from service.settings import Settings
+
+LOADS = "/admin/loads/{load}"
+
+PROBLEMS = {
+    404: "There is no such bundle, load or model.",
+    409: "Nobody would answer for a model, or no folder is set to load from.",
+    422: "A field is wrong; or, where the answer was waited for, the bundle cannot be served.",
+    503: "The first models are loading, or the service is shutting down; come back after Retry-After seconds.",
+}
+
+
+def add_admin_routes(
+    app: FastAPI, settings: Settings, lifecycle: Lifecycle, registry: Registry, loader: Loader
+) -> None:
+    """Give the application the endpoints under `/admin`."""
+    problems: dict[int | str, dict[str, Any]] = {status: documented(text) for status, text in PROBLEMS.items()}
+
+    @app.post(
+        "/admin/models",
+        status_code=202,
+        responses=problems,
+        openapi_extra=_body(LoadRequest),
+    )
+    async def load_model(request: Request, response: Response) -> LoadStatus:
+        """Load a bundle in the background, then let it answer; see `GET /admin/loads/{load}`."""
+        asked = parse(LoadRequest, await _read(request))
+        load = loader.begin(asked.bundle, asked.placing)
+        response.headers["location"] = LOADS.format(load=load.number)
+        if asked.wait:
+            await loader.wait(load)
+            if load.state is State.FAILED:
+                raise BundleRefused(load.reason or "")
+            response.status_code = 200
+        return LoadStatus.of(load)
+
+    @app.get("/admin/loads")
+    async def list_loads() -> LoadList:
+        """All loads since the start, the oldest forgotten."""
+        return LoadList(loads=[LoadStatus.of(load) for load in loader.loads.values()])
+
+    @app.get(LOADS, responses={404: problems[404]})
+    async def show_load(load: str) -> LoadStatus:
+        """One load."""
+        return LoadStatus.of(loader.get(int(load) if load.isascii() and load.isdigit() else 0))
+
+    @app.patch("/admin/models/{name}", responses=problems, openapi_extra=_body(PlacingRequest))
+    async def place_model(name: str, request: Request) -> ModelSummary:
+        """Change what a version answers, `name:version`, or `name` where one version is loaded."""
+        placing = parse(PlacingRequest, await _read(request)).placing
+        if placing is None:
+            raise InvalidRequest("expected weight or shadow, found neither")
+        model = registry.place(name, placing)
+        return model.summary(placing)
+
+    @app.delete("/admin/models/{name}", responses={404: problems[404], 409: problems[409]})
+    async def retire_model(name: str) -> Retired:
+        """Let all versions of a model go, or one: `name:version`."""
+        return Retired(retired=[model.identity for model in registry.retire(name)])
+
+    async def _read(request: Request) -> bytes:
+        if refusal := lifecycle.refusal():
+            raise refusal
+        require_json(request.scope["headers"])
+        return await read_body(request.receive, settings.max_body_bytes)
+
+
+def _body(kind: type[PlacingRequest]) -> dict[str, Any]:
+    """What the documentation says of a body that no framework reads."""
+    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
