@@ -75,8 +75,8 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
 
     @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: documented(PROBLEMS[404])})
     async def show_model(name: str) -> ModelDetail:
-        """One loaded model, by `name` or `name:version`."""
-        model = registry.get(name)
+        """One loaded model, by `name:version`, or by `name`: its version with the largest weight."""
+        model = registry.main(name)
         return model.detail(registry.placing(model))
 
 

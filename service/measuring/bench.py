@@ -150,7 +150,7 @@ def request_bodies(plan: Plan) -> list[bytes]:
     models = _get(f"{plan.url}/v1/models")["models"]
     if not models:
         raise LoadError(f"{plan.url} has loaded no model yet")
-    name = plan.model or f"{models[0]['name']}:{models[0]['version']}"
+    name = plan.model or models[0]["name"]
     detail = _get(f"{plan.url}/v1/models/{urllib.parse.quote(name)}")
     field = "queries" if detail["input"] == "text" else "features"
     return [json.dumps({field: [example], **common, "model": name}).encode() for example in detail["examples"]]

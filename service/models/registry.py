@@ -139,6 +139,17 @@ class Registry:
             return model
         raise UnknownModel(f"no model {wanted!r} is loaded; loaded are {self._names()}")
 
+    def main(self, wanted: str) -> Model:
+        """The version that stands for others: of those that a request may name so, the one with the largest weight.
+
+        Args:
+            wanted: "name" or "name:version".
+
+        Raises:
+            UnknownModel: no such model is loaded.
+        """
+        return max(reversed(self._matching(wanted)), key=lambda model: self._placings[model].weight)
+
     def has_room(self) -> bool:
         """Whether a model would take a query now."""
         if self._lone is not None:  # asked for every request, and any() takes longer than the answer

@@ -195,6 +195,7 @@ def test_versions_share_requests_by_their_weights(service: Service, folder: Path
     assert set(answering(service, 5, f"tags:{old}")) == {old}
     weights = {model["version"]: model["weight"] for model in service.client.get("/v1/models").json()["models"]}
     assert weights == {old: 1, new: 3}
+    assert {service.client.get("/v1/models/tags").json()["version"] for _ in range(20)} == {new}
     response = service.client.patch(f"/admin/models/tags:{new}", json={"weight": 0.0})
     assert response.json()["weight"] == 0
     assert answering(service, 50) == {old: 50}

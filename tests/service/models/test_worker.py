@@ -8,7 +8,6 @@ import select
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from service.errors import BundleError
 from service.models.launch import Launched, Order, launch
 from service.settings import Settings
 from tests.bundles import Spec, write_bundle
+from tests.service.models.processes import children_of
 from tests.service.serving import ask, running
 
 PATIENCE_SECONDS = 60
@@ -33,11 +33,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def worker_of(parent: int) -> int:
     """The one child of a process."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == parent:
-                return int(stat.parent.name)
-    raise AssertionError(f"process {parent} has no child")
+    (child,) = children_of(parent)
+    return child
 
 
 def start(bundle: Path) -> Launched:
