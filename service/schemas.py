@@ -6,7 +6,6 @@ model would cost more than the rest of the request; a test holds its output agai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
@@ -16,14 +15,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from service.bundle import LabelTable
-from service.errors import InvalidRequest, MalformedBody
-from service.models.queries import Features
+from service.errors import InvalidRequest, MalformedBody, shown
+from service.models.queries import Features, Filter
 from service.settings import Settings
 
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 LONGEST_TIMEOUT_MS = 3_600_000
 SHOWN_FAULTS = 3
-LONGEST_SHOWN = 40
 
 Float32 = Annotated[float, Field(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32)]
 
@@ -45,6 +43,32 @@ class FeatureVector(BaseModel):
         return self
 
 
+class LabelFilter(BaseModel):
+    """Which labels may be answered: those in `allow` and in one of `groups`, where these are given, and not in `deny`.
+
+    The labels that are left have the scores and the order that they have without a filter.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    allow: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="Ids of labels.")
+    deny: list[str] | None = Field(None, description="Ids of labels.")
+    groups: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Names of the model's groups of labels, which `GET /v1/models/{name}` lists."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.allow is None and self.deny is None and self.groups is None:
+            raise ValueError("expected allow, deny or groups, found none of them")
+        return self
+
+    def packed(self) -> Filter:
+        """As it is sent to the model."""
+        allow, deny = (None if ids is None else orjson.dumps(ids) for ids in (self.allow, self.deny))
+        return allow, deny, None if self.groups is None else tuple(self.groups)
+
+
 class PredictRequest(BaseModel):
     """The body of `POST /predict`: `queries` for text bundles or `features` for feature bundles."""
 
@@ -59,6 +83,7 @@ class PredictRequest(BaseModel):
     features: list[FeatureVector] | None = Field(None, description="Sparse vectors to label.")
     k: int = Field(5, ge=1, description="Labels wanted for each query, at most XMC_MAX_K.")
     model: str | None = Field(None, description='"name" or "name:version"; may be left out when one model is loaded.')
+    filter: LabelFilter | None = Field(None, description="Only some labels.")
     min_score: Float32 | None = Field(None, description="Only labels with at least this score.")
     timeout_ms: Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)] | None = Field(
         None, description="After so many milliseconds the answer is worthless: 504 comes instead."
@@ -117,6 +142,7 @@ class ModelDetail(ModelSummary):
 
     providers: list[str] = Field(description="Execution providers of ONNX Runtime, first choice first.")
     precision: str
+    groups: dict[str, int] = Field(description="Groups of labels that a filter may name, and how many labels each has.")
     scores: str = Field(description='"calibrated" when scores are probabilities, else "raw".')
     propensity_weight: float | None = Field(
         description="Where labels that annotators miss are preferred: the power of their inverse propensity. Scores "
@@ -141,6 +167,13 @@ class ModelList(BaseModel):
     """All loaded models in the order in which they were given."""
 
     models: list[ModelSummary]
+
+
+def predict_schema() -> dict[str, Any]:
+    """JSON schema of a `PredictRequest`, for a document whose components hold `FeatureVector`, by `ModelDetail`."""
+    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema["properties"]["filter"]["anyOf"][0] = schema.pop("$defs")["LabelFilter"]
+    return schema
 
 
 def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
@@ -227,13 +260,14 @@ def _explained(error: ValidationError) -> MalformedBody | InvalidRequest:
 def _sentence(fault: Mapping[str, Any]) -> str:
     path = _path(fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known = PredictRequest if len(fault["loc"]) == 1 else FeatureVector
+        models: dict[int | str, type[BaseModel]] = {"features": FeatureVector, "filter": LabelFilter}
+        known = PredictRequest if len(fault["loc"]) == 1 else models[fault["loc"][0]]
         return f"{path}: this field is unknown; known are {', '.join(known.model_fields)}"
     message = fault["msg"].removeprefix("Value error, ")
     sentence = f"{path}: {message[:1].lower()}{message[1:]}"
     if fault["type"] == "value_error":
         return sentence
-    return f"{sentence}, found {_shown(fault['input'])}"
+    return f"{sentence}, found {shown(fault['input'])}"
 
 
 def _path(location: Sequence[int | str]) -> str:
@@ -242,13 +276,3 @@ def _path(location: Sequence[int | str]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return path.removeprefix(".") or "the body"
-
-
-def _shown(value: object) -> str:
-    """A value from the body as short JSON; lists and objects by their kind only."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    text = json.dumps(value)
-    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"

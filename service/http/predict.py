@@ -58,7 +58,8 @@ class Predictor:
         model = self._registry.get(asked.model)
         exchange.model = model.name
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
-        return Pending(model, model.submit(_queries(asked, model), asked.k, asked.min_score, deadline))
+        wanted = None if asked.filter is None else asked.filter.packed()
+        return Pending(model, model.submit(_queries(asked, model), asked.k, asked.min_score, wanted, deadline))
 
 
 def answer(pending: Pending) -> Reply:
