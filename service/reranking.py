@@ -88,6 +88,13 @@ class Reranker:
         Raises:
             EngineFailed: the tokenizer gave a token that no classifier can know.
         """
+        return self.rerank_all(bags, found).first(found.ids_QK.shape[1])
+
+    def rerank_all(self, bags: Sequence[Bag], found: TopK) -> TopK:
+        """The same with the labels that nominees left no room for: all of one query, of several as many as each has.
+
+        Beyond the candidates a score hangs on the label's own and the last before it: labels may be missing there.
+        """
         section, head = self._section, found.first(self._section.candidates)
         ids_QC, margins_QC = self._asked(bags, head.ids_QK)
         own_QK = (1 - section.share) * _probabilities(section.own, found.scores_QK)
@@ -97,8 +104,6 @@ class Reranker:
         keys_QC = np.where(ids_QC == NONE, -np.inf, mixed_QC).astype(np.float32)
         order_QC = np.lexsort((ids_QC, -keys_QC), axis=1)
         top = TopK(np.take_along_axis(ids_QC, order_QC, axis=1), np.take_along_axis(keys_QC, order_QC, axis=1))
-        if count == found.ids_QK.shape[1]:
-            return top.first(count)
         return _followed(top, TopK(found.ids_QK[:, count:], own_QK[:, count:].astype(np.float32)))
 
     def _asked(self, bags: Sequence[Bag], ids_QK: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.bundle import LabelTable
 from service.errors import InvalidRequest
-from service.models.queries import Features
+from service.models.queries import Features, Filter
 from service.parsing import parse
 from service.settings import Settings
 
@@ -43,6 +43,32 @@ class FeatureVector(BaseModel):
         return self
 
 
+class LabelFilter(BaseModel):
+    """Which labels may be answered: those in `allow` and in one of `groups`, where these are given, and not in `deny`.
+
+    The labels that are left have the scores and the order that they have without a filter.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    allow: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="Ids of labels.")
+    deny: list[str] | None = Field(None, description="Ids of labels.")
+    groups: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Names of the model's groups of labels, which `GET /v1/models/{name}` lists."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.allow is None and self.deny is None and self.groups is None:
+            raise ValueError("expected allow, deny or groups, found none of them")
+        return self
+
+    def packed(self) -> Filter:
+        """As it is sent to the model."""
+        allow, deny = (None if ids is None else orjson.dumps(ids) for ids in (self.allow, self.deny))
+        return allow, deny, None if self.groups is None else tuple(self.groups)
+
+
 class PredictRequest(BaseModel):
     """The body of `POST /predict`: `queries` for text bundles or `features` for feature bundles."""
 
@@ -57,6 +83,7 @@ class PredictRequest(BaseModel):
     features: list[FeatureVector] | None = Field(None, description="Sparse vectors to label.")
     k: int = Field(5, ge=1, description="Labels wanted for each query, at most XMC_MAX_K.")
     model: str | None = Field(None, description='"name" or "name:version"; may be left out when one model is loaded.')
+    filter: LabelFilter | None = Field(None, description="Only some labels.")
     min_score: Float32 | None = Field(None, description="Only labels with at least this score.")
     timeout_ms: Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)] | None = Field(
         None, description="After so many milliseconds the answer is worthless: 504 comes instead."
@@ -122,6 +149,7 @@ class ModelDetail(ModelSummary):
 
     providers: list[str] = Field(description="Execution providers of ONNX Runtime, first choice first.")
     precision: str
+    groups: dict[str, int] = Field(description="Groups of labels that a filter may name, and how many labels each has.")
     scores: str = Field(description='"calibrated" when scores are probabilities, else "raw".')
     propensity_weight: float | None = Field(
         None,
@@ -148,6 +176,13 @@ class ModelList(BaseModel):
     """All loaded models in the order in which they were given."""
 
     models: list[ModelSummary]
+
+
+def predict_schema() -> dict[str, Any]:
+    """JSON schema of a `PredictRequest`, for a document whose components hold `FeatureVector`, by `ModelDetail`."""
+    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema["properties"]["filter"]["anyOf"][0] = schema.pop("$defs")["LabelFilter"]
+    return schema
 
 
 def parse_predict(body: bytes, settings: Settings) -> PredictRequest:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from service.bundle import Bundle, layout
 from service.bundle.manifest import Activation, Aggregation, MachSection
 from service.decoders import pruned
-from service.decoders.buckets import Buckets, Scores, fold
+from service.decoders.base import Scorer
+from service.decoders.buckets import Buckets, Scores, fold, fold_rows
 from service.decoders.rooms import Rooms
 from service.search.topk import TopK, ranges, select_in_blocks
 
@@ -31,6 +32,9 @@ SEARCHED_ENTRIES = 1 << 20
 MOST_SEARCHED = 128
 # After so many searches in a row for nothing, only every so many queries one is tried.
 PATIENCE, RETRIED_EVERY = 8, 64
+
+# See ``Scorer``.
+CHEAP_LABELS = 1 << 15
 
 FLOAT = np.float32
 
@@ -50,6 +54,31 @@ class _Worth:
         self._failures = 0 if found else self._failures + 1
 
 
+class MachScorer:
+    """See ``Scorer``.
+
+    Args:
+        section: sizes, and how scores are aggregated.
+        buckets_LR: bucket of each label in each repetition.
+    """
+
+    cheap_labels = CHEAP_LABELS
+    most_fetched = MOST_SEARCHED
+
+    def __init__(self, section: MachSection, buckets_LR: Buckets) -> None:
+        self._section = section
+        self._buckets_LR = buckets_LR
+
+    def score(self, outputs: Mapping[str, Scores], rows_N: NDArray[np.int64]) -> Scores:
+        """See ``Scorer``."""
+        aggregation = self._section.aggregation
+        scores_QRB = bucket_scores(outputs[OUTPUT], self._section.activation, aggregation)
+        if aggregation == "median":
+            medians_N: Scores = _medians(scores_QRB, self._buckets_LR[rows_N])[0]
+            return medians_N
+        return fold_rows(scores_QRB[0], self._buckets_LR, rows_N, least=aggregation == "min")
+
+
 class MachDecoder:
     """Aggregates bucket scores; the bucket table and its lists stay memory-mapped in their narrow types.
 
@@ -61,6 +90,7 @@ class MachDecoder:
 
     def __init__(self, section: MachSection, buckets_LR: Buckets, *lists: Buckets) -> None:
         self.required_outputs = {OUTPUT: (section.repetitions, section.buckets)}
+        self.scorer: Scorer = MachScorer(section, buckets_LR)
         self._section = section
         self._buckets_LR = buckets_LR
         self._steps_N, self._partners_N, self._offsets_RB = lists

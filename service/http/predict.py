@@ -64,11 +64,12 @@ class Predictor:
         exchange.model = model.name
         queries = _queries(asked, model)
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
-        future = model.submit(queries, asked.k, asked.min_score, deadline)
+        wanted = None if asked.filter is None else asked.filter.packed()
+        future = model.submit(queries, asked.k, asked.min_score, wanted, deadline)
         self._doorkeeper.charge(exchange, len(queries))
         for shadow in self._registry.shadows.get(model.name, ()):
             if shadow.model is not model:
-                shadow.follow(future, queries, asked.k, asked.min_score)
+                shadow.follow(future, queries, asked.k, asked.min_score, wanted)
         return Pending(model, future)
 
 

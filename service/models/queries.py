@@ -16,8 +16,12 @@ class Features:
 
 Query = str | Features
 
-# One query, how many labels it wants, and the score below which it wants none.
-Asked = tuple[Query, int, float | None]
+# Which labels a query wants: ids of labels that are allowed and of labels that are not, each a list as JSON, and names
+# of groups. None: there is no such condition.
+Filter = tuple[bytes | None, bytes | None, tuple[str, ...] | None]
+
+# One query, how many labels it wants, the score below which it wants none, and which; None: of all.
+Asked = tuple[Query, int, float | None, Filter | None]
 
 # Its answer: the JSON of a `Prediction`, and the seconds in which its batch was encoded and searched.
 Labelled = tuple[bytes, float, float]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from service.bundle import Bundle, layout
-from service.decoders.search import OUTPUT
+from service.decoders.base import Scorer
+from service.decoders.search import OUTPUT, VectorScorer
 from service.resident import best
 from service.resident.answers import Answers, add_taken, finished
 from service.resident.graph import Nodes, ResidentGraph, Value
@@ -42,6 +43,7 @@ class ResidentSearch:
     def __init__(self, vectors_LD: NDArray[np.float32], device: str) -> None:
         L, D = vectors_LD.shape
         self.required_outputs: Mapping[str, tuple[int, ...]] = {OUTPUT: (D,)}
+        self.scorer: Scorer = VectorScorer(vectors_LD)
         sizes = best.sizes(L)
         tables: dict[str, NDArray[Any]] = {
             VECTORS: np.ascontiguousarray(vectors_LD),
