@@ -12,7 +12,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
-from starlette.routing import Route
+from fastapi.routing import APIRoute
 
 from service.errors import BundleError, RequestError
 from service.http.admin import add_admin_routes
@@ -121,7 +121,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def no_such_method(request: Request, _: Exception) -> Response:
         # Of all routes of the path: the framework tells only those of the first.
         routes = [
-            route for route in app.routes if isinstance(route, Route) and route.path_regex.match(request.url.path)
+            route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(request.url.path)
         ]
         allowed = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
         detail = f"{request.url.path} does not answer {request.method}, only {allowed}"
