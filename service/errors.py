@@ -29,6 +29,8 @@ The sentence in an error says what was expected, what was found and where.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -193,6 +195,18 @@ class EngineFailed(RequestError):
 
     status = 500
     title = "Internal error"
+
+
+def without_folders(sentence: str, paths: Iterable[Path]) -> str:
+    """A sentence for clients: paths by their last names alone, since where things lie is for the log.
+
+    Args:
+        sentence: that may hold some of the paths, or longer ones that begin with them.
+        paths: of the server.
+    """
+    for path in sorted(paths, key=lambda path: len(str(path)), reverse=True):
+        sentence = sentence.replace(str(path), path.name)
+    return sentence
 
 
 def too_late() -> DeadlineExceeded:
