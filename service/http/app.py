@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request, Response
 from service.errors import BundleError, RequestError, without_folders
 from service.http.admin import add_admin_routes
 from service.http.asgi import ClientLeft
+from service.http.docs import add_docs
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
@@ -61,6 +62,7 @@ def create_app(
         summary="Best labels out of very many, for texts or sparse features",
         version=version("xmcserve"),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -68,6 +70,7 @@ def create_app(
     # Around the framework rather than among its middleware: a refusal must cost as little as possible.
     gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
+    add_docs(app)
     add_admin_routes(app, settings, lifecycle, registry, loader)
     return gate
 
