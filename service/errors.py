@@ -30,6 +30,8 @@ The sentence in an error says what was expected, what was found and where.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 LONGEST_SHOWN = 40
@@ -206,6 +208,18 @@ def shown(value: object) -> str:
         return "a list"
     text = json.dumps(value)
     return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
+
+
+def without_folders(sentence: str, paths: Iterable[Path]) -> str:
+    """A sentence for clients: paths by their last names alone, since where things lie is for the log.
+
+    Args:
+        sentence: that may hold some of the paths, or longer ones that begin with them.
+        paths: of the server.
+    """
+    for path in sorted(paths, key=lambda path: len(str(path)), reverse=True):
+        sentence = sentence.replace(str(path), path.name)
+    return sentence
 
 
 def too_late() -> DeadlineExceeded:
