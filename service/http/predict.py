@@ -59,7 +59,8 @@ class Predictor:
         exchange.model = model.name
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
         wanted = None if asked.filter is None else asked.filter.packed()
-        return Pending(model, model.submit(_queries(asked, model), asked.k, asked.min_score, wanted, deadline))
+        queries = _queries(asked, model)
+        return Pending(model, model.submit(queries, asked.k, asked.min_score, wanted, asked.explain, deadline))
 
 
 def answer(pending: Pending) -> Reply:

@@ -80,10 +80,11 @@ class Model:
         k: int,
         min_score: float | None,
         wanted: Filter | None = None,
+        explain: bool = False,
         deadline: float = math.inf,
     ) -> asyncio.Future[list[Served[Labelled]]]:
         """Queue the queries of one request; see `Client.submit`."""
-        return self._client.submit([(query, k, min_score, wanted) for query in queries], deadline)
+        return self._client.submit([(query, k, min_score, wanted, explain) for query in queries], deadline)
 
     async def close(self) -> None:
         """Wait for the answers to what was asked, and for the end of the process."""

@@ -20,8 +20,8 @@ Query = str | Features
 # of groups. None: there is no such condition.
 Filter = tuple[bytes | None, bytes | None, tuple[str, ...] | None]
 
-# One query, how many labels it wants, the score below which it wants none, and which; None: of all.
-Asked = tuple[Query, int, float | None, Filter | None]
+# One query, how many labels it wants, the score below which it wants none, which (None: of all), whether it asks why.
+Asked = tuple[Query, int, float | None, Filter | None, bool]
 
 # Its answer: the JSON of a `Prediction`, and the seconds in which its batch was encoded and searched.
 Labelled = tuple[bytes, float, float]
