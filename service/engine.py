@@ -22,6 +22,7 @@ from service.decoders import decoder_class
 from service.decoders.base import Decoder
 from service.encoder import Encoded, Encoder
 from service.errors import BundleError, EngineFailed
+from service.explaining import Explainer
 from service.filters import search as filtering
 from service.filters.resolver import Resolver
 from service.filters.search import Wanted
@@ -67,6 +68,7 @@ class Answer:
         search_seconds: the decoder, and what is made of its scores.
         padding_ratio: share of the padded input that is padding.
         filtered: answers to the queries with a filter, by their places in the batch.
+        explainers: of the queries that ask why, by their places.
     """
 
     top: TopK
@@ -75,6 +77,7 @@ class Answer:
     search_seconds: float
     padding_ratio: float
     filtered: Mapping[int, Filtered] = field(default_factory=dict)
+    explainers: Mapping[int, Explainer] = field(default_factory=dict)
 
 
 class Engine:
@@ -133,7 +136,13 @@ class Engine:
         return self._reader.read(queries)
 
     def run(
-        self, bags: Sequence[Bag], k: int, filters: Mapping[int, Wanted] = NO_FILTERS, *, raw: bool = False
+        self,
+        bags: Sequence[Bag],
+        k: int,
+        filters: Mapping[int, Wanted] = NO_FILTERS,
+        explained: Sequence[int] = (),
+        *,
+        raw: bool = False,
     ) -> Answer:
         """Answer a batch.
 
@@ -141,6 +150,7 @@ class Engine:
             bags: at least one.
             k: labels wanted, at least 1.
             filters: of queries that want some labels alone, by their places in the batch.
+            explained: places of the queries that ask why.
             raw: give raw scores in their order, whatever the bundle serves: training's scorer gives the same.
 
         Raises:
@@ -153,12 +163,29 @@ class Engine:
         widths = {place: self._width(max(wanted.k, scoring.head), scoring) for place, wanted in filters.items()}
         found = self._decode(encoded.outputs, max(self._width(k, scoring), *widths.values(), 0), len(bags))
         ranked = scoring.serve(self._reranked(bags, found).first(scoring.wanted(k)), k)
-        filtered = {
-            place: self._filtered(bags[place], found.of(place).first(widths[place]), wanted, encoded, place, scoring)
-            for place, wanted in filters.items()
-        }
+        traces: dict[int, TopK] = {place: found.of(place) for place in explained}
+        filtered = {}
+        for place, wanted in filters.items():
+            plain = found.of(place).first(widths[place])
+            filtered[place], trace = self._filtered(bags[place], plain, wanted, encoded, place, scoring)
+            if place in traces:
+                traces[place] = trace
+        explainers = {place: self._explainer(bags[place], trace, encoded, place) for place, trace in traces.items()}
         ended = perf_counter()
-        return Answer(ranked.top, ranked.keys_QK, between - started, ended - between, encoded.padding_ratio, filtered)
+        return Answer(
+            ranked.top,
+            ranked.keys_QK,
+            between - started,
+            ended - between,
+            encoded.padding_ratio,
+            filtered,
+            explainers,
+        )
+
+    def _explainer(self, bag: Bag, found: TopK, encoded: Encoded, place: int) -> Explainer:
+        _, outputs = self._encoder.outputs_of(encoded, place)
+        calibrated = self.manifest.calibration is not None
+        return Explainer(bag, outputs, found, self._decoder.scorer, self._reranker, calibrated)
 
     def _width(self, k: int, scoring: Scoring) -> int:
         """How many labels the decoder must find, so that k can be served."""
@@ -177,8 +204,8 @@ class Engine:
 
     def _filtered(
         self, bag: Bag, plain: TopK, wanted: Wanted, encoded: Encoded, place: int, scoring: Scoring
-    ) -> Filtered:
-        """The best allowed labels of one query, from what its batch was decoded to."""
+    ) -> tuple[Filtered, TopK]:
+        """The best allowed labels of one query, from what its batch was decoded to; and what was found for it."""
         found = filtering.find(
             self._decoder, plain, wanted, len(self.labels), lambda: self._encoder.outputs_of(encoded, place)
         )
@@ -186,7 +213,7 @@ class Engine:
         top = scoring.serve(whole, whole.ids_QK.shape[1]).top
         (ids_N,), (scores_N,) = top.ids_QK, top.scores_QK
         kept_K = np.flatnonzero(wanted.allowed.keeps(ids_N))[: wanted.k]
-        return Filtered(ids_N[kept_K], scores_N[kept_K], found.mode)
+        return Filtered(ids_N[kept_K], scores_N[kept_K], found.mode), found.top
 
     @property
     def golden_queries(self) -> list[Query]:

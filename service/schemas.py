@@ -6,7 +6,7 @@ model would cost more than the rest of the request; a test holds its output agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.bundle import LabelTable
 from service.errors import InvalidRequest
+from service.explanations import AnyExplanation
 from service.models.queries import Features, Filter
 from service.parsing import parse
 from service.settings import Settings
@@ -85,6 +86,7 @@ class PredictRequest(BaseModel):
     model: str | None = Field(None, description='"name" or "name:version"; may be left out when one model is loaded.')
     filter: LabelFilter | None = Field(None, description="Only some labels.")
     min_score: Float32 | None = Field(None, description="Only labels with at least this score.")
+    explain: bool = Field(False, description="Also say what each score is made of.")
     timeout_ms: Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)] | None = Field(
         None, description="After so many milliseconds the answer is worthless: 504 comes instead."
     )
@@ -99,6 +101,7 @@ class ScoredLabel(BaseModel):
         description="Probability that the label is relevant if the model's scores are calibrated, else as its method "
         "computes it; `GET /v1/models/{name}` tells which."
     )
+    explanation: AnyExplanation | None = Field(None, description="What the score is made of, where that was asked.")
 
 
 class Prediction(BaseModel):
@@ -232,7 +235,11 @@ def feature_queries(vectors: Sequence[FeatureVector], dimension: int) -> list[Fe
 
 
 def encode_prediction(
-    labels: LabelTable, ids_K: NDArray[np.int64], scores_K: NDArray[np.float32], min_score: float | None
+    labels: LabelTable,
+    ids_K: NDArray[np.int64],
+    scores_K: NDArray[np.float32],
+    min_score: float | None,
+    explain: Callable[[NDArray[np.int64], NDArray[np.float32]], Sequence[bytes]] | None = None,
 ) -> bytes:
     """A `Prediction` as JSON; scores are written with the digits that 32 bits hold.
 
@@ -241,6 +248,7 @@ def encode_prediction(
         ids_K: label rows, best first.
         scores_K: their scores.
         min_score: leave out labels below it. Compared in 32 bits: a score that prints as 0.9 passes 0.9.
+        explain: gives the explanations of labels that are left, as JSON; None where nobody asks.
     """
     if min_score is not None:
         kept_K = scores_K >= np.float32(min_score)
@@ -251,6 +259,9 @@ def encode_prediction(
     # A record has all of a `ScoredLabel` but the score.
     records = labels.open_records(ids_K.tolist())
     scored = [record + b',"score":' + score for record, score in zip(records, scores, strict=True)]
+    if explain is not None:
+        explanations = explain(ids_K, scores_K)
+        scored = [b'%b,"explanation":%b' % pair for pair in zip(scored, explanations, strict=True)]
     return b'{"labels":[' + b"},".join(scored) + b"}]}"
 
 

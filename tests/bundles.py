@@ -393,8 +393,9 @@ def _section(path: Path, spec: Spec) -> MachSection | DeclareSection | UnidecSec
         candidates=None if spec.index == "flat" else spec.candidates,
         span=0.1 if spec.index == "ivf" else None,
     )
-    searched = UnidecSection if spec.method == "unidec" else OvaSection
-    return searched(dimension=2 * spec.half_dimension, index=index)
+    if spec.method == "unidec":
+        return UnidecSection(dimension=2 * spec.half_dimension, heads="both", index=index)
+    return OvaSection(dimension=2 * spec.half_dimension, index=index)
 
 
 def _golden(path: Path, draft: Manifest) -> tuple[GoldenAnswer, ...]:

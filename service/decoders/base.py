@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.bundle import Bundle
+from service.decoders.parts import Parts
 from service.search.topk import TopK
 
 # Vectors (Q, D) and a number K to the min(K, N) rows with the largest inner products, best first.
@@ -35,6 +36,10 @@ class Scorer(Protocol):
             outputs: as for a decoder on the CPU, of one query.
             rows_N: distinct labels, rising.
         """
+        ...
+
+    def explain(self, outputs: Mapping[str, NDArray[np.float32]], rows_N: NDArray[np.int64]) -> Sequence[Parts]:
+        """What the scores of some labels are made of, in their order; see ``score``."""
         ...
 
 

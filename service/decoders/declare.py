@@ -19,6 +19,7 @@ from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
 from service.decoders.base import Scorer, Search
 from service.decoders.factors import FactorSearch
+from service.decoders.parts import NeighbourPart, NeighbourParts
 from service.search.exact import ExactSearch
 from service.search.topk import TopK, select_from
 from service.search.votes import Votes
@@ -74,6 +75,30 @@ class DeclareDecoder:
         scores_N: Floats = scores[np.searchsorted(labels, rows_N)]
         return scores_N
 
+    def explain(self, outputs: Mapping[str, Floats], rows_N: NDArray[np.int64]) -> list[NeighbourParts]:
+        """See ``Scorer``."""
+        nearest = self._search(outputs[OUTPUT], self._neighbours)
+        (ids_N,), (similarities_N,), (weights_N,) = nearest.ids_QK, nearest.scores_QK, self._weights(nearest)
+        counted_N = np.ones_like(ids_N) if self._counts_G is None else self._counted(nearest.ids_QK)[0]
+        parts: dict[int, list[NeighbourPart]] = {label: [] for label in rows_N.tolist()}
+        for place in np.flatnonzero(weights_N).tolist():
+            row, similarity, weight = int(ids_N[place]), float(similarities_N[place]), float(weights_N[place])
+            _, labels, votes = self._votes.of_rows(ids_N[place : place + 1])
+            for label, vote in zip(labels.tolist(), votes.tolist(), strict=True):
+                if label in parts:
+                    counted = int(counted_N[place])
+                    parts[label].append(NeighbourPart(row, counted, similarity, weight, vote, weight * vote))
+        return [NeighbourParts(tuple(parts[label])) for label in rows_N.tolist()]
+
+    def _counted(self, rows_QN: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Training rows that each of the nearest stands for, until all neighbours are counted."""
+        assert self._counts_G is not None
+        counts_QN = self._counts_G[rows_QN]
+        counted_QN: NDArray[np.int32] = np.clip(
+            self._neighbours - np.cumsum(counts_QN, axis=1) + counts_QN, 0, counts_QN
+        )
+        return counted_QN
+
     def _weights(self, nearest: TopK) -> Floats:
         """What each of the nearest rows' votes weigh, (Q, N); a row on the far side would take votes away: it has none.
 
@@ -86,9 +111,7 @@ class DeclareDecoder:
             decay_QN = np.exp((similarities_QN - similarities_QN[:, :1]) / np.float32(self._temperature))
             weights_QN = np.where(similarities_QN > 0, decay_QN, np.float32(0))
         if self._counts_G is not None:
-            counts_QN = self._counts_G[nearest.ids_QK]
-            before_QN = np.cumsum(counts_QN, axis=1) - counts_QN
-            weights_QN = weights_QN * np.clip(self._neighbours - before_QN, 0, counts_QN).astype(np.float32)
+            weights_QN = weights_QN * self._counted(nearest.ids_QK).astype(np.float32)
         if self._temperature is None:
             return weights_QN
         totals_Q1: Floats = weights_QN.sum(axis=1, keepdims=True)

@@ -6,7 +6,7 @@ behind it as many of its own labels as are missing. What lies between them, not 
 head a label's score hangs on its raw score and the last of the head alone.
 
 1. Within. Often enough of what was found is allowed.
-2. Over-fetch. Where most labels are allowed, a few more are asked for, then twice as many.
+2. Over-fetch. Where most labels are allowed, a few more are asked for, then four times as many.
 3. Direct. Else, and where that has not sufficed, all allowed labels are scored.
 
 Letters: N rows, K answers.
@@ -32,6 +32,8 @@ Outputs = Mapping[str, Any]
 
 # Allowed labels are not spread evenly among the best; twice as many as it would take then suffice mostly.
 OVERSHOOT = 2
+# Where they have not, those that are denied are among the best: few more would not do.
+GROWTH = 4
 # Labels that are scored at a time.
 SCORED_AT_ONCE = 1 << 17
 
@@ -89,7 +91,7 @@ def find(
             top = _finite(decoder.decode(for_decoder, min(fetched, enough)))
             if _allowed_among(top, allowed) >= need:
                 return Found(top, "overfetch")
-            fetched *= 2
+            fetched *= GROWTH
     return Found(_finite(merge([plain, _best_beyond(plain, wanted, scorer, for_scorer)], label_count)), "direct")
 
 

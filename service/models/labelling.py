@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from service.bags import Bag
 from service.batching.channel import Notes
 from service.engine import Engine
+from service.explanations import encode_explanations
 from service.filters.allowed import Allowed
 from service.filters.search import Wanted
 from service.models.queries import Asked, Labelled
@@ -22,6 +24,7 @@ class Prepared(NamedTuple):
     k: int
     min_score: float | None
     allowed: Allowed | None
+    explain: bool
 
     @property
     def tokens(self) -> int:
@@ -40,6 +43,7 @@ class Labeller:
     def __init__(self, engine: Engine, notes: Notes) -> None:
         self._engine = engine
         self._notes = notes
+        self._section = engine.manifest.method.model_dump()
 
     def prepare(self, asked: Sequence[Asked]) -> list[Prepared]:
         """Queries as model input.
@@ -48,11 +52,11 @@ class Labeller:
             InvalidRequest: a query is out of range, or its filter names what the model does not have.
         """
         started = time.perf_counter()
-        bags = self._engine.prepare([query for query, _, _, _ in asked])
+        bags = self._engine.prepare([query for query, *_ in asked])
         resolve = self._engine.filters.resolve
         prepared = [
-            Prepared(bag, k, min_score, None if wanted is None else resolve(wanted))
-            for bag, (_, k, min_score, wanted) in zip(bags, asked, strict=True)
+            Prepared(bag, k, min_score, None if wanted is None else resolve(wanted), explain)
+            for bag, (_, k, min_score, wanted, explain) in zip(bags, asked, strict=True)
         ]
         self._notes.add("tokenize_seconds", time.perf_counter() - started)
         if truncated := sum(bag.truncated for bag in bags):
@@ -67,7 +71,8 @@ class Labeller:
         """
         engine, notes = self._engine, self._notes
         filters = {place: Wanted(one.k, one.allowed) for place, one in enumerate(prepared) if one.allowed is not None}
-        answer = engine.run([one.bag for one in prepared], max(one.k for one in prepared), filters)
+        explained = [place for place, one in enumerate(prepared) if one.explain]
+        answer = engine.run([one.bag for one in prepared], max(one.k for one in prepared), filters, explained)
         notes.add("batch_rows", len(prepared))
         notes.add("batch_padding_ratio", answer.padding_ratio)
         notes.add("encode_seconds", answer.encode_seconds)
@@ -78,11 +83,13 @@ class Labeller:
         for place, (ids_K, scores_K, mode) in answer.filtered.items():
             notes.add(f"filtered_{mode}", 1)
             found[place] = ids_K, scores_K
+        section = self._section
+        whys = {place: partial(encode_explanations, section, why) for place, why in answer.explainers.items()}
         return [
             (
-                encode_prediction(engine.labels, ids_K[: one.k], scores_K[: one.k], one.min_score),
+                encode_prediction(engine.labels, ids_K[: one.k], scores_K[: one.k], one.min_score, whys.get(place)),
                 answer.encode_seconds,
                 answer.search_seconds,
             )
-            for one, (ids_K, scores_K) in zip(prepared, found, strict=True)
+            for place, (one, (ids_K, scores_K)) in enumerate(zip(prepared, found, strict=True))
         ]
