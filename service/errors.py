@@ -8,6 +8,7 @@
         ├── UnknownModel        404  no such model or version
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
+        ├── UnknownEncoding     415  the body is compressed in a way that is not known
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
         ├── QueueFull           429  no room in the queue; carries Retry-After
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
@@ -79,6 +80,13 @@ class NotJson(RequestError):
 
     status = 415
     title = "Body is not JSON"
+
+
+class UnknownEncoding(RequestError):
+    """``Content-Encoding`` names a compression that the service does not undo."""
+
+    status = 415
+    title = "Unknown encoding"
 
 
 class InvalidRequest(RequestError):

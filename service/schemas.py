@@ -1,7 +1,8 @@
 """Requests and answers of the HTTP interface: the only place where the names of JSON fields appear.
 
 Requests are parsed by these models. Answers on the hot path are written from `encode_prediction` directly, because a
-model would cost more than the rest of the request; a test holds its output against `PredictResponse`.
+model would cost more than the rest of the request; a test holds its output against `PredictResponse`. The names of the
+Open Inference Protocol, which is not ours, are in `service.inference.schemas`.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ class PredictRequest(BaseModel):
     timeout_ms: Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)] | None = Field(
         None, description="After so many milliseconds the answer is worthless: 504 comes instead."
     )
+
+
+# What `explained` needs to know of the body.
+MODELS: Mapping[str, type[BaseModel]] = {"": PredictRequest, "features": FeatureVector}
 
 
 class ScoredLabel(BaseModel):
@@ -153,13 +158,22 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
     try:
         request = PredictRequest.model_validate_json(body)
     except ValidationError as error:
-        raise _explained(error) from None
+        raise explained(error, MODELS) from None
     if (request.queries is None) == (request.features is None):
         found = "neither" if request.queries is None else "both"
         raise InvalidRequest(f"expected either queries or features, found {found}")
+    check_predict(request, settings)
+    return request
+
+
+def check_predict(request: PredictRequest, settings: Settings) -> None:
+    """Hold the values of a request whose shape is right against the settings.
+
+    Raises:
+        InvalidRequest: a value is out of range; the sentence names the field.
+    """
     name, rows = ("queries", request.queries) if request.queries is not None else ("features", request.features or [])
-    if not 1 <= len(rows) <= settings.max_queries:
-        raise InvalidRequest(f"{name}: expected 1 to {settings.max_queries} entries, found {len(rows)}")
+    check_count(name, len(rows), settings)
     if request.k > settings.max_k:
         raise InvalidRequest(f"k: expected at most {settings.max_k}, found {request.k}")
     for position, text in enumerate(request.queries or ()):
@@ -168,7 +182,16 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
     for position, vector in enumerate(request.features or ()):
         if not vector.indices:
             raise InvalidRequest(f"features[{position}]: expected at least one index, found none")
-    return request
+
+
+def check_count(name: str, count: int, settings: Settings) -> None:
+    """Hold the number of entries of a request's `name` against the settings.
+
+    Raises:
+        InvalidRequest: there are too many or none.
+    """
+    if not 1 <= count <= settings.max_queries:
+        raise InvalidRequest(f"{name}: expected 1 to {settings.max_queries} entries, found {count}")
 
 
 def feature_queries(vectors: Sequence[FeatureVector], dimension: int) -> list[Features]:
@@ -207,27 +230,38 @@ def encode_prediction(
     return b'{"labels":[' + b"},".join(scored) + b"}]}"
 
 
+def decode_prediction(body: bytes) -> list[tuple[str, str, float]]:
+    """Id, text ("" where the bundle has none) and score of each label in the JSON of a `Prediction`, in order."""
+    return [(label["id"], label.get("text", ""), label["score"]) for label in orjson.loads(body)["labels"]]
+
+
 def encode_response(model: str, version: str, predictions: Sequence[bytes]) -> bytes:
     """A `PredictResponse` as JSON, of predictions that are JSON already."""
     head = orjson.dumps({"model": model, "version": version})
     return b'%b,"predictions":[%b]}' % (head[:-1], b",".join(predictions))
 
 
-def _explained(error: ValidationError) -> MalformedBody | InvalidRequest:
-    """Pydantic's finding in a sentence that names the fields."""
+def explained(error: ValidationError, models: Mapping[str, type[BaseModel]]) -> MalformedBody | InvalidRequest:
+    """Pydantic's finding in a sentence that names the fields.
+
+    Args:
+        error: the finding.
+        models: what the body was to be, under "", and what those of its fields that are objects, or lists of such, were
+            to be, under their names; of deeper ones under ``outer.inner``.
+    """
     faults = error.errors(include_url=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
-    shown = [_sentence(fault) for fault in faults[:SHOWN_FAULTS]]
+    shown = [_sentence(fault, models) for fault in faults[:SHOWN_FAULTS]]
     if len(faults) > SHOWN_FAULTS:
         shown.append(f"and {len(faults) - SHOWN_FAULTS} more")
     return InvalidRequest("; ".join(shown))
 
 
-def _sentence(fault: Mapping[str, Any]) -> str:
+def _sentence(fault: Mapping[str, Any], models: Mapping[str, type[BaseModel]]) -> str:
     path = _path(fault["loc"])
     if fault["type"] == "extra_forbidden":
-        known = PredictRequest if len(fault["loc"]) == 1 else FeatureVector
+        known = models[".".join(part for part in fault["loc"][:-1] if isinstance(part, str))]
         return f"{path}: this field is unknown; known are {', '.join(known.model_fields)}"
     message = fault["msg"].removeprefix("Value error, ")
     sentence = f"{path}: {message[:1].lower()}{message[1:]}"

@@ -19,7 +19,7 @@ from service.http.asgi import ClientLeft
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
-from service.http.problems import error_reply, internal_error_reply, problem_reply
+from service.http.problems import error_reply, internal_error_reply, reply_in_style
 from service.http.routes import add_routes
 from service.metrics import Metrics
 from service.models.launch import Launched
@@ -100,7 +100,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: RequestError) -> Response:
         exchange = exchange_of(request.scope)
         exchange.error = error
-        return error_reply(error, exchange.request_id).response()
+        return error_reply(error, exchange.request_id, request.url.path).response()
 
     @app.exception_handler(ClientLeft)
     async def client_left(_: Request, __: ClientLeft) -> Response:
@@ -109,7 +109,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPStatus.NOT_FOUND)
     async def no_such_path(request: Request, _: Exception) -> Response:
         detail = f"there is no {request.url.path} here; /docs lists what there is"
-        return problem_reply(404, "Not found", detail, exchange_of(request.scope).request_id).response()
+        request_id = exchange_of(request.scope).request_id
+        return reply_in_style(request.url.path, 404, "Not found", detail, request_id).response()
 
     @app.exception_handler(HTTPStatus.METHOD_NOT_ALLOWED)
     async def no_such_method(request: Request, error: Exception) -> Response:
@@ -117,8 +118,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         allowed = headers.get("Allow", "")
         detail = f"{request.url.path} does not answer {request.method}, only {allowed}"
         request_id = exchange_of(request.scope).request_id
-        return problem_reply(405, "Method not allowed", detail, request_id, (b"allow", allowed.encode())).response()
+        header = (b"allow", allowed.encode())
+        return reply_in_style(request.url.path, 405, "Method not allowed", detail, request_id, header).response()
 
     @app.exception_handler(Exception)
     async def our_bug(request: Request, _: Exception) -> Response:
-        return internal_error_reply(exchange_of(request.scope).request_id).response()
+        return internal_error_reply(exchange_of(request.scope).request_id, request.url.path).response()

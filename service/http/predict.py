@@ -54,7 +54,14 @@ class Predictor:
             RequestError: the request is refused.
         """
         _require_json(headers)
-        asked = parse_predict(body, self._settings)
+        return self.submit(exchange, parse_predict(body, self._settings))
+
+    def submit(self, exchange: Exchange, asked: PredictRequest) -> Pending:
+        """Queue one request that is read and checked, by whichever protocol it came; call it on the event loop.
+
+        Raises:
+            RequestError: the request is refused.
+        """
         model = self._registry.get(asked.model)
         exchange.model = model.name
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
@@ -68,6 +75,18 @@ def answer(pending: Pending) -> Reply:
         RequestError: the future failed with it.
         asyncio.CancelledError: the future was cancelled.
     """
+    predictions, timing = settle(pending)
+    body = encode_response(pending.model.name, pending.model.version, predictions)
+    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+
+
+def settle(pending: Pending) -> tuple[list[bytes], bytes]:
+    """The JSON of each `Prediction` of a request whose future is done, and the value of Server-Timing.
+
+    Raises:
+        RequestError: the future failed with it.
+        asyncio.CancelledError: the future was cancelled.
+    """
     model, future = pending
     served = future.result()
     predictions = [body for (body, _, _), _, _ in served]
@@ -75,9 +94,7 @@ def answer(pending: Pending) -> Reply:
     # Of a request that was split over several batches: the slowest in each stage.
     slowest = stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
     model.metrics.queue_seconds.observe(slowest[0])
-    timing = _TIMING % tuple(1000 * seconds for seconds in slowest)
-    body = encode_response(model.name, model.version, predictions)
-    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+    return predictions, _TIMING % tuple(1000 * seconds for seconds in slowest)
 
 
 def _require_json(headers: Headers) -> None:

@@ -52,6 +52,11 @@ class Model:
         return self._loaded.manifest.input
 
     @property
+    def has_label_texts(self) -> bool:
+        """Whether labels have texts beside their ids."""
+        return self._loaded.manifest.has_label_texts
+
+    @property
     def device(self) -> str:
         """Where it runs: "cpu" or "cuda"."""
         return self._loaded.device
