@@ -118,25 +118,27 @@ class ModelSummary(BaseModel):
 
 
 class ModelDetail(ModelSummary):
-    """One loaded model with everything worth knowing about it."""
+    """One loaded model with everything worth knowing about it; what there is not is left out."""
 
     providers: list[str] = Field(description="Execution providers of ONNX Runtime, first choice first.")
     precision: str
     scores: str = Field(description='"calibrated" when scores are probabilities, else "raw".')
     propensity_weight: float | None = Field(
+        None,
         description="Where labels that annotators miss are preferred: the power of their inverse propensity. Scores "
-        "then need not fall from one label to the next."
+        "then need not fall from one label to the next.",
     )
     method_section: dict[str, Any] = Field(description="The method's section of the manifest.")
     rerank_section: dict[str, Any] | None = Field(
+        None,
         description="The manifest's section on the word classifiers that order the method's answers anew, where there "
-        "are some."
+        "are some.",
     )
-    index: str | None = Field(description="Type of the vector index, where there is one.")
-    recall: float | None = Field(description="Recall of that index against exact search, measured at export.")
-    recall_at: int | None = Field(description="Number of best labels that the recall counts.")
+    index: str | None = Field(None, description="Type of the vector index, where there is one.")
+    recall: float | None = Field(None, description="Recall of that index against exact search, measured at export.")
+    recall_at: int | None = Field(None, description="Number of best labels that the recall counts.")
     parity: dict[str, Any] | None = Field(
-        description="Agreement with the reference implementation, measured at export."
+        None, description="Agreement with the reference implementation, measured at export."
     )
     created_with: dict[str, str]
     examples: list[str | FeatureVector] = Field(description="The golden queries: what a query may look like.")
