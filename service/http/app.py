@@ -48,7 +48,8 @@ def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, worke
         # A daemon: a shutdown must not wait for gigabytes to be verified.
         threading.Thread(target=_load, args=(registry, lifecycle, loop), name="load", daemon=True).start()
         probe = asyncio.create_task(_probe_lag(metrics))
-        yield
+        async with _answering_grpc(gate, settings, lifecycle, registry):
+            yield
         probe.cancel()
         await registry.close()
 
@@ -65,6 +66,26 @@ def create_app(settings: Settings, lifecycle: Lifecycle, metrics: Metrics, worke
     gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
     return gate
+
+
+@asynccontextmanager
+async def _answering_grpc(
+    gate: Gate, settings: Settings, lifecycle: Lifecycle, registry: Registry
+) -> AsyncIterator[None]:
+    """Answer gRPC too, where it has a port; if it cannot be had, leave the sentence for the server."""
+    if settings.grpc_port is None:
+        yield
+        return
+    from service.rpc.server import RpcServer  # the extra may not be installed
+
+    server = RpcServer(gate, settings, lifecycle, registry)
+    try:
+        await server.start()
+    except OSError as error:
+        lifecycle.failure = f"cannot listen for gRPC on {settings.host}:{settings.grpc_port}: {error}"
+        logger.critical("%s", lifecycle.failure)
+    yield
+    await server.stop()
 
 
 def _load(registry: Registry, lifecycle: Lifecycle, loop: asyncio.AbstractEventLoop) -> None:

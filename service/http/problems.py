@@ -11,6 +11,7 @@ from service.http.reply import Reply
 from service.inference.schemas import encode_error
 
 MEDIA_TYPE = "application/problem+json"
+OUR_BUG = "an unexpected error, which is our bug; the service's log has the cause under this request_id"
 # Under it everything is of the Open Inference Protocol.
 INFERENCE = "/v2"
 
@@ -34,8 +35,7 @@ def error_reply(error: RequestError, request_id: str, path: str = "") -> Reply:
 def internal_error_reply(request_id: str, path: str = "") -> Reply:
     """An answer of 500 without a word about the cause."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
-    detail = "an unexpected error, which is our bug; the service's log has the cause under this request_id"
-    return reply_in_style(path, status, status.phrase, detail, request_id)
+    return reply_in_style(path, status, status.phrase, OUR_BUG, request_id)
 
 
 def reply_in_style(
