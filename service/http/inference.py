@@ -19,6 +19,7 @@ from service.inference.answers import tensors_of, width
 from service.inference.metadata import full_name, model_metadata, server_metadata
 from service.inference.questions import question, wanted_outputs
 from service.inference.schemas import (
+    EXAMPLE,
     ModelMetadata,
     ModelReady,
     ServerLive,
@@ -34,10 +35,6 @@ MODEL = f"{INFERENCE}/models/{{name}}"
 VERSION = f"{MODEL}/versions/{{version}}"
 
 _JSON_LENGTH = b"inference-header-content-length"
-_EXAMPLE = {
-    "parameters": {"k": 5},
-    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a fast web server"]}],
-}
 
 
 def add_inference(
@@ -107,7 +104,7 @@ def _add_infer(
         answers = tensors_of(outputs, predictions, width(model, query))
         return _reply(*encode_infer(asked, model, answers), (b"server-timing", timing)).response()
 
-    body: dict[str, Any] = {"schema": {"type": "object"}, "example": _EXAMPLE}
+    body: dict[str, Any] = {"schema": {"type": "object"}, "example": EXAMPLE}
     for path in (MODEL, VERSION):
         app.add_api_route(
             f"{path}/infer",

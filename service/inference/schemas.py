@@ -19,6 +19,10 @@ from service.models.model import Model
 from service.schemas import explained
 
 EXTENSIONS = ("binary_tensor_data",)
+EXAMPLE = {
+    "parameters": {"k": 5},
+    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a fast web server"]}],
+}
 
 _CONFIG = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 

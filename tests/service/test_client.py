@@ -4,6 +4,8 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -66,6 +68,14 @@ def ask_with(request: pytest.FixtureRequest) -> Ask:
         return asyncio.run(run())
 
     return synchronous if request.param == "synchronous" else asynchronous
+
+
+def test_a_client_needs_nothing_of_a_server() -> None:
+    """Nor anything else that the extra does not bring."""
+    loaded = "import sys, service.client; print(*{name.partition('.')[0] for name in sys.modules})"
+    names = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert "httpx" in names
+    assert {"fastapi", "uvicorn", "prometheus_client", "tokenizers", "scipy", "numba", "grpc"}.isdisjoint(names)
 
 
 def local(port: int) -> str:

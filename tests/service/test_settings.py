@@ -90,9 +90,7 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
 
 def test_grpc_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "grpc", None)
-    with pytest.raises(
-        SettingsError, match="XMC_GRPC_PORT is 8001, but gRPC is not installed: expected"
-    ):
+    with pytest.raises(SettingsError, match="XMC_GRPC_PORT is 8001, but gRPC is not installed: expected"):
         load_settings({}, {"XMC_GRPC_PORT": "8001"})
     assert load_settings({}, {}).grpc_port is None
 

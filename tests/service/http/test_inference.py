@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 import urllib.parse
 import zlib
@@ -21,7 +22,7 @@ from tritonclient.utils import InferenceServerException
 from service.http.lifecycle import Phase
 from tests.bundles import DIMENSION, Spec, write_bundle
 from tests.service.inference.tritons import TEXTS, VECTORS, feature_inputs, labels_of, predicted, text_input
-from tests.service.serving import Process, Service, blocked, running, serving
+from tests.service.serving import Process, Service, blocked, in_this_process, running, serving, wait_for_metric
 
 LABELS = 40
 LEAST = float(np.finfo(np.float32).min)
@@ -352,6 +353,27 @@ def test_a_full_queue_refuses_and_says_when_to_come_back(folder: Path, monkeypat
         metrics = service.client.get("/metrics").text
     assert [one.result().status_code for one in answered] == [200, 200]
     assert 'xmc_rejected_total{reason="queue_full"} 1.0' in metrics.splitlines()
+
+
+def test_a_client_that_leaves_takes_its_queries_out_of_the_queue(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = json.dumps({"inputs": [texts("a")]}).encode()
+    request = b"POST /v2/models/mach/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with in_this_process(folder / "mach") as (service, port):
+        labels = f'{{model="mach",version="{service.model.version}"}}'
+        endpoint = 'endpoint="/v2/models/{name}/infer",model="mach"'
+        with (
+            blocked(service.engine, monkeypatch) as wants_to_run,
+            socket.create_connection(("127.0.0.1", port)) as stays,
+        ):
+            stays.sendall(request)
+            wants_to_run.wait()
+            with socket.create_connection(("127.0.0.1", port)) as leaves:
+                leaves.sendall(request)
+                wait_for_metric(port, f"xmc_queue_rows{labels} 1.0")
+            wait_for_metric(port, f'xmc_requests_total{{code="499",{endpoint}}} 1.0')
+        wait_for_metric(port, f"xmc_cancelled_total{labels} 1.0")
+        wait_for_metric(port, f'xmc_requests_total{{code="200",{endpoint}}} 1.0')
+        wait_for_metric(port, f"xmc_batch_rows_sum{labels} 1.0")
 
 
 def test_the_phases_of_a_life(folder: Path) -> None:
