@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 OK, FAILED, WRONG_USE = 0, 1, 2
+
+MOST_OPEN_FILES = 1 << 20
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -129,6 +132,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if not settings.bundles:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
     _limit_threads(settings.batch_threads)
+    _allow_open_files()
     # Its library would write lines of its own among the log's.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     bring()
@@ -250,6 +254,13 @@ def _limit_threads(threads: int) -> None:
         os.environ.setdefault(name, str(threads))
     # OpenMP's threads would spin while they wait for each other, on the processor that the event loop needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit, which many systems set at 1,024: every connection is a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _fail(error: Exception, code: int) -> int:
