@@ -14,6 +14,7 @@
         ├── Conflict            409  what an administrator asks for would break what is served
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
+        ├── UnknownEncoding     415  the body is compressed in a way that is not known
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
         ├── BundleRefused       422  a bundle that was to be loaded cannot be served
         ├── RateExceeded        429  more queries than the key may ask for; carries Retry-After
@@ -29,9 +30,12 @@ The sentence in an error says what was expected, what was found and where.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
+
+LONGEST_SHOWN = 40
 
 
 class XmcError(Exception):
@@ -134,6 +138,13 @@ class NotJson(RequestError):
     title = "Body is not JSON"
 
 
+class UnknownEncoding(RequestError):
+    """``Content-Encoding`` names a compression that the service does not undo."""
+
+    status = 415
+    title = "Unknown encoding"
+
+
 class InvalidRequest(RequestError):
     """The body is JSON, but not a request: a wrong field, type or value."""
 
@@ -195,6 +206,16 @@ class EngineFailed(RequestError):
 
     status = 500
     title = "Internal error"
+
+
+def shown(value: object) -> str:
+    """A value of a request as short JSON; lists and objects by their kind only."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
 
 
 def without_folders(sentence: str, paths: Iterable[Path]) -> str:
