@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=float, default=5.0, help="of each measurement (default: 5)")
     bench.add_argument("--queries", type=Path, metavar="FILE", help="one text or one JSON body a line")
     bench.add_argument("--model", help="model to ask (default: the first one)")
+    bench.add_argument("--key-file", type=Path, metavar="FILE", help="file with the key to send")
     bench.add_argument("--k", type=int, default=5, help="labels for each query (default: 5)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="draw latency against load there, as PNG")
@@ -205,6 +206,7 @@ def _bench(chosen: argparse.Namespace) -> int:
         queries=chosen.queries,
         model=chosen.model,
         k=chosen.k,
+        key_file=chosen.key_file,
     )
     try:
         figures = bench(plan)
