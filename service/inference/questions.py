@@ -90,7 +90,7 @@ def _inputs(model: Model, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
 def _rows(by_name: Mapping[str, Sequence[Any]], settings: Settings) -> list[dict[str, Any]]:
     """The rows of a sparse matrix."""
     indptr, indices, values = by_name[INDPTR.name], by_name[INDICES.name], by_name[VALUES.name]
-    check_count("features", len(indptr) - 1, settings)
+    check_count("features", max(0, len(indptr) - 1), settings)
     if len(values) != len(indices):
         raise InvalidRequest(f"values: expected as many as indices, {len(indices)}, found {len(values)}")
     if (indptr[0], indptr[-1]) != (0, len(indices)) or any(begin > end for begin, end in pairwise(indptr)):

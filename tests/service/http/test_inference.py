@@ -235,7 +235,7 @@ def test_bad_requests_are_refused_with_a_sentence(service: Service, change: dict
         ([1, 2], [1, 2], [1.0] * 2, "indptr: expected numbers that rise from 0 to 2"),
         ([0, 1], [1], [1.0, 2.0], "values: expected as many as indices, 1, found 2"),
         ([0], [], [], "features: expected 1 to 64 entries, found 0"),
-        ([], [], [], "features: expected 1 to 64 entries, found -1"),
+        ([], [], [], "features: expected 1 to 64 entries, found 0"),
         ([0, 1], [-1], [1.0], r"features\[0\].indices\[0\]: .* greater than or equal to 0"),
         ([0, 1], [1], [float("inf")], r"features\[0\].values\[0\]: "),
     ],
