@@ -19,7 +19,7 @@ from service.http.asgi import ClientLeft
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
-from service.http.pages import add_pages
+from service.http.playground import add_playground
 from service.http.problems import error_reply, internal_error_reply, problem_reply
 from service.http.routes import add_routes
 from service.metrics import Metrics
@@ -70,7 +70,7 @@ def create_app(
     gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
     add_admin_routes(app, settings, lifecycle, registry, loader)
-    add_pages(app)
+    add_playground(app)
     return gate
 
 

@@ -10,7 +10,7 @@ from service.access.rates import Rates
 from service.errors import Forbidden, KeyRequired, RequestError
 from service.http.asgi import Headers, header
 from service.http.exchange import Exchange
-from service.http.pages import WEB
+from service.http.playground import WEB
 from service.settings import Settings, variable
 
 ADMIN = "/admin"

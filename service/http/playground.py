@@ -69,7 +69,7 @@ class Asset:
         return Reply.of(200, self.body, self.media_type, *described)
 
 
-def add_pages(app: FastAPI) -> None:
+def add_playground(app: FastAPI) -> None:
     """Give the application its page; the files are read now, and a path is looked up among their names alone."""
     assets = {file.name: Asset.read(file) for file in (files("service") / "web").iterdir()}
 
