@@ -1,4 +1,7 @@
-"""`xmc-export`: build | verify | diff | plot. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
+"""`xmc-export`: build | verify | diff | plot | keygen | sign.
+
+Exit codes: 0 done, 1 failed, 2 wrong use or bad input.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,29 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("bundle", type=Path, metavar="BUNDLE")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
     plot.set_defaults(command=_plot)
+    keygen = commands.add_parser("keygen", help="make a pair of keys to sign bundles with")
+    keygen.add_argument("private", type=Path, metavar="FILE", help="private key to write; the public one is FILE.pub")
+    keygen.set_defaults(command=_keygen)
+    sign = commands.add_parser("sign", help="sign a bundle, so that servers can tell whose it is")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE")
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key, Ed25519 in PEM")
+    sign.set_defaults(command=_sign)
     return parser
+
+
+def _keygen(arguments: argparse.Namespace) -> None:
+    from model_export.signing import make_keys
+
+    public = arguments.private.with_name(arguments.private.name + ".pub")
+    make_keys(arguments.private, public)
+    print(f"wrote {arguments.private}, which is secret, and {public}, which servers need")
+
+
+def _sign(arguments: argparse.Namespace) -> None:
+    from model_export.signing import sign
+
+    sign(arguments.bundle, arguments.key)
+    print(f"signed {arguments.bundle}")
 
 
 def _build(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,17 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.errors import BodyTooLarge, Draining, Forbidden, KeyRequired, NotReady, QueueFull, RateExceeded
+from service.errors import (
+    BodyTooLarge,
+    Draining,
+    Forbidden,
+    HeadTooLarge,
+    KeyRequired,
+    NotReady,
+    QueueFull,
+    RateExceeded,
+    RequestTooSlow,
+)
 
 # 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
 SECONDS = tuple(1e-4 * 2**power for power in range(18))
@@ -34,7 +44,9 @@ REJECTIONS: dict[type, str] = {
     QueueFull: "queue_full",
     NotReady: "not_ready",
     Draining: "draining",
+    HeadTooLarge: "head_too_large",
     BodyTooLarge: "body_too_large",
+    RequestTooSlow: "slow",
     KeyRequired: "key",
     Forbidden: "forbidden",
     RateExceeded: "rate",

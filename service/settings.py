@@ -36,6 +36,7 @@ class Option:
         choices: the only values, for words.
         default: the default in words, where the plain value would not say it.
         flag: the command-line flag, where it is not the name of the setting.
+        repeated: whether the flag is given once for each part of the value.
     """
 
     parse: Callable[[str], Any]
@@ -46,6 +47,7 @@ class Option:
     choices: tuple[str, ...] = ()
     default: str = ""
     flag: str = ""
+    repeated: bool = False
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -56,8 +58,8 @@ def _whole(summary: str, minimum: float, maximum: float = math.inf, *, default: 
     return Option(int, summary, "a whole number", minimum, maximum, default=default)
 
 
-def _number(summary: str, maximum: float) -> Option:
-    return Option(float, summary, "a number", 0, maximum)
+def _number(summary: str, maximum: float, minimum: float = 0.0) -> Option:
+    return Option(float, summary, "a number", minimum, maximum)
 
 
 def _file(summary: str, default: str) -> Option:
@@ -74,6 +76,15 @@ _BUNDLES = Option(
     "folders",
     default="none: required",
     flag="--bundle",
+    repeated=True,
+)
+_BUNDLE_KEYS = Option(
+    _paths,
+    f"Public keys (PEM), one of which must have signed a bundle; separated by '{os.pathsep}', or the flag repeated.",
+    "files",
+    default="none: unsigned too",
+    flag="--bundle-key",
+    repeated=True,
 )
 
 
@@ -91,6 +102,7 @@ class Settings:
             default="none: it may load none",
         ),
     ] = None
+    bundle_keys: Annotated[tuple[Path, ...], _BUNDLE_KEYS] = ()
     device: Annotated[
         Device, _word("Where models run; cuda without a CUDA device is an error.", "auto", "cpu", "cuda")
     ] = "auto"
@@ -116,6 +128,9 @@ class Settings:
     max_query_chars: Annotated[int, _whole("Most characters in one text.", 1)] = 50_000
     max_features: Annotated[int, _whole("Most features in one sparse query.", 1)] = 16384
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
+    request_seconds: Annotated[
+        float, _number("How long a request may take from its first byte to its last.", 3600, minimum=0.01)
+    ] = 30.0
     threads: Annotated[
         int,
         _whole("Threads that compute for one model.", 1, 1024, default="the container's processors"),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,22 @@ def file_entry(path: Path) -> FileEntry:
         return FileEntry(size=size, sha256=digest)
     array = map_array(path)
     return FileEntry(size=size, sha256=digest, dtype=array.dtype.name, shape=array.shape)
+
+
+def read_whole(path: Path, limit: int) -> bytes:
+    """All bytes of a file, which is no link, pipe or device.
+
+    Raises:
+        OSError: it cannot be read, is something else than a file, or has more bytes than the limit.
+    """
+    # Not waiting for a pipe's other end: what was opened is looked at first.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path.name} is no regular file")
+        if status.st_size > limit:
+            raise OSError(f"{path.name} has {status.st_size} bytes, more than {limit}")
+        return stream.read(limit)
 
 
 def sha256_of(path: Path) -> str:

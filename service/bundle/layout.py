@@ -1,6 +1,7 @@
 """The files of a bundle, as one table: names, and for arrays the dtypes and shapes that the manifest implies.
 
-A bundle holds exactly the files of ``expected_files`` and the manifest. Writers take the names from here.
+A bundle holds exactly the files of ``expected_files``, the manifest and, if it is signed, the signature. Writers take
+the names from here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.bundle.searching import OvaSection, SearchSection, UnidecSection
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 
 ENCODER = "encoder.onnx"
 TOKENIZER = "tokenizer.json"

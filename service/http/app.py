@@ -13,9 +13,10 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
 
-from service.errors import BundleError, RequestError
+from service.errors import BundleError, RequestError, without_folders
 from service.http.admin import add_admin_routes
 from service.http.asgi import ClientLeft
+from service.http.docs import add_docs
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
@@ -50,7 +51,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(registry, lifecycle, metrics, workers))
+        loading = asyncio.create_task(_load(settings, registry, lifecycle, metrics, workers))
         probe = asyncio.create_task(_probe_lag(metrics))
         yield
         probe.cancel()
@@ -62,6 +63,7 @@ def create_app(
         summary="Best labels out of very many, for texts or sparse features",
         version=version("xmcserve"),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -69,18 +71,21 @@ def create_app(
     # Around the framework rather than among its middleware: a refusal must cost as little as possible.
     gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
+    add_docs(app)
     add_admin_routes(app, settings, lifecycle, registry, loader)
     add_playground(app)
     return gate
 
 
-async def _load(registry: Registry, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]) -> None:
+async def _load(
+    settings: Settings, registry: Registry, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]
+) -> None:
     """Put the first models in; on failure leave the sentence for the server, which ends the process."""
     try:
         registry.start(await open_all(workers, metrics))
     except BundleError as error:
         logger.critical("%s", error)
-        lifecycle.failure = str(error)
+        lifecycle.failure = without_folders(str(error), (*settings.bundles, *settings.bundle_keys))
     except Exception as error:
         logger.critical("loading failed", exc_info=error)
         lifecycle.failure = "loading failed unexpectedly; the log has the cause"

@@ -26,6 +26,8 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 CLOSE = (b"connection", b"close")
+# The endpoint of what has no route.
+UNKNOWN = "unknown"
 
 
 class Gate:
@@ -35,6 +37,7 @@ class Gate:
         predictor: what answers `POST /predict`.
         turnstile: what refuses it unread.
         max_body_bytes: of any request.
+        request_seconds: from a request's first byte to its last.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Gate:
         self.predictor = Predictor(settings, registry, self._doorkeeper)
         self.turnstile = Turnstile(lifecycle, registry, metrics)
         self.max_body_bytes = settings.max_body_bytes
+        self.request_seconds = settings.request_seconds
         self._app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
@@ -112,6 +116,15 @@ class Gate:
             marks.append(CLOSE)
         return marks
 
+    def part_refused(self, error: RequestError) -> Reply:
+        """The answer to a request that is refused before its head is complete; its connection must be closed."""
+        exchange = self.enter(())
+        exchange.error, exchange.status = error, error.status
+        self.leave(exchange, UNKNOWN)
+        reply = error_reply(error, exchange.request_id)
+        reply.headers += [*self.marks(exchange), CLOSE]
+        return reply
+
     def our_bug(self, exchange: Exchange, error: Exception) -> Reply:
         """Log an error that nothing foresaw; the answer says only where to look."""
         logger.error("unexpected error", exc_info=error, extra={"request_id": exchange.request_id})
@@ -124,4 +137,4 @@ def _endpoint(scope: Scope) -> str:
     if route is not None:
         template: str = route.path
         return template
-    return PREDICT if scope["path"] == PREDICT else "unknown"
+    return PREDICT if scope["path"] == PREDICT else UNKNOWN

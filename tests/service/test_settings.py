@@ -15,6 +15,7 @@ from service.settings import Settings, default_text, flag, load_settings, option
 WRITTEN: dict[str, tuple[str, object]] = {
     "bundles": (os.pathsep.join(["a", "b/c"]), (Path("a"), Path("b/c"))),
     "models_dir": ("a/b", Path("a/b")),
+    "bundle_keys": (os.pathsep.join(["a.pub", "b.pub"]), (Path("a.pub"), Path("b.pub"))),
     "device": ("cuda", "cuda"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("0", 0),
@@ -28,6 +29,7 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "max_query_chars": ("8000", 8000),
     "max_features": ("300", 300),
     "max_body_bytes": ("1000", 1000),
+    "request_seconds": ("7.5", 7.5),
     "threads": ("5", 5),
     "runners": ("3", 3),
     "drain_seconds": ("0", 0.0),
