@@ -1,8 +1,4 @@
-"""The playground: a page, its style and its scripts, which lie in `service/web` and are sent as they are.
-
-The page takes nothing from elsewhere, and its headers hold the browser to that: a text that a label or a client brings
-along cannot become a script, and no other site can put the page into a frame.
-"""
+"""The playground: a page, its style and its scripts, which lie in `service/web` and are sent as they are."""
 
 from __future__ import annotations
 
@@ -12,32 +8,16 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePath
 
-from fastapi import FastAPI, Request, Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI, HTTPException, Request, Response
 
-from service.http.asgi import Headers, header
-from service.http.reply import Reply
+from service.http.pages import page_headers
 
 # The page's own files, and nothing else, lie below it.
 WEB = "/web/"
 
-# What the browser lets a page of ours do: only what its own files and the service's answers need.
-CONTENT_SECURITY_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-    b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-SECURITY_HEADERS = (
-    (b"content-security-policy", CONTENT_SECURITY_POLICY),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-)
-
 _PAGE = "index.html"
-_MEDIA_TYPES = {
-    ".css": b"text/css; charset=utf-8",
-    ".html": b"text/html; charset=utf-8",
-    ".js": b"text/javascript; charset=utf-8",
-}
+_MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
+_HEADERS = page_headers(script_src="'self'", style_src="'self'", connect_src="'self'", img_src="'self' data:")
 
 
 @dataclass(frozen=True)
@@ -46,27 +26,29 @@ class Asset:
 
     Attributes:
         body: its bytes.
-        media_type: value of Content-Type.
-        etag: changes with the body.
+        media_type: of the body.
+        headers: an ETag, which changes with the body, and what browsers are told about pages.
     """
 
     body: bytes
-    media_type: bytes
-    etag: bytes
+    media_type: str
+    headers: dict[str, str]
 
     @classmethod
     def read(cls, file: Traversable) -> Asset:
         """The asset that a file is."""
         body = file.read_bytes()
-        return cls(body, _MEDIA_TYPES[PurePath(file.name).suffix], b'"%b"' % hashlib.sha256(body).hexdigest().encode())
+        # Scripts belong to the page and the service they came with: who kept them asks whether they still do.
+        kept = {"etag": f'"{hashlib.sha256(body).hexdigest()}"', "cache-control": "no-cache"}
+        return cls(body, _MEDIA_TYPES[PurePath(file.name).suffix], kept | _HEADERS)
 
-    def reply(self, headers: Headers) -> Reply:
+    def answer(self, request: Request) -> Response:
         """The file, or 304 where the client has it; uvicorn leaves the body out of answers to HEAD."""
-        # Scripts fit the page and the service they came with: a browser may keep them, but asks whether they still do.
-        described = [(b"etag", self.etag), (b"cache-control", b"no-cache"), *SECURITY_HEADERS]
-        if _names(header(headers, b"if-none-match"), self.etag):
-            return Reply(304, described, b"")
-        return Reply.of(200, self.body, self.media_type, *described)
+        # A proxy that compresses the file marks its tag as weak.
+        had = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
+        if self.headers["etag"] in had:
+            return Response(status_code=304, headers=self.headers)
+        return Response(self.body, headers=self.headers, media_type=self.media_type)
 
 
 def add_playground(app: FastAPI) -> None:
@@ -74,18 +56,12 @@ def add_playground(app: FastAPI) -> None:
     assets = {file.name: Asset.read(file) for file in (files("service") / "web").iterdir()}
 
     async def page(request: Request) -> Response:
-        return assets[_PAGE].reply(request.scope["headers"]).response()
+        return assets[_PAGE].answer(request)
 
     async def asset(request: Request, name: str) -> Response:
         if name not in assets:
             raise HTTPException(404)
-        return assets[name].reply(request.scope["headers"]).response()
+        return assets[name].answer(request)
 
     for path, endpoint in (("/", page), (WEB + "{name}", asset)):
         app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
-
-
-def _names(if_none_match: bytes | None, etag: bytes) -> bool:
-    """Whether a client has the file of this tag; a proxy that compressed it marks the tag as weak."""
-    tags = (if_none_match or b"").split(b",")
-    return any(tag.strip().removeprefix(b"W/") == etag for tag in tags)

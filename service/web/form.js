@@ -19,6 +19,7 @@ export function read() {
 export function write(state) {
   for (const id of ["model", "compare"]) keepOffered(byId(id), state[id]);
   for (const id of TEXT_FIELDS) byId(id).value = state[id];
+  if (!state.model) byId("model").selectedIndex = 0;
   byId("explain").checked = state.explain;
   byId("filters").open = Boolean(state.allow || state.deny || state.groups.length);
   offerGroups({}, state.groups);

@@ -35,6 +35,7 @@ async function start() {
     if (error.status === 401) byId("access").hidden = false;
     if (PASSING.has(error.status)) later(error.message, start, LOOK_MS);
     else say(error.message);
+    busy(false);
   }
 }
 
@@ -43,7 +44,7 @@ async function ask() {
   clearTimeout(asking);
   if (!inputs.size) return start();
   const { signal } = (round = new AbortController());
-  byId("results").setAttribute("aria-busy", "true");
+  busy(true);
   const state = form.read();
   const names = [...new Set([state.model, state.compare].filter(Boolean))];
   const outcomes = [];
@@ -59,7 +60,7 @@ async function ask() {
     show([]);
     say(error.message);
   }
-  byId("results").setAttribute("aria-busy", "false");
+  busy(false);
 }
 
 // One model's answer with the request it is to, or its refusal.
@@ -155,6 +156,10 @@ async function copy(command, shown, text) {
   }
 }
 
+function busy(is) {
+  byId("results").setAttribute("aria-busy", String(is));
+}
+
 function say(sentence) {
   byId("status").textContent = sentence;
 }
@@ -167,6 +172,7 @@ function later(sentence, action, milliseconds) {
 function typed() {
   clearTimeout(asking);
   clearTimeout(remembering);
+  busy(true);
   asking = setTimeout(ask, ASK_MS);
   remembering = setTimeout(() => history.replaceState(null, "", `#${toFragment(form.read())}`), REMEMBER_MS);
 }

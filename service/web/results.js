@@ -66,7 +66,7 @@ function timing(stages) {
 }
 
 function copying(command, copy, opened) {
-  const text = element("pre", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Command" }, command);
+  const text = element("pre", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Command" }, command);
   const shown = element("details", { class: "command", "data-name": "command" }, element("summary", {}, "Command"), text);
   shown.open = opened.has(shown.dataset.name);
   const button = element("button", { type: "button" }, "Copy as curl");

@@ -40,5 +40,5 @@ function table(rows) {
     element("tr", {}, ...columns.map((name) => element("td", {}, name in row ? tree(row[name]) : ""))),
   );
   const made = element("table", {}, element("thead", {}, head), element("tbody", {}, ...body));
-  return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table" }, made);
+  return element("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": "Table" }, made);
 }

@@ -1,0 +1,57 @@
+"""A browser, and services for it over tiny bundles."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from service.bundle.labels import write_labels
+from tests.bundles import Spec, resign, write_bundle
+from tests.service.serving import running
+from tests.service.web.browser import CHROMIUM, Playground, launched, opened
+
+LABELS = 40
+NASTY = "<img src=x onerror=alert(1)> & <b>'\"</b>"
+NASTY_LABELS = (NASTY, "<script>alert(2)</script>", "a" * 200)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        reason = f"the page is tried in Debian's Chromium, and there is no {CHROMIUM}: apt-get install chromium"
+        if "CI" in os.environ:
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with launched() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models that compare, of which the first has probabilities and texts that try things; and one for features."""
+    folder = tmp_path_factory.mktemp("bundles")
+    write_bundle(folder / "tags", Spec(name="tags", calibrated=True, label_count=LABELS))
+    texts = [*NASTY_LABELS, *(f"Étiquette {row}" for row in range(len(NASTY_LABELS), LABELS))]
+    write_labels(folder / "tags", [f"label-{row:02d}" for row in range(LABELS)], texts)
+    resign(folder / "tags")
+    write_bundle(folder / "titles", Spec(name="titles", method="unidec", label_count=LABELS))
+    write_bundle(folder / "vectors", Spec(name="vectors", input="features", has_label_texts=False))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(bundles: Path) -> Iterator[str]:
+    arguments = [part for name in ("tags", "titles", "vectors") for part in ("--bundle", bundles / name)]
+    with running(*arguments) as server:
+        yield server.url
+
+
+@pytest.fixture
+def playground(browser: Browser, url: str) -> Iterator[Playground]:
+    with opened(browser, url) as playground:
+        yield playground
+        playground.check()
