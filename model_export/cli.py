@@ -27,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model_export.errors import ExportError, UsageError
     from service.errors import BundleError
     from training.artifact import ArtifactError
+    from training.data.files import DataError
 
     try:
         command(arguments)
-    except (UsageError, ArtifactError) as error:
+    except (UsageError, ArtifactError, DataError) as error:
         return _fail(error, WRONG_USE)
     except (ExportError, BundleError, OSError) as error:
         return _fail(error, FAILED)
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         metavar="W",
         help="prefer labels that annotators miss, by the power W of their inverse propensity (default: 0, not at all)",
+    )
+    build.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help='groups of labels that filters may name: CSV with a header id,group, or lines {"id": …, "groups": […]}',
     )
     build.set_defaults(command=_build)
     verify = commands.add_parser("verify", help="check a bundle's files and golden answers")
@@ -122,6 +129,7 @@ def _build(arguments: argparse.Namespace) -> None:
         recall=arguments.recall,
         scores=arguments.scores,
         propensity_weight=arguments.propensity_weight,
+        groups=arguments.groups,
     )
     built = build(read_artifact(arguments.artifact), arguments.out, options)
     print(f"wrote {arguments.out}")
@@ -177,6 +185,8 @@ def _print_manifest(manifest: Manifest) -> None:
     print(f"{manifest.name}:{manifest.version}")
     print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
+    if manifest.groups:
+        print(f"  groups     {', '.join(f'{name} {size:,}' for name, size in manifest.groups.items())}")
     if isinstance(manifest.method, SearchSection):
         print(f"  index      {_index(manifest.method.index)}")
     print(f"  serves     {_scores(manifest)}")

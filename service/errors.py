@@ -29,9 +29,12 @@ The sentence in an error says what was expected, what was found and where.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
+
+LONGEST_SHOWN = 40
 
 
 class XmcError(Exception):
@@ -195,6 +198,16 @@ class EngineFailed(RequestError):
 
     status = 500
     title = "Internal error"
+
+
+def shown(value: object) -> str:
+    """A value of a request as short JSON; lists and objects by their kind only."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
 
 
 def without_folders(sentence: str, paths: Iterable[Path]) -> str:

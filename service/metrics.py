@@ -77,6 +77,9 @@ class ModelMetrics:
     top_score: Histogram
     truncated_inputs: Counter
     resident_bytes: Gauge
+    filtered_within: Counter
+    filtered_overfetch: Counter
+    filtered_direct: Counter
 
     def observe(self, series: str, value: float) -> None:
         """Add a value to a histogram or a counter, by its name here."""
@@ -169,6 +172,13 @@ class Metrics:
             "xmc_shadow_delay_seconds", "How much later than the served answer the shadow's came.", DELAY
         )
 
+        self._filtered = self._counter(
+            "xmc_filtered_queries",
+            "Queries with a filter: answered from what their batch found (within), from more of the best labels "
+            "(overfetch), or by scoring all that are allowed (direct).",
+            (*MODEL, "mode"),
+        )
+
     def observe_request(self, endpoint: str, model: str, code: int, seconds: float) -> None:
         """Count one answered request.
 
@@ -222,6 +232,9 @@ class Metrics:
             top_score=self._top_score.labels(name, version),
             truncated_inputs=self._truncated_inputs.labels(name, version),
             resident_bytes=self._resident_bytes.labels(name, version),
+            filtered_within=self._filtered.labels(name, version, "within"),
+            filtered_overfetch=self._filtered.labels(name, version, "overfetch"),
+            filtered_direct=self._filtered.labels(name, version, "direct"),
         )
 
     def shadow(self, name: str, version: str) -> ShadowMetrics:

@@ -72,8 +72,9 @@ def content_version(
     calibration: CalibrationSection | None = None,
     propensity: PropensitySection | None = None,
     rerank: RerankSection | None = None,
+    groups: Mapping[str, int] | None = None,
 ) -> str:
-    """Digest of everything that decides an answer: the sections on input, method and scores, and every file.
+    """Digest of everything that decides an answer: the sections on input, method, scores and groups, and every file.
 
     Name, measurements and golden answers are left out: the same model exported twice has the same version. Sections
     that a bundle does not have leave no trace, so that older bundles keep their version.
@@ -90,6 +91,8 @@ def content_version(
     }
     optional = {"rerank": rerank, "calibration": calibration, "propensity": propensity}
     content |= {name: section.model_dump(mode="json") for name, section in optional.items() if section is not None}
+    if groups:
+        content["groups"] = dict(groups)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_LENGTH]
 

@@ -19,6 +19,8 @@ TOKENIZER = "tokenizer.json"
 
 LABELS = "labels.jsonl"
 LABEL_OFFSETS = "labels.offsets.npy"
+LABEL_SLOTS = "labels.slots.npy"
+LABEL_GROUPS = "labels.groups.npy"
 
 MACH_BUCKETS = "buckets.npy"
 MACH_INVERTED_STEPS = "inverted.steps.npy"
@@ -108,6 +110,16 @@ def label_dtype(label_count: int) -> str:
     return LABEL_ROWS[0] if label_count <= 1 << 16 else LABEL_ROWS[1]
 
 
+def slot_count(label_count: int) -> int:
+    """Slots of the table that finds labels by their ids: a power of 2, and at least two a label."""
+    return 1 << (2 * label_count - 1).bit_length()
+
+
+def bitmap_bytes(label_count: int) -> int:
+    """Bytes of a bitmap with a bit for each label."""
+    return -(-label_count // 8)
+
+
 def _offsets(*shape: int | None) -> ArraySpec:
     return ArraySpec(OFFSETS, shape)
 
@@ -120,6 +132,10 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
     }
     if manifest.input.kind == "text":
         table[TOKENIZER] = None
+    if manifest.hashed_ids:
+        table[LABEL_SLOTS] = ArraySpec(("uint32",), (slot_count(manifest.label_count),))
+    if manifest.groups:
+        table[LABEL_GROUPS] = ArraySpec(("uint8",), (len(manifest.groups), bitmap_bytes(manifest.label_count)))
     if manifest.rerank is not None:
         table |= {
             RERANK_OFFSETS: _offsets(None),

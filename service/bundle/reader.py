@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.bundle import layout
-from service.bundle.contents import check_contents, check_labels
+from service.bundle.contents import check_contents, check_labels, check_slots
 from service.bundle.files import content_version, map_array, map_bytes, read_whole, sha256_of
 from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
@@ -141,9 +141,8 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def _check_version(manifest: Manifest) -> None:
-    expected = content_version(
-        manifest.input, manifest.method, manifest.files, manifest.calibration, manifest.propensity, manifest.rerank
-    )
+    scores = manifest.calibration, manifest.propensity, manifest.rerank
+    expected = content_version(manifest.input, manifest.method, manifest.files, *scores, manifest.groups)
     if manifest.version != expected:
         raise BundleError(f"{layout.MANIFEST}: expected version {expected} by its contents, found {manifest.version}")
 
@@ -221,7 +220,10 @@ def _map_labels(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any
     lines: NDArray[np.uint8] = map_bytes(path / layout.LABELS)
     offsets = arrays[layout.LABEL_OFFSETS]
     check_labels(lines, offsets, manifest.has_label_texts)
-    return LabelTable(lines, offsets)
+    slots = arrays.get(layout.LABEL_SLOTS)
+    if slots is not None:
+        check_slots(lines, offsets, slots)
+    return LabelTable(lines, offsets, slots)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
 from service.errors import BundleError, RequestError, without_folders
 from service.http.admin import add_admin_routes
@@ -124,9 +125,12 @@ def _add_error_handlers(app: FastAPI) -> None:
         return problem_reply(404, "Not found", detail, exchange_of(request.scope).request_id).response()
 
     @app.exception_handler(HTTPStatus.METHOD_NOT_ALLOWED)
-    async def no_such_method(request: Request, error: Exception) -> Response:
-        headers: dict[str, str] = getattr(error, "headers", None) or {}
-        allowed = headers.get("Allow", "")
+    async def no_such_method(request: Request, _: Exception) -> Response:
+        # Of all routes of the path: the framework tells only those of the first.
+        routes = [
+            route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(request.url.path)
+        ]
+        allowed = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
         detail = f"{request.url.path} does not answer {request.method}, only {allowed}"
         request_id = exchange_of(request.scope).request_id
         return problem_reply(405, "Method not allowed", detail, request_id, (b"allow", allowed.encode())).response()

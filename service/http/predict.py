@@ -18,7 +18,7 @@ from service.http.doorkeeper import Doorkeeper
 from service.http.exchange import Exchange
 from service.http.reply import Reply
 from service.models.model import Model
-from service.models.queries import Labelled, Query
+from service.models.queries import Labelled, Query, Wish
 from service.models.registry import Registry
 from service.schemas import PredictRequest, encode_response, feature_queries, parse_predict
 from service.settings import Settings
@@ -64,11 +64,13 @@ class Predictor:
         exchange.model = model.name
         queries = _queries(asked, model)
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
-        future = model.submit(queries, asked.k, asked.min_score, deadline)
+        allowed = None if asked.filter is None else asked.filter.packed()
+        wish = Wish(asked.k, asked.min_score, allowed, asked.explain)
+        future = model.submit(queries, wish, deadline)
         self._doorkeeper.charge(exchange, len(queries))
         for shadow in self._registry.shadows.get(model.name, ()):
             if shadow.model is not model:
-                shadow.follow(future, queries, asked.k, asked.min_score)
+                shadow.follow(future, queries, wish)
         return Pending(model, future)
 
 

@@ -17,7 +17,7 @@ from service.http.predict import PREDICT, Predictor, answer
 from service.http.problems import documented
 from service.metrics import Metrics
 from service.models.registry import Registry
-from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse
+from service.schemas import ModelDetail, ModelList, PredictResponse, predict_schema
 from service.settings import Settings
 
 PROBLEMS = {
@@ -54,16 +54,14 @@ def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None
         await _unless_client_leaves(pending.future, request.receive)
         return answer(pending).response()
 
-    # FeatureVector is among the document's components by way of ModelDetail.
-    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs")
+    body = {"application/json": {"schema": predict_schema()}}
     app.add_api_route(
         PREDICT,
         predict,
         methods=["POST"],
         response_model=PredictResponse,
         responses={status: documented(text) for status, text in PROBLEMS.items()},
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+        openapi_extra={"requestBody": {"required": True, "content": body}},
     )
 
 
