@@ -18,6 +18,9 @@ SCREENSHOTS = Path(os.environ.get("SCREENSHOTS", Path(__file__).parents[3] / "bu
 WIDE = {"width": 1000, "height": 800}
 PHONE = {"width": 360, "height": 740}
 
+# Machines that run tests do much else; a test that holds takes none of it.
+PATIENCE_MS = 60_000
+
 # The browser says so of every answer above 399, wanted ones too.
 REFUSED = re.compile(r"the server responded with a status of \d+")
 
@@ -117,6 +120,7 @@ def launched() -> Iterator[Browser]:
     # In containers there is no namespace for its sandbox, and little shared memory.
     arguments = ("--no-sandbox", "--disable-dev-shm-usage")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_MS)
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         try:
             yield browser

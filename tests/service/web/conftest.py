@@ -11,10 +11,11 @@ from playwright.sync_api import Browser
 
 from service.bundle.labels import write_labels
 from tests.bundles import Spec, resign, write_bundle
-from tests.service.serving import running
+from tests.service.serving import in_this_process
 from tests.service.web.browser import CHROMIUM, Playground, launched, opened
 
 LABELS = 40
+GROUPS = ("colours", "shapes")
 NASTY = "<img src=x onerror=alert(1)> & <b>'\"</b>"
 NASTY_LABELS = (NASTY, "<script>alert(2)</script>", "a" * 200)
 
@@ -34,7 +35,7 @@ def browser() -> Iterator[Browser]:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two models that compare, of which the first has probabilities and texts that try things; and one for features."""
     folder = tmp_path_factory.mktemp("bundles")
-    write_bundle(folder / "tags", Spec(name="tags", calibrated=True, label_count=LABELS))
+    write_bundle(folder / "tags", Spec(name="tags", calibrated=True, groups=GROUPS, label_count=LABELS))
     texts = [*NASTY_LABELS, *(f"Étiquette {row}" for row in range(len(NASTY_LABELS), LABELS))]
     write_labels(folder / "tags", [f"label-{row:02d}" for row in range(LABELS)], texts)
     resign(folder / "tags")
@@ -45,9 +46,8 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(bundles: Path) -> Iterator[str]:
-    arguments = [part for name in ("tags", "titles", "vectors") for part in ("--bundle", bundles / name)]
-    with running(*arguments) as server:
-        yield server.url
+    with in_this_process(*(bundles / name for name in ("tags", "titles", "vectors"))) as (_, port):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

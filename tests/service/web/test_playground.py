@@ -135,6 +135,85 @@ def test_two_models_side_by_side(playground: Playground) -> None:
     expect(playground.page.locator("#agreement")).to_be_hidden()
 
 
+def test_filters_are_ids_and_groups(playground: Playground) -> None:
+    playground.open("#k=40")
+    playground.ask(TEXT, LABELS)
+    page = playground.page
+    page.get_by_text("Filters").click()
+    page.get_by_label("Only these labels").fill("label-03, label-04\nlabel-05,\n label-06")
+    allowed = {"label-03", "label-04", "label-05", "label-06"}
+    assert set(playground.wait_for_labels(4)) == allowed
+    page.get_by_label("Not these labels").fill("label-04")
+    assert set(playground.wait_for_labels(3)) == allowed - {"label-04"}
+    page.get_by_label("Only these labels").fill("")
+    page.get_by_label("Not these labels").fill("")
+    sizes = page.request.get(f"{playground.url}/v1/models/tags").json()["groups"]
+    box = page.get_by_role("group", name="Only labels of these groups").get_by_label(f"shapes ({sizes['shapes']})")
+    box.check()
+    shown = playground.wait_for_labels(sizes["shapes"])
+    filtered = {"queries": [TEXT], "model": "tags", "k": LABELS, "filter": {"groups": ["shapes"]}}
+    assert shown == ids(served(playground, filtered))
+    page.wait_for_url("**/#*group=shapes*")
+    page.reload()
+    assert playground.wait_for_labels(sizes["shapes"]) == shown
+    expect(box).to_be_checked()
+    # A model without groups shows none.
+    page.goto(f"{playground.url}/#model=titles")
+    page.reload()
+    playground.settle()
+    expect(page.locator("#groups")).to_be_hidden()
+
+
+def test_an_explanation_opens_in_place_and_stays_open(playground: Playground) -> None:
+    playground.open("#k=3")
+    shown = playground.ask(TEXT, 3)
+    assert playground.page.get_by_text("Why").count() == 0
+    playground.page.get_by_label("Explain").check()
+    first = playground.columns.locator("ol > li").first
+    first.get_by_text("Why").focus()
+    playground.page.keyboard.press("Enter")
+    label = served(playground, {"queries": [TEXT], "model": "tags", "k": 3, "explain": True})[0]
+    why = label["explanation"]
+    assert first.locator("details > .tree > div > dt").all_inner_texts() == list(why)
+    head, *rows = first.get_by_role("row").all_inner_texts()
+    assert head.split("\t") == list(why["repetitions"][0])
+    numbers = [[float(cell) for cell in row.split("\t")] for row in rows]
+    assert numbers == [pytest.approx(list(part.values()), rel=1e-3) for part in why["repetitions"]]
+    playground.screenshot("explanation")
+    # What is open stays open, label by label, while labels come and go.
+    playground.page.get_by_label("Labels (k)").fill("2")
+    assert playground.wait_for_labels(2) == shown[:2]
+    opened = playground.columns.locator("li").evaluate_all("all => all.map(one => one.querySelector('details').open)")
+    assert opened == [True, False]
+
+
+def test_an_explanation_of_another_shape_is_a_tree_to_read(playground: Playground) -> None:
+    explanation = {"some_parts": {"deep": [1, [2.345678, None]], "yes": True}, "none": [], "text": NASTY}
+    label = {"id": "a", "score": 1, "explanation": explanation}
+    answer = {"model": "titles", "version": "x", "predictions": [{"labels": [label]}]}
+    playground.may_be_refused = True
+    playground.page.route("**/predict", lambda route: route.fulfill(json=answer))
+    playground.page.route("**/v1/models/titles%3Ax", lambda route: route.fulfill(json={"scores": "raw"}))
+    playground.open("#model=titles")
+    playground.ask(TEXT, 1)
+    playground.unfold()
+    text = playground.columns.locator("li details").inner_text()
+    assert text.split() == [
+        "Why",
+        "some",
+        "parts",
+        "deep",
+        "1",
+        "2.346",
+        "null",
+        "yes",
+        "true",
+        "none",
+        "text",
+        *NASTY.split(),
+    ]
+
+
 def test_times_of_the_service_and_of_the_way(playground: Playground) -> None:
     playground.open()
     with playground.page.expect_response("**/predict") as response:
@@ -226,9 +305,7 @@ def test_texts_never_become_markup(playground: Playground) -> None:
     # A name in a link is nobody's markup either.
     playground.may_be_refused = True
     playground.page.evaluate("location.hash = 'query=a&model=<img src=x onerror=alert(1)>'")
-    expect(playground.columns.or_(playground.status)).to_contain_text(
-        "no model '<img src=x onerror=alert(1)>' is loaded"
-    )
+    expect(playground.status).to_contain_text("no model '<img src=x onerror=alert(1)>' is loaded")
     assert playground.page.locator("img").count() == 0
 
 
@@ -327,7 +404,7 @@ def test_everything_is_reached_by_keyboard(playground: Playground) -> None:
 
 def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, url: str) -> None:
     with opened(browser, url, viewport=PHONE, is_mobile=True, has_touch=True) as playground:
-        playground.open(f"#compare=titles&k={LABELS}")
+        playground.open(f"#compare=titles&k={LABELS}&explain=1")
         playground.ask("x" * 300, LABELS)
         playground.unfold()
         assert playground.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
