@@ -129,6 +129,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if not settings.bundles:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
     _limit_threads(settings.batch_threads)
+    # Its library would write lines of its own among the log's.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     bring()
 
     from service.models.launch import Order, launch

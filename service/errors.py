@@ -14,6 +14,7 @@
         ├── Conflict            409  what an administrator asks for would break what is served
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
+        ├── UnknownEncoding     415  the body is compressed in a way that is not known
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
         ├── BundleRefused       422  a bundle that was to be loaded cannot be served
         ├── RateExceeded        429  more queries than the key may ask for; carries Retry-After
@@ -135,6 +136,13 @@ class NotJson(RequestError):
 
     status = 415
     title = "Body is not JSON"
+
+
+class UnknownEncoding(RequestError):
+    """``Content-Encoding`` names a compression that the service does not undo."""
+
+    status = 415
+    title = "Unknown encoding"
 
 
 class InvalidRequest(RequestError):

@@ -35,6 +35,18 @@ def parse(kind: type[Body], body: bytes) -> Body:
     return parsed
 
 
+def checked(kind: type[Body], fields: Mapping[str, object]) -> Body:
+    """A model of fields that came in another shape than JSON.
+
+    Raises:
+        InvalidRequest: a field is unknown, of the wrong type or out of range; the sentence names it.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _explained(kind, error) from None
+
+
 def _has_each_field_once(parsed: BaseModel, body: bytes) -> bool:
     """Whether no field can be there twice, found out for less than another parse; False when in doubt.
 

@@ -1,7 +1,8 @@
 """Requests and answers of the HTTP interface: the only place where the names of JSON fields appear.
 
 Requests are parsed by these models. Answers on the hot path are written from `encode_prediction` directly, because a
-model would cost more than the rest of the request; a test holds its output against `PredictResponse`.
+model would cost more than the rest of the request; a test holds its output against `PredictResponse`. The names of the
+Open Inference Protocol, which is not ours, are in `service.inference.schemas`.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ class ModelSummary(BaseModel):
 
 
 class ModelDetail(ModelSummary):
-    """One loaded model with everything worth knowing about it."""
+    """One loaded model with everything worth knowing about it; what there is not is left out."""
 
     providers: list[str] = Field(description="Execution providers of ONNX Runtime, first choice first.")
     precision: str
@@ -199,9 +200,18 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
     if (request.queries is None) == (request.features is None):
         found = "neither" if request.queries is None else "both"
         raise InvalidRequest(f"expected either queries or features, found {found}")
+    check_predict(request, settings)
+    return request
+
+
+def check_predict(request: PredictRequest, settings: Settings) -> None:
+    """Hold the values of a request whose shape is right against the settings.
+
+    Raises:
+        InvalidRequest: a value is out of range; the sentence names the field.
+    """
     name, rows = ("queries", request.queries) if request.queries is not None else ("features", request.features or [])
-    if not 1 <= len(rows) <= settings.max_queries:
-        raise InvalidRequest(f"{name}: expected 1 to {settings.max_queries} entries, found {len(rows)}")
+    check_count(name, len(rows), settings)
     if request.k > settings.max_k:
         raise InvalidRequest(f"k: expected at most {settings.max_k}, found {request.k}")
     for position, text in enumerate(request.queries or ()):
@@ -218,7 +228,16 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
             raise InvalidRequest(
                 f"features[{position}]: expected at most {settings.max_features} features, found {len(vector.indices)}"
             )
-    return request
+
+
+def check_count(name: str, count: int, settings: Settings) -> None:
+    """Hold the number of entries of a request's `name` against the settings.
+
+    Raises:
+        InvalidRequest: there are too many or none.
+    """
+    if not 1 <= count <= settings.max_queries:
+        raise InvalidRequest(f"{name}: expected 1 to {settings.max_queries} entries, found {count}")
 
 
 def feature_queries(vectors: Sequence[FeatureVector], dimension: int) -> list[Features]:
@@ -263,6 +282,11 @@ def encode_prediction(
         explanations = explain(ids_K, scores_K)
         scored = [b'%b,"explanation":%b' % pair for pair in zip(scored, explanations, strict=True)]
     return b'{"labels":[' + b"},".join(scored) + b"}]}"
+
+
+def decode_prediction(body: bytes) -> list[tuple[str, str, float]]:
+    """Id, text ("" where the bundle has none) and score of each label in the JSON of a `Prediction`, in order."""
+    return [(label["id"], label.get("text", ""), label["score"]) for label in orjson.loads(body)["labels"]]
 
 
 def encode_response(model: str, version: str, predictions: Sequence[bytes]) -> bytes:

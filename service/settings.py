@@ -11,6 +11,8 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
@@ -111,6 +113,15 @@ class Settings:
     metrics_port: Annotated[
         int | None, _whole("A second port for /metrics alone; 0 takes a free one.", 0, 65535, default="none")
     ] = None
+    grpc_port: Annotated[
+        int | None,
+        _whole(
+            "A port for the Open Inference Protocol over gRPC, with the extra grpc; 0 takes a free one.",
+            0,
+            65535,
+            default="none",
+        ),
+    ] = None
     max_batch_rows: Annotated[
         int | None, _whole("Most queries in one batch.", 1, default="32 on a CPU, 128 on a GPU")
     ] = None
@@ -169,9 +180,14 @@ class Settings:
                 f"{variable('max_queries')} is {self.max_queries}, but must be at most {variable('queue_rows')}, "
                 f"which is {self.queue_rows}: such a request could never be taken"
             )
-        if self.metrics_port is not None and self.metrics_port == self.port != 0:
+        for one, other in combinations(("metrics_port", "grpc_port", "port"), 2):
+            port: int | None = getattr(self, one)
+            if port and port == getattr(self, other):
+                raise SettingsError(f"{variable(one)} and {variable(other)} are both {port}: they must differ")
+        if self.grpc_port is not None and find_spec("grpc") is None:
             raise SettingsError(
-                f"{variable('metrics_port')} and {variable('port')} are both {self.port}: they must differ"
+                f"{variable('grpc_port')} is {self.grpc_port}, but gRPC is not installed: expected the extra grpc, "
+                "as in pip install '.[serve,cpu,grpc]'"
             )
 
 

@@ -22,7 +22,7 @@ from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
 from service.http.playground import add_playground
-from service.http.problems import error_reply, internal_error_reply, problem_reply
+from service.http.problems import error_reply, internal_error_reply, reply_in_style
 from service.http.routes import add_routes
 from service.metrics import Metrics
 from service.models.launch import Launched
@@ -54,7 +54,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(settings, registry, lifecycle, metrics, workers))
         probe = asyncio.create_task(_probe_lag(metrics))
-        yield
+        async with _answering_grpc(gate, settings, lifecycle, registry):
+            yield
         probe.cancel()
         loading.cancel()
         await asyncio.gather(loading, loader.close(), registry.close(), return_exceptions=True)
@@ -76,6 +77,26 @@ def create_app(
     add_admin_routes(app, settings, lifecycle, registry, loader)
     add_playground(app)
     return gate
+
+
+@asynccontextmanager
+async def _answering_grpc(
+    gate: Gate, settings: Settings, lifecycle: Lifecycle, registry: Registry
+) -> AsyncIterator[None]:
+    """Answer gRPC too, where it has a port; if it cannot be had, leave the sentence for the server."""
+    if settings.grpc_port is None:
+        yield
+        return
+    from service.rpc.server import RpcServer  # the extra may not be installed
+
+    server = RpcServer(gate, settings, lifecycle, registry)
+    try:
+        await server.start()
+    except OSError as error:
+        lifecycle.failure = f"cannot listen for gRPC on {settings.host}:{settings.grpc_port}: {error}"
+        logger.critical("%s", lifecycle.failure)
+    yield
+    await server.stop()
 
 
 async def _load(
@@ -113,7 +134,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: RequestError) -> Response:
         exchange = exchange_of(request.scope)
         exchange.error = error
-        return error_reply(error, exchange.request_id).response()
+        return error_reply(error, exchange.request_id, request.url.path).response()
 
     @app.exception_handler(ClientLeft)
     async def client_left(_: Request, __: ClientLeft) -> Response:
@@ -122,7 +143,8 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPStatus.NOT_FOUND)
     async def no_such_path(request: Request, _: Exception) -> Response:
         detail = f"there is no {request.url.path} here; /docs lists what there is"
-        return problem_reply(404, "Not found", detail, exchange_of(request.scope).request_id).response()
+        request_id = exchange_of(request.scope).request_id
+        return reply_in_style(request.url.path, 404, "Not found", detail, request_id).response()
 
     @app.exception_handler(HTTPStatus.METHOD_NOT_ALLOWED)
     async def no_such_method(request: Request, _: Exception) -> Response:
@@ -133,8 +155,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         allowed = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
         detail = f"{request.url.path} does not answer {request.method}, only {allowed}"
         request_id = exchange_of(request.scope).request_id
-        return problem_reply(405, "Method not allowed", detail, request_id, (b"allow", allowed.encode())).response()
+        header = (b"allow", allowed.encode())
+        return reply_in_style(request.url.path, 405, "Method not allowed", detail, request_id, header).response()
 
     @app.exception_handler(Exception)
     async def our_bug(request: Request, _: Exception) -> Response:
-        return internal_error_reply(exchange_of(request.scope).request_id).response()
+        return internal_error_reply(exchange_of(request.scope).request_id, request.url.path).response()

@@ -70,7 +70,7 @@ class Gate:
         try:
             exchange.error = self.refusal(exchange, scope["method"], scope["path"], scope["headers"])
             if exchange.error is not None:
-                await error_reply(exchange.error, exchange.request_id).send(send_marked)
+                await error_reply(exchange.error, exchange.request_id, scope["path"]).send(send_marked)
             else:
                 await self._app(scope, receive, send_marked)
         except Exception as error:

@@ -55,11 +55,18 @@ class Predictor:
         Raises:
             RequestError: the request is refused.
         """
+        require_json(headers)
+        return self.submit(exchange, parse_predict(body, self._settings))
+
+    def submit(self, exchange: Exchange, asked: PredictRequest) -> Pending:
+        """Queue one request that is read and checked, by whichever protocol it came; call it on the event loop.
+
+        Raises:
+            RequestError: the request is refused.
+        """
         # Again: other requests may have come between this one's head and its end.
         if (refusal := self._doorkeeper.rate_refusal(exchange)) is not None:
             raise refusal
-        require_json(headers)
-        asked = parse_predict(body, self._settings)
         model = self._registry.get(asked.model)
         exchange.model = model.name
         queries = _queries(asked, model)
@@ -81,6 +88,18 @@ def answer(pending: Pending) -> Reply:
         RequestError: the future failed with it.
         asyncio.CancelledError: the future was cancelled.
     """
+    predictions, timing = settle(pending)
+    body = encode_response(pending.model.name, pending.model.version, predictions)
+    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+
+
+def settle(pending: Pending) -> tuple[list[bytes], bytes]:
+    """The JSON of each `Prediction` of a request whose future is done, and the value of Server-Timing.
+
+    Raises:
+        RequestError: the future failed with it.
+        asyncio.CancelledError: the future was cancelled.
+    """
     model, future = pending
     served = future.result()
     predictions = [body for (body, _, _), _, _ in served]
@@ -88,9 +107,7 @@ def answer(pending: Pending) -> Reply:
     # Of a request that was split over several batches: the slowest in each stage.
     slowest = stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
     model.metrics.queue_seconds.observe(slowest[0])
-    timing = _TIMING % tuple(1000 * seconds for seconds in slowest)
-    body = encode_response(model.name, model.version, predictions)
-    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+    return predictions, _TIMING % tuple(1000 * seconds for seconds in slowest)
 
 
 def require_json(headers: Headers) -> None:

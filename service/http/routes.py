@@ -9,9 +9,10 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.errors import NotReady
-from service.http.asgi import ClientLeft, Receive, read_body
+from service.http.asgi import read_body, unless_client_leaves
 from service.http.exchange import exchange_of
+from service.http.health import dead, unready
+from service.http.inference import add_inference
 from service.http.lifecycle import Lifecycle
 from service.http.predict import PREDICT, Predictor, answer
 from service.http.problems import documented
@@ -44,6 +45,7 @@ def add_routes(
     _add_predict(app, predictor, settings)
     _add_models(app, registry)
     _add_health(app, lifecycle, metrics, registry)
+    add_inference(app, predictor, settings, lifecycle, registry)
 
 
 def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None:
@@ -51,7 +53,7 @@ def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None
         """Best labels for each query."""
         body = await read_body(request.receive, settings.max_body_bytes)
         pending = predictor.ask(exchange_of(request.scope), request.scope["headers"], body)
-        await _unless_client_leaves(pending.future, request.receive)
+        await unless_client_leaves(pending.future, request.receive)
         return answer(pending).response()
 
     body = {"application/json": {"schema": predict_schema()}}
@@ -84,41 +86,18 @@ def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: 
     @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
     async def livez() -> str:
         """200 unless only a restart can help."""
-        if reason := registry.unhealthy():
-            raise NotReady(reason, retry_after_seconds=1)
+        if fault := dead(registry):
+            raise fault
         return "ok"
 
     @app.get("/readyz", response_class=PlainTextResponse, responses=unwell)
     async def readyz() -> str:
         """200 once every model is loaded, warmed up and has answered its golden queries, until a shutdown begins."""
-        if refusal := lifecycle.refusal():
-            raise refusal
-        if lifecycle.is_leaving:
-            raise NotReady(lifecycle.phase.value, retry_after_seconds=1)
-        if reason := registry.unhealthy():
-            raise NotReady(reason, retry_after_seconds=1)
+        if fault := unready(lifecycle, registry):
+            raise fault
         return "ok"
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def expose_metrics() -> Response:
         """All series in Prometheus' text format."""
         return Response(await asyncio.to_thread(metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-async def _unless_client_leaves(future: asyncio.Future[Any], receive: Receive) -> None:
-    """Wait for the answers; a client that leaves takes its queries out of the queue.
-
-    Raises:
-        ClientLeft: the client left first.
-    """
-    # The body is complete, so the only message that can still come is the end of the connection.
-    watcher = asyncio.ensure_future(receive())
-    watcher.add_done_callback(lambda _: future.cancel())
-    try:
-        await future
-    except asyncio.CancelledError:
-        if watcher.done():
-            raise ClientLeft from None
-        raise
-    finally:
-        watcher.cancel()

@@ -86,6 +86,21 @@ class Model:
         return self._loaded.manifest.input
 
     @property
+    def method(self) -> str:
+        """Short name of its method."""
+        return self._loaded.manifest.method.name
+
+    @property
+    def label_count(self) -> int:
+        """L."""
+        return self._loaded.manifest.label_count
+
+    @property
+    def has_label_texts(self) -> bool:
+        """Whether labels have texts beside their ids."""
+        return self._loaded.manifest.has_label_texts
+
+    @property
     def device(self) -> str:
         """Where it runs: "cpu" or "cuda"."""
         return self._loaded.device
@@ -126,9 +141,9 @@ class Model:
         return ModelSummary(
             name=self.name,
             version=self.version,
-            method=manifest.method.name,
+            method=self.method,
             input=manifest.input.kind,
-            label_count=manifest.label_count,
+            label_count=self.label_count,
             device=self._loaded.device,
             ready=self.healthy,
             weight=placing.weight,
