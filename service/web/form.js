@@ -32,6 +32,11 @@ export function offerModels(models) {
   fill(byId("compare"), [["", "–"], ...options]);
 }
 
+// Models that read another kind of input cannot be asked the same.
+export function allowComparisons(isAlike) {
+  for (const option of byId("compare").options) option.disabled = option.value !== "" && !isAlike(option.value);
+}
+
 export function offerExamples(examples, take) {
   const buttons = examples.map((example) => {
     const text = fromExample(example);

@@ -50,7 +50,7 @@ async function ask() {
   const outcomes = [];
   try {
     await describe(state.model, signal);
-    const requests = names.map((name) => toRequest(state, name, inputs.get(name) === "features"));
+    const requests = names.map((name) => toRequest(state, name, inputs.get(state.model) === "features"));
     if (state.query.trim()) outcomes.push(...(await Promise.all(requests.map((request) => answer(request, signal)))));
     if (signal.aborted) return;
     show(outcomes);
@@ -121,6 +121,7 @@ function summarise(outcomes) {
 // Examples and groups of a model, when another one was chosen.
 async function describe(name, signal) {
   form.describeInput(inputs.get(name) ?? "text");
+  form.allowComparisons((other) => inputs.get(other) === inputs.get(name));
   if (name === described) return;
   const { examples, groups } = await detail(name);
   if (signal.aborted) return;

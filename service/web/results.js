@@ -45,7 +45,7 @@ function item(label, share, other, opened) {
   if (label.text != null) made.append(element("code", { class: "id" }, label.id));
   if (other?.has(label.id)) {
     made.classList.add("shared");
-    made.append(element("span", { class: "mark" }, `In both, there at place ${other.get(label.id)}`));
+    made.append(element("span", { class: "mark" }, `Also there, at place ${other.get(label.id)}`));
   }
   if (label.explanation != null) made.append(explanation(label, opened));
   return made;

@@ -12,11 +12,12 @@ from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, expect, sync_playwright
 
-CHROMIUM = Path("/usr/bin/chromium")
 SCREENSHOTS = Path(os.environ.get("SCREENSHOTS", Path(__file__).parents[3] / "build" / "screenshots"))
 
 WIDE = {"width": 1000, "height": 800}
 PHONE = {"width": 360, "height": 740}
+
+NO_CHROMIUM = "the page is tried in Chromium, and none is on the path; on Debian: apt-get install chromium"
 
 # Machines that run tests do much else; a test that holds takes none of it.
 PATIENCE_MS = 60_000
@@ -115,13 +116,13 @@ class Playground:
 
 
 @contextmanager
-def launched() -> Iterator[Browser]:
-    """Chromium as Debian packages it."""
+def launched(chromium: str) -> Iterator[Browser]:
+    """Chromium; `chromium` is where it is."""
     # In containers there is no namespace for its sandbox, and little shared memory.
     arguments = ("--no-sandbox", "--disable-dev-shm-usage")
     with sync_playwright() as playwright:
         expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
         try:
             yield browser
         finally:

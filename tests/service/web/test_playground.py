@@ -125,7 +125,7 @@ def test_two_models_side_by_side(playground: Playground) -> None:
     for column, (own, other) in enumerate(((left, right), (right, left))):
         marked = playground.columns.nth(column).locator("li.shared")
         assert marked.locator(".id").all_inner_texts() == [label for label in own if label in shared]
-        places = [f"In both, there at place {other.index(label) + 1}" for label in own if label in shared]
+        places = [f"Also there, at place {other.index(label) + 1}" for label in own if label in shared]
         assert marked.locator(".mark").all_inner_texts() == places
     agreement = f"agreement@20: {len(shared)} of 20 labels ({round(5 * len(shared))} %)"
     expect(playground.page.locator("#agreement")).to_have_text(agreement)
@@ -237,6 +237,8 @@ def test_features_are_typed_as_pairs(playground: Playground) -> None:
     playground.wait_for_labels(5)
     features = [{"indices": [7, 0], "values": [0.5, -1]}]
     assert playground.asked()[-1]["features"] == features
+    # Models for texts cannot be asked the same.
+    expect(playground.page.locator("#compare option:disabled")).to_have_text(["tags (40 labels)", "titles (40 labels)"])
     # These labels have no texts.
     labels = playground.page.locator("ol > li .label").all_inner_texts()
     assert labels == ids(served(playground, {"features": features, "model": "vectors"}))
@@ -408,5 +410,6 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, url: str)
         playground.ask("x" * 300, LABELS)
         playground.unfold()
         assert playground.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        playground.columns.first.evaluate("column => column.scrollIntoView()")
         playground.screenshot("phone")
         playground.check()
