@@ -9,9 +9,10 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from service.access.keys import line_of
+from tests.bundles import Spec, write_bundle
 from tests.service.serving import in_this_process
 from tests.service.web.browser import PHONE, Playground, opened
-from tests.service.web.conftest import LABELS, NASTY, NASTY_LABELS
+from tests.service.web.conftest import GROUPS, LABELS, NASTY, NASTY_LABELS
 
 TEXT = "a fast web server"
 
@@ -98,6 +99,28 @@ def test_an_answer_that_comes_late_never_replaces_a_newer_one(playground: Playgr
     assert shown != ids(served(playground, {"queries": ["mail"], "model": "tags"}))
 
 
+def test_a_model_that_is_described_late_never_replaces_the_one_that_is_chosen(playground: Playground) -> None:
+    playground.open()
+    shown = playground.ask(TEXT, 5)
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    playground.page.route("**/v1/models/titles", hold)
+    with playground.page.expect_request("**/v1/models/titles"):
+        playground.page.get_by_label("Model").select_option("titles")
+    playground.page.get_by_label("Model").select_option("tags")
+    assert playground.wait_for_labels(5) == shown
+    with playground.page.expect_response("**/v1/models/titles") as late:
+        held[0].continue_()
+    late.value.finished()
+    playground.page.evaluate("new Promise(done => setTimeout(done))")
+    assert playground.ids() == shown
+    expect(playground.status).to_have_text(f"tags: 5 labels, first {shown[0]}.")
+    assert playground.page.locator("#groups input").count() == len(GROUPS)
+
+
 def test_k_is_how_many_labels_come(playground: Playground) -> None:
     playground.open()
     playground.ask(TEXT, 5)
@@ -112,6 +135,27 @@ def test_the_model_that_is_chosen_answers(playground: Playground) -> None:
     playground.settle()
     expect(playground.columns.locator("h2")).to_contain_text("titles")
     assert playground.ids() == ids(served(playground, {"queries": [TEXT], "model": "titles"}))
+
+
+def test_versions_of_a_model_can_be_chosen(browser: Browser, bundles: Path, tmp_path: Path) -> None:
+    write_bundle(tmp_path / "older", Spec(name="tags", seed=1))
+    with (
+        in_this_process(bundles / "tags", tmp_path / "older") as (service, port),
+        opened(browser, f"http://127.0.0.1:{port}") as playground,
+    ):
+        playground.open()
+        newer, older = (model.identity for model in service.registry.models)
+        offered = playground.page.locator("#model option").all_inner_texts()
+        assert offered == ["tags (2 versions, by weight)", newer, older]
+        playground.page.get_by_label("Model").select_option(older)
+        shown = playground.ask(TEXT, 5)
+        expect(playground.columns.locator("h2")).to_contain_text(older.removeprefix("tags:"))
+        assert shown == ids(served(playground, {"queries": [TEXT], "model": older}))
+        # Each version has its own kind of scores.
+        expect(playground.columns).to_contain_text("Scores are raw")
+        playground.page.get_by_label("Model").select_option(newer)
+        expect(playground.columns).to_contain_text("Scores are probabilities.")
+        playground.check()
 
 
 def test_two_models_side_by_side(playground: Playground) -> None:
