@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 OK, FAILED, WRONG_USE = 0, 1, 2
+
+MOST_OPEN_FILES = 1 << 20
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -100,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=float, default=5.0, help="of each measurement (default: 5)")
     bench.add_argument("--queries", type=Path, metavar="FILE", help="one text or one JSON body a line")
     bench.add_argument("--model", help="model to ask (default: the first one)")
+    bench.add_argument("--key-file", type=Path, metavar="FILE", help="file with the key to send")
     bench.add_argument("--k", type=int, default=5, help="labels for each query (default: 5)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="draw latency against load there, as PNG")
@@ -129,6 +133,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if not settings.bundles:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
     _limit_threads(settings.batch_threads)
+    _allow_open_files()
     # Its library would write lines of its own among the log's.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     bring()
@@ -201,6 +206,7 @@ def _bench(chosen: argparse.Namespace) -> int:
         queries=chosen.queries,
         model=chosen.model,
         k=chosen.k,
+        key_file=chosen.key_file,
     )
     try:
         figures = bench(plan)
@@ -250,6 +256,13 @@ def _limit_threads(threads: int) -> None:
         os.environ.setdefault(name, str(threads))
     # OpenMP's threads would spin while they wait for each other, on the processor that the event loop needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit, which many systems set at 1,024: every connection is a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _fail(error: Exception, code: int) -> int:

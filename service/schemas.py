@@ -182,13 +182,6 @@ class ModelList(BaseModel):
     models: list[ModelSummary]
 
 
-def predict_schema() -> dict[str, Any]:
-    """JSON schema of a `PredictRequest`, for a document whose components hold `FeatureVector`, by `ModelDetail`."""
-    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema["properties"]["filter"]["anyOf"][0] = schema.pop("$defs")["LabelFilter"]
-    return schema
-
-
 def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
     """Read and check the body of `POST /predict`, as far as that is possible without its model.
 

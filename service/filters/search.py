@@ -15,7 +15,7 @@ Letters: N rows, K answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,10 +30,8 @@ Mode = Literal["within", "overfetch", "direct"]
 # The outputs of the encoder for one query: where its decoder reads them, and where its scorer does.
 Outputs = Mapping[str, Any]
 
-# Allowed labels are not spread evenly among the best; twice as many as it would take then suffice mostly.
-OVERSHOOT = 2
-# Where they have not, those that are denied are among the best: few more would not do.
-GROWTH = 4
+# Labels that are asked for, by as many times more than would do if they were allowed evenly; and the next time.
+OVERSHOOT, GROWTH = 2, 4
 # Labels that are scored at a time.
 SCORED_AT_ONCE = 1 << 17
 
@@ -77,22 +75,30 @@ def find(
     Raises:
         EngineFailed: scores are not finite.
     """
-    k, allowed = wanted
-    need = min(k, allowed.count)
-    if _allowed_among(plain, allowed) >= need:
+    need = min(wanted.k, wanted.allowed.count)
+    if _allowed_among(plain, wanted.allowed) >= need:
         return Found(plain, "within")
     for_decoder, for_scorer = outputs()
-    scorer = decoder.scorer
-    if allowed.count > scorer.cheap_labels:
-        # So many hold enough allowed ones for certain.
-        enough = need + label_count - allowed.count
-        fetched = max(math.ceil(OVERSHOOT * need * label_count / allowed.count), 2 * plain.ids_QK.shape[1])
-        while min(fetched, enough) <= scorer.most_fetched:
-            top = _finite(decoder.decode(for_decoder, min(fetched, enough)))
-            if _allowed_among(top, allowed) >= need:
+    if wanted.allowed.count > decoder.scorer.cheap_labels:
+        for width in _widths(plain, wanted.allowed, need, label_count, decoder.scorer.most_fetched):
+            top = _finite(decoder.decode(for_decoder, width))
+            if _allowed_among(top, wanted.allowed) >= need:
                 return Found(top, "overfetch")
-            fetched *= GROWTH
-    return Found(_finite(merge([plain, _best_beyond(plain, wanted, scorer, for_scorer)], label_count)), "direct")
+    beyond = _best_beyond(plain, wanted, decoder.scorer, for_scorer)
+    return Found(_finite(merge([plain, beyond], label_count)), "direct")
+
+
+def _widths(plain: TopK, allowed: Allowed, need: int, label_count: int, most: int) -> Iterator[int]:
+    """How many labels to ask for, until enough of them are allowed."""
+    # So many hold enough for certain.
+    enough = need + label_count - allowed.count
+    found = plain.ids_QK.shape[1]
+    # Often it is the best that are denied: then those already found tell more than the count.
+    share = min(allowed.count / label_count, (_allowed_among(plain, allowed) + 1) / (found + 1))
+    width = max(math.ceil(OVERSHOOT * need / share), 2 * found)
+    while min(width, enough) <= most:
+        yield min(width, enough)
+        width *= GROWTH
 
 
 def _best_beyond(plain: TopK, wanted: Wanted, scorer: Scorer, outputs: Outputs) -> TopK:

@@ -8,10 +8,10 @@ from fastapi import FastAPI, Request, Response
 
 from service.admin_schemas import FOLLOWING, WEIGHED, LoadList, LoadRequest, LoadStatus, PlacingRequest, Retired
 from service.errors import BundleRefused, InvalidRequest
+from service.http import documents
 from service.http.asgi import read_body
 from service.http.lifecycle import Lifecycle
 from service.http.predict import require_json
-from service.http.problems import documented
 from service.models.loading import Loader, State
 from service.models.registry import Registry
 from service.parsing import parse
@@ -38,12 +38,14 @@ def add_admin_routes(
     app: FastAPI, settings: Settings, lifecycle: Lifecycle, registry: Registry, loader: Loader
 ) -> None:
     """Give the application the endpoints under `/admin`."""
-    problems: dict[int | str, dict[str, Any]] = {status: documented(text) for status, text in PROBLEMS.items()}
+    problems: dict[int | str, dict[str, Any]] = {status: documents.problem(text) for status, text in PROBLEMS.items()}
 
     # Of the same kind, and said twice: a load that was waited for is 200.
     accepted: dict[int | str, dict[str, Any]] = {200: {"model": LoadStatus}, 202: {"links": {"load": FOLLOW_LOAD}}}
 
-    @app.post("/admin/models", status_code=202, responses={**accepted, **problems}, openapi_extra=_body(LoadRequest))
+    @app.post(
+        "/admin/models", status_code=202, responses={**accepted, **problems}, openapi_extra=documents.body(LoadRequest)
+    )
     async def load_model(request: Request, response: Response) -> LoadStatus:
         """Load a bundle in the background, then let it answer; see `GET /admin/loads/{load}`."""
         asked = parse(LoadRequest, await _read(request))
@@ -67,7 +69,9 @@ def add_admin_routes(
         return LoadStatus.of(loader.get(int(load) if load.isascii() and load.isdigit() else 0))
 
     @app.patch(
-        "/admin/models/{name}", responses=problems, openapi_extra=_body(PlacingRequest, oneOf=[WEIGHED, FOLLOWING])
+        "/admin/models/{name}",
+        responses=problems,
+        openapi_extra=documents.body(PlacingRequest, oneOf=[WEIGHED, FOLLOWING]),
     )
     async def place_model(name: str, request: Request) -> ModelSummary:
         """Change what a version answers, `name:version`, or `name` where one version is loaded."""
@@ -87,9 +91,3 @@ def add_admin_routes(
             raise refusal
         require_json(request.scope["headers"])
         return await read_body(request.receive, settings.max_body_bytes)
-
-
-def _body(kind: type[PlacingRequest], **additional: Any) -> dict[str, Any]:
-    """What the documentation says of a body that no framework reads."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}") | additional
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import FastAPI, Request, Response
 
 from service.errors import MalformedBody
+from service.http import documents
 from service.http.asgi import Headers, header, read_body, unless_client_leaves
 from service.http.encoding import plain_body
 from service.http.exchange import exchange_of
@@ -20,6 +19,9 @@ from service.inference.metadata import full_name, model_metadata, server_metadat
 from service.inference.questions import question, wanted_outputs
 from service.inference.schemas import (
     EXAMPLE,
+    InferError,
+    InferRequest,
+    InferResponse,
     ModelMetadata,
     ModelReady,
     ServerLive,
@@ -33,6 +35,21 @@ from service.settings import Settings
 
 MODEL = f"{INFERENCE}/models/{{name}}"
 VERSION = f"{MODEL}/versions/{{version}}"
+
+ERRORS = {
+    400: "The body is not JSON, or a header is not a number.",
+    401: "The key is missing or not known.",
+    403: "The key does not allow this.",
+    404: "No such model is loaded.",
+    413: "The body is too large.",
+    415: "The body is compressed in a way that is not known.",
+    422: "A tensor or a parameter is unknown, of the wrong type or shape, or out of range.",
+    429: "The queue is full, or the key's rate is used up; come back after Retry-After seconds.",
+    500: "A bug of the service.",
+    503: "Models are loading or the service is shutting down; come back after Retry-After seconds.",
+    504: "The deadline passed.",
+}
+INFER_ERRORS = tuple(ERRORS)
 
 _JSON_LENGTH = b"inference-header-content-length"
 
@@ -68,34 +85,49 @@ def _add_server(app: FastAPI, lifecycle: Lifecycle, registry: Registry) -> None:
 
 
 def _add_models(app: FastAPI, lifecycle: Lifecycle, registry: Registry) -> None:
-    async def show_model(name: str, version: str = "") -> ModelMetadata:
-        """Inputs and outputs of a model, and the versions of it that are loaded."""
+    def describe(wanted: str) -> ModelMetadata:
         if refusal := lifecycle.refusal():
             raise refusal
-        return model_metadata(registry.main(full_name(name, version)), registry)
+        return model_metadata(registry.main(wanted), registry)
 
-    async def model_ready(name: str, version: str = "") -> ModelReady:
-        """200 when the model answers."""
-        if fault := model_unready(full_name(name, version), lifecycle, registry):
+    def tell_ready(name: str, wanted: str) -> ModelReady:
+        if fault := model_unready(wanted, lifecycle, registry):
             raise fault
         return ModelReady(name=name, ready=True)
 
-    for path in (MODEL, VERSION):
-        app.add_api_route(path, show_model, response_model=ModelMetadata)
-        app.add_api_route(f"{path}/ready", model_ready, response_model=ModelReady)
+    responses = _errors(404, 422, 503)
+
+    @app.get(MODEL, responses=responses)
+    async def describe_model(name: str) -> ModelMetadata:
+        """Inputs and outputs of a model, and the versions of it that are loaded."""
+        return describe(name)
+
+    @app.get(VERSION, responses=responses)
+    async def describe_version(name: str, version: str) -> ModelMetadata:
+        """The same of one version."""
+        return describe(full_name(name, version))
+
+    @app.get(f"{MODEL}/ready", responses=responses)
+    async def model_ready(name: str) -> ModelReady:
+        """200 when the model answers."""
+        return tell_ready(name, name)
+
+    @app.get(f"{VERSION}/ready", responses=responses)
+    async def version_ready(name: str, version: str) -> ModelReady:
+        """200 when this version answers."""
+        return tell_ready(name, full_name(name, version))
 
 
 def _add_infer(
     app: FastAPI, predictor: Predictor, settings: Settings, lifecycle: Lifecycle, registry: Registry
 ) -> None:
-    async def infer(request: Request) -> Response:
-        """Best labels for each row of the inputs."""
+    async def infer(request: Request, wanted: str) -> Response:
         if refusal := lifecycle.refusal():
             raise refusal
         headers = request.scope["headers"]
         body = await read_body(request.receive, settings.max_body_bytes)
         asked, tensors = parse_infer(plain_body(headers, body, settings.max_body_bytes), _json_length(headers))
-        model = registry.get(full_name(**request.path_params))
+        model = registry.get(wanted)
         outputs = wanted_outputs(model, asked.output_names)
         query = question(model, tensors, asked.parameters, settings)
         pending = predictor.submit(exchange_of(request.scope), query)
@@ -104,14 +136,24 @@ def _add_infer(
         answers = tensors_of(outputs, predictions, width(model, query))
         return _reply(*encode_infer(asked, model, answers), (b"server-timing", timing)).response()
 
-    body: dict[str, Any] = {"schema": {"type": "object"}, "example": EXAMPLE}
-    for path in (MODEL, VERSION):
-        app.add_api_route(
-            f"{path}/infer",
-            infer,
-            methods=["POST"],
-            openapi_extra={"requestBody": {"required": True, "content": {"application/json": body}}},
-        )
+    described = documents.body(InferRequest, example=EXAMPLE)
+    answered = documents.answer("Labels and their scores.", InferResponse)
+    answered["content"]["application/octet-stream"] = {}  # raw tensors behind the JSON
+    responses = {200: answered, **_errors(*INFER_ERRORS)}
+
+    @app.post(f"{MODEL}/infer", responses=responses, openapi_extra=described)
+    async def infer_model(name: str, request: Request) -> Response:
+        """Best labels for each row of the inputs."""
+        return await infer(request, name)
+
+    @app.post(f"{VERSION}/infer", responses=responses, openapi_extra=described)
+    async def infer_version(name: str, version: str, request: Request) -> Response:
+        """The same from one version."""
+        return await infer(request, full_name(name, version))
+
+
+def _errors(*statuses: int) -> documents.Responses:
+    return {status: documents.answer(ERRORS[status], InferError) for status in statuses}
 
 
 def _json_length(headers: Headers) -> int | None:

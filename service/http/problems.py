@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 
 from service.errors import KeyRequired, RequestError
 from service.http.reply import Reply
 from service.inference.schemas import encode_error
-from service.schemas import Problem
 
 MEDIA_TYPE = "application/problem+json"
 OUR_BUG = "an unexpected error, which is our bug; the service's log has the cause under this request_id"
@@ -49,8 +47,3 @@ def reply_in_style(
     if path == INFERENCE or path.startswith(INFERENCE + "/"):
         return Reply.of(status, encode_error(detail), b"application/json", *headers)
     return problem_reply(status, title, detail, request_id, *headers)
-
-
-def documented(text: str) -> dict[str, Any]:
-    """What the documentation says of an answer that is a problem document."""
-    return {"description": text, "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}

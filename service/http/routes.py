@@ -9,16 +9,16 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from service.http import documents
 from service.http.asgi import read_body, unless_client_leaves
 from service.http.exchange import exchange_of
 from service.http.health import dead, unready
 from service.http.inference import add_inference
 from service.http.lifecycle import Lifecycle
 from service.http.predict import PREDICT, Predictor, answer
-from service.http.problems import documented
 from service.metrics import Metrics
 from service.models.registry import Registry
-from service.schemas import ModelDetail, ModelList, PredictResponse, predict_schema
+from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse
 from service.settings import Settings
 
 PROBLEMS = {
@@ -56,14 +56,13 @@ def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None
         await unless_client_leaves(pending.future, request.receive)
         return answer(pending).response()
 
-    body = {"application/json": {"schema": predict_schema()}}
     app.add_api_route(
         PREDICT,
         predict,
         methods=["POST"],
         response_model=PredictResponse,
-        responses={status: documented(text) for status, text in PROBLEMS.items()},
-        openapi_extra={"requestBody": {"required": True, "content": body}},
+        responses={status: documents.problem(text) for status, text in PROBLEMS.items()},
+        openapi_extra=documents.body(PredictRequest, oneOf=[_given("queries"), _given("features")]),
     )
 
 
@@ -73,7 +72,7 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
         """All loaded models."""
         return ModelList(models=[model.summary(registry.placing(model)) for model in registry.models])
 
-    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: documented(PROBLEMS[404])})
+    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: documents.problem(PROBLEMS[404])})
     async def show_model(name: str) -> ModelDetail:
         """One loaded model, by `name:version`, or by `name`: its version with the largest weight."""
         model = registry.main(name)
@@ -81,7 +80,7 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
 
 
 def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
-    unwell: dict[int | str, dict[str, Any]] = {503: documented("Not so; the document says why.")}
+    unwell: dict[int | str, dict[str, Any]] = {503: documents.problem("Not so; the document says why.")}
 
     @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
     async def livez() -> str:
@@ -101,3 +100,8 @@ def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: 
     async def expose_metrics() -> Response:
         """All series in Prometheus' text format."""
         return Response(await asyncio.to_thread(metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _given(field: str) -> dict[str, Any]:
+    """One of the two kinds of queries, without the other."""
+    return {"required": [field], "properties": {field: {"type": "array"}}}

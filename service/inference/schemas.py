@@ -89,6 +89,31 @@ class InferRequest(BaseModel):
         return self.parameters.binary_data_output if own is None else own
 
 
+class AnswerTensor(BaseModel):
+    """An output with its values, row after row."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[str | float] | None = Field(None, description="Left out where the values come raw.")
+    parameters: InputParameters | None = Field(None, description="Only where they do.")
+
+
+class InferResponse(BaseModel):
+    """The JSON of an answer."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[AnswerTensor]
+
+
+class InferError(BaseModel):
+    """An error, in the protocol's words."""
+
+    error: str
+
+
 class TensorMetadata(BaseModel):
     """A tensor that a model takes or gives; -1 in its shape stands for any number."""
 
