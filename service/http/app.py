@@ -21,6 +21,7 @@ from service.http.docs import add_docs
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
+from service.http.playground import add_playground
 from service.http.problems import error_reply, internal_error_reply, reply_in_style
 from service.http.routes import add_routes
 from service.metrics import Metrics
@@ -74,6 +75,7 @@ def create_app(
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
     add_docs(app)
     add_admin_routes(app, settings, lifecycle, registry, loader)
+    add_playground(app)
     return gate
 
 

@@ -9,21 +9,24 @@ from fastapi.responses import HTMLResponse
 
 
 def page(html: str, **sources: str) -> HTMLResponse:
-    """A page.
+    """A page with the headers that `page_headers` gives for its sources."""
+    return HTMLResponse(html, headers=page_headers(**sources))
+
+
+def page_headers(**sources: str) -> dict[str, str]:
+    """What the browser is told about a page.
 
     Args:
-        html: all of it.
         sources: what it needs beyond itself, by directive of a content security policy with underscores, such as
             ``style_src="'self'"``; everything else is forbidden.
     """
     directives = {"default_src": "'none'", "base_uri": "'none'", "form_action": "'none'", "frame_ancestors": "'none'"}
     policy = "; ".join(f"{name.replace('_', '-')} {value}" for name, value in (directives | sources).items())
-    headers = {
+    return {
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
     }
-    return HTMLResponse(html, headers=headers)
 
 
 def inline(text: str) -> str:
