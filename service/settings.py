@@ -21,6 +21,10 @@ PREFIX = "XMC_"
 
 Device = Literal["auto", "cpu", "cuda"]
 LogFormat = Literal["json", "console"]
+AccessLogging = Literal["off", "errors", "all"]
+
+
+_SWITCH = {"on": True, "off": False}
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Option:
     """How one setting is written, read and explained.
 
     Attributes:
-        parse: turns the written text into the value; raises ValueError when it cannot.
+        parse: turns the written text into the value; raises ValueError or LookupError when it cannot.
         summary: one sentence for ``--help`` and the table in ``service/README.md``.
         expected: the words of an error message for what `parse` takes.
         minimum: smallest value, for numbers.
@@ -66,6 +70,10 @@ def _file(summary: str, default: str) -> Option:
 
 def _word(summary: str, *choices: str) -> Option:
     return Option(str, summary, "one of " + ", ".join(choices), choices=choices)
+
+
+def _switch(summary: str) -> Option:
+    return Option(_SWITCH.__getitem__, summary, "one of " + ", ".join(_SWITCH))
 
 
 _BUNDLES = Option(
@@ -141,6 +149,11 @@ class Settings:
     log_format: Annotated[
         LogFormat, _word("One readable line or one JSON object for each event.", "console", "json")
     ] = "console"
+    access_log: Annotated[
+        AccessLogging,
+        _word("Which requests have a line in the log: none, those refused or failed, or all.", "off", "errors", "all"),
+    ] = "errors"
+    log_queries: Annotated[bool, _switch("Whether these lines hold what was asked.")] = False
 
     @property
     def batch_threads(self) -> int:
@@ -182,6 +195,8 @@ def default_text(name: str) -> str:
     if option.default:
         return option.default
     value = next(item.default for item in fields(Settings) if item.name == name)
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -213,7 +228,7 @@ def _read(option: Option, text: str, written: str) -> object:
     """The value of one written setting."""
     try:
         value = option.parse(text)
-    except ValueError:
+    except (ValueError, LookupError):
         raise SettingsError(f"{written} must be {option.expected}, found {text!r}") from None
     if option.choices and value not in option.choices:
         raise SettingsError(f"{written} must be {option.expected}, found {text!r}")

@@ -26,6 +26,7 @@ from service.models.launch import Launched
 from service.models.loading import Launch, Loader, open_all
 from service.models.registry import Registry
 from service.settings import Settings
+from service.telemetry.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def create_app(
     """
     registry = Registry(metrics)
     loader = Loader(settings, registry, metrics, launch)
+    telemetry = Telemetry(settings)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -66,7 +68,7 @@ def create_app(
     )
     _add_error_handlers(app)
     # Around the framework rather than among its middleware: a refusal must cost as little as possible.
-    gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
+    gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry, telemetry=telemetry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
     add_admin_routes(app, settings, lifecycle, registry, loader)
     return gate

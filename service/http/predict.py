@@ -34,10 +34,14 @@ class Pending(NamedTuple):
 
     Attributes:
         model: that was asked.
+        queries: of the request.
+        k: labels wanted for each.
         future: of the answers; cancelling it takes the request's queries out of the queue.
     """
 
     model: Model
+    queries: Sequence[Query]
+    k: int
     future: asyncio.Future[list[Served[Labelled]]]
 
 
@@ -69,7 +73,8 @@ class Predictor:
         for shadow in self._registry.shadows.get(model.name, ()):
             if shadow.model is not model:
                 shadow.follow(future, queries, asked.k, asked.min_score)
-        return Pending(model, future)
+        exchange.pending = pending = Pending(model, queries, asked.k, future)
+        return pending
 
 
 def answer(pending: Pending) -> Reply:
@@ -79,8 +84,8 @@ def answer(pending: Pending) -> Reply:
         RequestError: the future failed with it.
         asyncio.CancelledError: the future was cancelled.
     """
-    model, future = pending
-    served = future.result()
+    model = pending.model
+    served = pending.future.result()
     predictions = [body for (body, _, _), _, _ in served]
     stages = [(queue, prepare, encode, search) for (_, encode, search), queue, prepare in served]
     # Of a request that was split over several batches: the slowest in each stage.

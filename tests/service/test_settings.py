@@ -34,6 +34,8 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "api_keys_file": ("keys", Path("keys")),
     "admin_keys_file": ("keys", Path("keys")),
     "log_format": ("json", "json"),
+    "access_log": ("all", "all"),
+    "log_queries": ("on", True),
 }
 
 
@@ -69,6 +71,7 @@ def test_an_unknown_variable_is_an_error_that_names_the_nearest_known_one() -> N
         ("max_wait_ms", "nan", r"XMC_MAX_WAIT_MS must be between 0 and 1000, found nan"),
         ("drain_seconds", "-1", r"XMC_DRAIN_SECONDS must be between 0 and 3600, found -1"),
         ("device", "gpu", r"XMC_DEVICE must be one of auto, cpu, cuda, found 'gpu'"),
+        ("log_queries", "yes", r"XMC_LOG_QUERIES must be one of on, off, found 'yes'"),
         ("log_format", "xml", r"XMC_LOG_FORMAT must be one of console, json, found 'xml'"),
     ],
 )
