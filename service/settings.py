@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
+from urllib.parse import urlsplit
 
 from service.errors import SettingsError
 from service.processors import available_processors
@@ -54,6 +55,13 @@ class Option:
 
 def _paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(part) for part in text.split(os.pathsep) if part)
+
+
+def _address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    return text
 
 
 def _whole(summary: str, minimum: float, maximum: float = math.inf, *, default: str = "") -> Option:
@@ -154,6 +162,18 @@ class Settings:
         _word("Which requests have a line in the log: none, those refused or failed, or all.", "off", "errors", "all"),
     ] = "errors"
     log_queries: Annotated[bool, _switch("Whether these lines hold what was asked.")] = False
+    otlp_endpoint: Annotated[
+        str | None,
+        Option(
+            _address,
+            "Collector of OpenTelemetry traces, without the path.",
+            "an http:// or https:// address",
+            default="none: no traces",
+        ),
+    ] = None
+    trace_ratio: Annotated[
+        float, _number("Share of requests that are traced, where their clients leave it open.", 1)
+    ] = 0.01
 
     @property
     def batch_threads(self) -> int:

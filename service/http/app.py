@@ -57,6 +57,7 @@ def create_app(
         probe.cancel()
         loading.cancel()
         await asyncio.gather(loading, loader.close(), registry.close(), return_exceptions=True)
+        await asyncio.to_thread(telemetry.close)
 
     app = FastAPI(
         title="xmcserve",

@@ -14,6 +14,7 @@ from service.http.asgi import Headers, Scope, header
 
 if TYPE_CHECKING:
     from service.http.predict import Pending
+    from service.telemetry.tracing import Trace
 
 _SCOPE_KEY = "xmcserve.exchange"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -32,6 +33,7 @@ class Exchange:
         key: that the client has sent; None where none was asked for.
         model: name of the model that answers; the endpoint sets it.
         pending: what was asked of a model, once it is; the endpoint sets it.
+        trace: of the request; None where there is none.
         error: why it is refused.
         status: of the answer; 0 before there is one.
     """
@@ -44,6 +46,7 @@ class Exchange:
     key: Key | None = None
     model: str = ""
     pending: Pending | None = None
+    trace: Trace | None = None
     error: RequestError | None = None
     status: int = 0
 

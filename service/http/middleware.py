@@ -56,6 +56,7 @@ class Gate:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._registry = registry
+        self._tracing = telemetry.tracing
         self._watchers = telemetry.watchers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,7 +89,10 @@ class Gate:
     def enter(self, headers: Headers, method: str = "", path: str = "") -> Exchange:
         """Count a request in."""
         self._metrics.inflight_requests += 1
-        return Exchange.of(headers, method, path)
+        exchange = Exchange.of(headers, method, path)
+        if self._tracing is not None:
+            exchange.trace = self._tracing.begin(method, path, headers)
+        return exchange
 
     def leave(self, exchange: Exchange, endpoint: str) -> None:
         """Count a request out that has been answered, or whose client is gone.
@@ -119,6 +123,8 @@ class Gate:
     def marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         """The headers that every answer has."""
         marks = [(b"x-request-id", exchange.request_id.encode())]
+        if exchange.trace is not None:
+            marks.append(exchange.trace.mark)
         if self._lifecycle.is_leaving:
             marks.append(CLOSE)
         return marks

@@ -73,6 +73,8 @@ class Predictor:
         for shadow in self._registry.shadows.get(model.name, ()):
             if shadow.model is not model:
                 shadow.follow(future, queries, asked.k, asked.min_score)
+        if exchange.trace is not None:
+            exchange.trace.note_queued()
         exchange.pending = pending = Pending(model, queries, asked.k, future)
         return pending
 
@@ -87,13 +89,17 @@ def answer(pending: Pending) -> Reply:
     model = pending.model
     served = pending.future.result()
     predictions = [body for (body, _, _), _, _ in served]
-    stages = [(queue, prepare, encode, search) for (_, encode, search), queue, prepare in served]
-    # Of a request that was split over several batches: the slowest in each stage.
-    slowest = stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
+    slowest = slowest_stages(served)
     model.metrics.queue_seconds.observe(slowest[0])
     timing = _TIMING % tuple(1000 * seconds for seconds in slowest)
     body = encode_response(model.name, model.version, predictions)
     return Reply.of(200, body, _JSON, (b"server-timing", timing))
+
+
+def slowest_stages(served: Sequence[Served[Labelled]]) -> tuple[float, ...]:
+    """Seconds of a request in the queue, preparation, encoder and search; where it was split, the longest of each."""
+    stages = [(queue, prepare, encode, search) for (_, encode, search), queue, prepare in served]
+    return stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
 
 
 def require_json(headers: Headers) -> None:

@@ -84,6 +84,8 @@ class AccessLog:
             if exchange.status >= OUR_FAULT:  # those of clients may hold parts of what was asked
                 fields["detail"] = exchange.error.detail
         fields["milliseconds"] = round(1000 * seconds, 3)
+        if exchange.trace is not None:
+            fields["trace_id"] = exchange.trace.id
         if exchange.key is not None:
             fields["key"] = exchange.key.name
         if (pending := exchange.pending) is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from service.http.exchange import Exchange
 from service.settings import Settings
 from service.telemetry.access_log import AccessLog
+from service.telemetry.tracing import Tracing
 
 # Told of a request when it has been answered, or its client is gone: the exchange, the route's template, the seconds.
 Watcher = Callable[[Exchange, str, float], None]
@@ -20,14 +21,26 @@ class Telemetry:
 
     Attributes:
         access_log: None when it is off.
+        tracing: None when it is off.
+
+    Raises:
+        SettingsError: what they need is not installed.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.access_log = (
-            None if settings.access_log == "off" else AccessLog(settings.access_log, with_queries=settings.log_queries)
-        )
+        self.access_log: AccessLog | None = None
+        self.tracing: Tracing | None = None
+        if settings.access_log != "off":
+            self.access_log = AccessLog(settings.access_log, with_queries=settings.log_queries)
+        if settings.otlp_endpoint is not None:
+            self.tracing = Tracing(settings.otlp_endpoint, settings.trace_ratio)
 
     @property
     def watchers(self) -> Sequence[Watcher]:
         """Those that are not off."""
-        return [watcher for watcher in (self.access_log,) if watcher is not None]
+        return [watcher for watcher in (self.access_log, self.tracing) if watcher is not None]
+
+    def close(self) -> None:
+        """Let go of what they still hold; call it when all requests are answered."""
+        if self.tracing is not None:
+            self.tracing.close()
