@@ -180,8 +180,15 @@ class Metrics:
             "xmc_shadow_delay_seconds", "How much later than the served answer the shadow's came.", DELAY
         )
 
+        self._unlogged = self._counter(
+            "xmc_prediction_log_dropped", "Predictions that the prediction log had no room for, or could not write.", ()
+        )
         self._gpu_memory = _GpuMemory()
         self.registry.register(self._gpu_memory)
+
+    def count_unlogged(self, rows: int) -> None:
+        """Count predictions that will not be in the prediction log."""
+        self._unlogged.inc(rows)
 
     def watch_gpus(self, read: Callable[[], Mapping[str, float]]) -> None:
         """Tell of GPUs from now on.

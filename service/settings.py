@@ -174,6 +174,13 @@ class Settings:
     trace_ratio: Annotated[
         float, _number("Share of requests that are traced, where their clients leave it open.", 1)
     ] = 0.01
+    prediction_log: Annotated[
+        Path | None,
+        Option(
+            Path, "Folder for a log of queries and their answers, as Parquet.", "a folder", default="none: no such log"
+        ),
+    ] = None
+    prediction_log_sample: Annotated[float, _number("Share of requests that are in the prediction log.", 1)] = 1.0
 
     @property
     def batch_threads(self) -> int:

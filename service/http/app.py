@@ -47,17 +47,18 @@ def create_app(
     """
     registry = Registry(metrics)
     loader = Loader(settings, registry, metrics, launch)
-    telemetry = Telemetry(settings)
+    telemetry = Telemetry(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        telemetry.start()
         loading = asyncio.create_task(_load(registry, lifecycle, metrics, workers))
         probe = asyncio.create_task(_probe_lag(metrics))
         yield
         probe.cancel()
         loading.cancel()
         await asyncio.gather(loading, loader.close(), registry.close(), return_exceptions=True)
-        await asyncio.to_thread(telemetry.close)
+        await telemetry.close()
 
     app = FastAPI(
         title="xmcserve",

@@ -38,6 +38,8 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "log_queries": ("on", True),
     "otlp_endpoint": ("http://collector:4318", "http://collector:4318"),
     "trace_ratio": ("0.25", 0.25),
+    "prediction_log": ("a/b", Path("a/b")),
+    "prediction_log_sample": ("0.1", 0.1),
 }
 
 

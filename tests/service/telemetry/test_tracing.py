@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from service.errors import SettingsError
+from service.metrics import Metrics
 from service.settings import Settings
 from service.telemetry import export
 from service.telemetry.telemetry import Telemetry
@@ -224,4 +225,4 @@ def test_without_the_extra_the_settings_are_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     monkeypatch.delitem(sys.modules, "service.telemetry.export")
     with pytest.raises(SettingsError, match=r"XMC_OTLP_ENDPOINT needs the extra otel"):
-        Telemetry(Settings(otlp_endpoint="http://127.0.0.1:4318"))
+        Telemetry(Settings(otlp_endpoint="http://127.0.0.1:4318"), Metrics())
