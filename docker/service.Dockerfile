@@ -16,7 +16,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
-               print(*p['dependencies'], *e['serve'], *e['signing'], *e['${FLAVOUR}'], sep='\n')" >requirements.txt \
+               print(*p['dependencies'], *e['serve'], *e['signing'], *e['otel'], *e['${FLAVOUR}'], sep='\n')" >requirements.txt \
  && python -m venv --without-pip /opt/xmc \
  && pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check \
         --constraint constraints.txt --requirement requirements.txt

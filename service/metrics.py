@@ -5,7 +5,7 @@ Children are looked up once and kept, so that the hot path pays for an addition 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -18,6 +18,8 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from service.errors import (
     BodyTooLarge,
@@ -103,6 +105,27 @@ class ShadowMetrics:
         self.requests[result].inc()
 
 
+class _GpuMemory(Collector):
+    """Asked when somebody scrapes.
+
+    Attributes:
+        read: bytes by GPU; None where there is none.
+    """
+
+    def __init__(self) -> None:
+        self.read: Callable[[], Mapping[str, float]] | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """See `Collector.collect`."""
+        if self.read is not None:
+            family = GaugeMetricFamily(
+                "xmc_gpu_memory_bytes", "Memory of a GPU that is in use, by whomever.", labels=["gpu"]
+            )
+            for gpu, used in self.read().items():
+                family.add_metric([gpu], used)
+            yield family
+
+
 class Metrics:
     """All series; make one for each application.
 
@@ -178,6 +201,23 @@ class Metrics:
             "(overfetch), or by scoring all that are allowed (direct).",
             (*MODEL, "mode"),
         )
+        self._unlogged = self._counter(
+            "xmc_prediction_log_dropped", "Predictions that the prediction log had no room for, or could not write.", ()
+        )
+        self._gpu_memory = _GpuMemory()
+        self.registry.register(self._gpu_memory)
+
+    def count_unlogged(self, rows: int) -> None:
+        """Count predictions that will not be in the prediction log."""
+        self._unlogged.inc(rows)
+
+    def watch_gpus(self, read: Callable[[], Mapping[str, float]]) -> None:
+        """Tell of GPUs from now on.
+
+        Args:
+            read: gives the bytes in use by GPU, each time that somebody scrapes.
+        """
+        self._gpu_memory.read = read
 
     def observe_request(self, endpoint: str, model: str, code: int, seconds: float) -> None:
         """Count one answered request.

@@ -291,3 +291,9 @@ def encode_response(model: str, version: str, predictions: Sequence[bytes]) -> b
 def label_ids(prediction: bytes) -> set[str]:
     """The labels of a `Prediction` that is JSON."""
     return {label["id"] for label in orjson.loads(prediction)["labels"]}
+
+
+def labels_and_scores(prediction: bytes) -> tuple[list[str], list[float]]:
+    """Ids and scores of a `Prediction` that is JSON, best first."""
+    labels = orjson.loads(prediction)["labels"]
+    return [label["id"] for label in labels], [label["score"] for label in labels]

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
+from urllib.parse import urlsplit
 
 from service.errors import SettingsError
 from service.processors import available_processors
@@ -23,6 +24,10 @@ PREFIX = "XMC_"
 
 Device = Literal["auto", "cpu", "cuda"]
 LogFormat = Literal["json", "console"]
+AccessLogging = Literal["off", "errors", "all"]
+
+
+_SWITCH = {"on": True, "off": False}
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Option:
     """How one setting is written, read and explained.
 
     Attributes:
-        parse: turns the written text into the value; raises ValueError when it cannot.
+        parse: turns the written text into the value; raises ValueError or LookupError when it cannot.
         summary: one sentence for ``--help`` and the table in ``service/README.md``.
         expected: the words of an error message for what `parse` takes.
         minimum: smallest value, for numbers.
@@ -56,6 +61,13 @@ def _paths(text: str) -> tuple[Path, ...]:
     return tuple(Path(part) for part in text.split(os.pathsep) if part)
 
 
+def _address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    return text
+
+
 def _whole(summary: str, minimum: float, maximum: float = math.inf, *, default: str = "") -> Option:
     return Option(int, summary, "a whole number", minimum, maximum, default=default)
 
@@ -70,6 +82,10 @@ def _file(summary: str, default: str) -> Option:
 
 def _word(summary: str, *choices: str) -> Option:
     return Option(str, summary, "one of " + ", ".join(choices), choices=choices)
+
+
+def _switch(summary: str) -> Option:
+    return Option(_SWITCH.__getitem__, summary, "one of " + ", ".join(_SWITCH))
 
 
 _BUNDLES = Option(
@@ -167,6 +183,30 @@ class Settings:
     log_format: Annotated[
         LogFormat, _word("One readable line or one JSON object for each event.", "console", "json")
     ] = "console"
+    access_log: Annotated[
+        AccessLogging,
+        _word("Which requests have a line in the log: none, those refused or failed, or all.", "off", "errors", "all"),
+    ] = "errors"
+    log_queries: Annotated[bool, _switch("Whether these lines hold what was asked.")] = False
+    otlp_endpoint: Annotated[
+        str | None,
+        Option(
+            _address,
+            "Collector of OpenTelemetry traces, without the path.",
+            "an http:// or https:// address",
+            default="none: no traces",
+        ),
+    ] = None
+    trace_ratio: Annotated[
+        float, _number("Share of requests that are traced, where their clients leave it open.", 1)
+    ] = 0.01
+    prediction_log: Annotated[
+        Path | None,
+        Option(
+            Path, "Folder for a log of queries and their answers, as Parquet.", "a folder", default="none: no such log"
+        ),
+    ] = None
+    prediction_log_sample: Annotated[float, _number("Share of requests that are in the prediction log.", 1)] = 1.0
 
     @property
     def batch_threads(self) -> int:
@@ -213,6 +253,8 @@ def default_text(name: str) -> str:
     if option.default:
         return option.default
     value = next(item.default for item in fields(Settings) if item.name == name)
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -244,7 +286,7 @@ def _read(option: Option, text: str, written: str) -> object:
     """The value of one written setting."""
     try:
         value = option.parse(text)
-    except ValueError:
+    except (ValueError, LookupError):
         raise SettingsError(f"{written} must be {option.expected}, found {text!r}") from None
     if option.choices and value not in option.choices:
         raise SettingsError(f"{written} must be {option.expected}, found {text!r}")

@@ -1,8 +1,9 @@
-"""What every test gets without asking: a clean environment, one Hypothesis profile, GPU tests only where a GPU is."""
+"""What every test gets without asking: a clean environment, one Hypothesis profile, only the tests that can run."""
 
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 from hypothesis import settings
@@ -11,7 +12,7 @@ from hypothesis import settings
 settings.register_profile("xmcserve", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("xmcserve")
 
-LEFT_OUT = pytest.StashKey[str]()
+LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(autouse=True)
@@ -23,20 +24,27 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave tests that need a GPU out of the run, rather than skip them, where none can be used."""
-    marked = [item for item in items if item.get_closest_marker("gpu")]
-    if not marked:
-        return
-    missing = _missing_for_gpu()
-    if missing:
-        items[:] = [item for item in items if item not in marked]
-        config.hook.pytest_deselected(items=marked)
-        config.stash[LEFT_OUT] = f"{len(marked)} gpu tests are left out: {missing}"
+    """Leave tests out of the run, rather than skip them, where what they need is not there."""
+    config.stash[LEFT_OUT] = []
+    for marker, look in (("gpu", _missing_for_gpu), ("prometheus", _missing_for_prometheus)):
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        if marked and (missing := look()):
+            items[:] = [item for item in items if item not in marked]
+            config.hook.pytest_deselected(items=marked)
+            config.stash[LEFT_OUT].append(f"{len(marked)} {marker} tests are left out: {missing}")
 
 
-def pytest_report_collectionfinish(config: pytest.Config) -> str:
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what was left out, and why."""
-    return config.stash.get(LEFT_OUT, "")
+    return config.stash.get(LEFT_OUT, [])
+
+
+def _missing_for_prometheus() -> str:
+    """Why tests with Prometheus cannot run here, or nothing when they can, or must: CI installs it."""
+    missing = [program for program in ("prometheus", "promtool") if shutil.which(program) is None]
+    if not missing or "CI" in os.environ:
+        return ""
+    return f"there is no {' and no '.join(missing)} (Debian: apt install prometheus)"
 
 
 def _missing_for_gpu() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -25,7 +26,8 @@ def call_isolated(
 ) -> Sequence[Result | Failure]:
     """Results of one call for all values, or of one call for each value when the first one raises.
 
-    The causes are logged with their stack, unless the value itself is at fault; the errors returned do not show them.
+    The causes are logged with their stack, unless the value itself is at fault; the errors returned do not show them,
+    but name the incident that the log has them under.
 
     Args:
         call: one result for each value, in order.
@@ -38,7 +40,8 @@ def call_isolated(
     try:
         return _checked(call, values)
     except Exception as error:
-        _log(error, len(values))
+        if not isinstance(error, InvalidRequest):
+            logger.error("the model failed on a batch of %d rows", len(values), exc_info=error)
     return [_alone(call, value) if wanted(i) else Failure(None) for i, value in enumerate(values)]
 
 
@@ -48,8 +51,10 @@ def _alone(call: Callable[[Sequence[Value]], Sequence[Result]], value: Value) ->
     except InvalidRequest as error:
         return Failure(error)
     except Exception as error:
-        _log(error, 1)
-        return Failure(EngineFailed("the model failed on this request; the cause is in the service's log"))
+        # Ids of requests stay with the client: this one takes the way back, and the client's log has both.
+        incident = f"{random.getrandbits(64):016x}"
+        logger.error("the model failed on a query", exc_info=error, extra={"fields": {"incident": incident}})
+        return Failure(EngineFailed(f"the model failed on this request; the service's log has the cause: {incident}"))
 
 
 def _checked(call: Callable[[Sequence[Value]], Sequence[Result]], values: Sequence[Value]) -> Sequence[Result]:
@@ -57,8 +62,3 @@ def _checked(call: Callable[[Sequence[Value]], Sequence[Result]], values: Sequen
     if len(results) != len(values):
         raise RuntimeError(f"expected {len(values)} results, one for each row of the batch, found {len(results)}")
     return results
-
-
-def _log(error: Exception, rows: int) -> None:
-    if not isinstance(error, InvalidRequest):
-        logger.error("the model failed on a batch of %d rows", rows, exc_info=error)

@@ -29,6 +29,7 @@ from service.models.launch import Launched
 from service.models.loading import Launch, Loader, open_all
 from service.models.registry import Registry
 from service.settings import Settings
+from service.telemetry.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +50,11 @@ def create_app(
     """
     registry = Registry(metrics)
     loader = Loader(settings, registry, metrics, launch)
+    telemetry = Telemetry(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        telemetry.start()
         loading = asyncio.create_task(_load(settings, registry, lifecycle, metrics, workers))
         probe = asyncio.create_task(_probe_lag(metrics))
         async with _answering_grpc(gate, settings, lifecycle, registry):
@@ -59,6 +62,7 @@ def create_app(
         probe.cancel()
         loading.cancel()
         await asyncio.gather(loading, loader.close(), registry.close(), return_exceptions=True)
+        await telemetry.close()
 
     app = FastAPI(
         title="xmcserve",
@@ -71,7 +75,7 @@ def create_app(
     )
     _add_error_handlers(app)
     # Around the framework rather than among its middleware: a refusal must cost as little as possible.
-    gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry)
+    gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry, telemetry=telemetry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
     add_docs(app)
     add_admin_routes(app, settings, lifecycle, registry, loader)

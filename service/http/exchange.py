@@ -6,10 +6,15 @@ import random
 import re
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from service.access.keys import Key
 from service.errors import RequestError
 from service.http.asgi import Headers, Scope, header
+
+if TYPE_CHECKING:
+    from service.http.predict import Pending
+    from service.telemetry.tracing import Trace
 
 _SCOPE_KEY = "xmcserve.exchange"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -21,24 +26,34 @@ class Exchange:
 
     Attributes:
         request_id: the client's if it is sane, else one of ours.
+        headers: of the request.
+        method: in upper case; empty where there is none.
+        path: as routes are matched; empty where there is none.
         started: second of `time.monotonic` at which the head had arrived.
         key: that the client has sent; None where none was asked for.
         model: name of the model that answers; the endpoint sets it.
+        pending: what was asked of a model, once it is; the endpoint sets it.
+        trace: of the request; None where there is none.
         error: why it is refused.
         status: of the answer; 0 before there is one.
     """
 
     request_id: str
+    headers: Headers
+    method: str
+    path: str
     started: float = field(default_factory=time.monotonic)
     key: Key | None = None
     model: str = ""
+    pending: Pending | None = None
+    trace: Trace | None = None
     error: RequestError | None = None
     status: int = 0
 
     @classmethod
-    def of(cls, headers: Headers) -> Exchange:
-        """The exchange that begins with these headers."""
-        return cls(request_id(header(headers, b"x-request-id")))
+    def of(cls, headers: Headers, method: str, path: str) -> Exchange:
+        """The exchange that begins with this head."""
+        return cls(request_id(header(headers, b"x-request-id")), headers, method, path)
 
     def enter(self, scope: Scope) -> None:
         """Leave it where `exchange_of` finds it."""

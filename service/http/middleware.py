@@ -22,6 +22,7 @@ from service.http.turnstile import Turnstile
 from service.metrics import REJECTIONS, Metrics
 from service.models.registry import Registry
 from service.settings import Settings
+from service.telemetry.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -41,24 +42,33 @@ class Gate:
     """
 
     def __init__(
-        self, app: Application, *, settings: Settings, lifecycle: Lifecycle, metrics: Metrics, registry: Registry
+        self,
+        app: Application,
+        *,
+        settings: Settings,
+        lifecycle: Lifecycle,
+        metrics: Metrics,
+        registry: Registry,
+        telemetry: Telemetry,
     ) -> None:
         self._doorkeeper = Doorkeeper(settings)
         self.predictor = Predictor(settings, registry, self._doorkeeper)
-        self.turnstile = Turnstile(lifecycle, registry, metrics)
+        self.turnstile = Turnstile(lifecycle, registry, metrics, telemetry.access_log)
         self.max_body_bytes = settings.max_body_bytes
         self.request_seconds = settings.request_seconds
         self._app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._registry = registry
+        self._tracing = telemetry.tracing
+        self._watchers = telemetry.watchers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; anything but HTTP passes through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = self.enter(scope["headers"])
+        exchange = self.enter(scope["headers"], scope["method"], scope["path"])
         exchange.enter(scope)
 
         async def send_marked(message: Message) -> None:
@@ -80,10 +90,13 @@ class Gate:
         finally:
             self.leave(exchange, _endpoint(scope))
 
-    def enter(self, headers: Headers) -> Exchange:
+    def enter(self, headers: Headers, method: str = "", path: str = "") -> Exchange:
         """Count a request in."""
         self._metrics.inflight_requests += 1
-        return Exchange.of(headers)
+        exchange = Exchange.of(headers, method, path)
+        if self._tracing is not None:
+            exchange.trace = self._tracing.begin(method, path, headers)
+        return exchange
 
     def leave(self, exchange: Exchange, endpoint: str) -> None:
         """Count a request out that has been answered, or whose client is gone.
@@ -97,6 +110,8 @@ class Gate:
             self._metrics.reject(reason)
         seconds = time.monotonic() - exchange.started
         self._metrics.observe_request(endpoint, exchange.model, exchange.status, seconds)
+        for watch in self._watchers:
+            watch(exchange, endpoint, seconds)
 
     def refusal(self, exchange: Exchange, method: str, path: str, headers: Headers) -> RequestError | None:
         """Why a request is refused on its head alone, or None."""
@@ -112,6 +127,8 @@ class Gate:
     def marks(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         """The headers that every answer has."""
         marks = [(b"x-request-id", exchange.request_id.encode())]
+        if exchange.trace is not None:
+            marks.append(exchange.trace.mark)
         if self._lifecycle.is_leaving:
             marks.append(CLOSE)
         return marks

@@ -34,10 +34,14 @@ class Pending(NamedTuple):
 
     Attributes:
         model: that was asked.
+        queries: of the request.
+        k: labels wanted for each.
         future: of the answers; cancelling it takes the request's queries out of the queue.
     """
 
     model: Model
+    queries: Sequence[Query]
+    k: int
     future: asyncio.Future[list[Served[Labelled]]]
 
 
@@ -78,7 +82,10 @@ class Predictor:
         for shadow in self._registry.shadows.get(model.name, ()):
             if shadow.model is not model:
                 shadow.follow(future, queries, wish)
-        return Pending(model, future)
+        if exchange.trace is not None:
+            exchange.trace.note_queued()
+        exchange.pending = pending = Pending(model, queries, asked.k, future)
+        return pending
 
 
 def answer(pending: Pending) -> Reply:
@@ -100,14 +107,18 @@ def settle(pending: Pending) -> tuple[list[bytes], bytes]:
         RequestError: the future failed with it.
         asyncio.CancelledError: the future was cancelled.
     """
-    model, future = pending
-    served = future.result()
+    model = pending.model
+    served = pending.future.result()
     predictions = [body for (body, _, _), _, _ in served]
-    stages = [(queue, prepare, encode, search) for (_, encode, search), queue, prepare in served]
-    # Of a request that was split over several batches: the slowest in each stage.
-    slowest = stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
+    slowest = slowest_stages(served)
     model.metrics.queue_seconds.observe(slowest[0])
     return predictions, _TIMING % tuple(1000 * seconds for seconds in slowest)
+
+
+def slowest_stages(served: Sequence[Served[Labelled]]) -> tuple[float, ...]:
+    """Seconds of a request in the queue, preparation, encoder and search; where it was split, the longest of each."""
+    stages = [(queue, prepare, encode, search) for (_, encode, search), queue, prepare in served]
+    return stages[0] if len(stages) == 1 else tuple(map(max, zip(*stages, strict=True)))
 
 
 def require_json(headers: Headers) -> None:

@@ -191,7 +191,7 @@ class PredictCycle:
         self._protocol = protocol
         self._gate = gate
         self._headers = protocol.headers
-        self._exchange = gate.enter(protocol.headers)
+        self._exchange = gate.enter(protocol.headers, "POST", PREDICT)
         self._pending: Pending | None = None
 
     def begin(self) -> None:

@@ -26,6 +26,7 @@ from service.http.lifecycle import Lifecycle, Phase
 from service.http.protocol import Protocol
 from service.metrics import Metrics
 from service.models.launch import Launched, launch
+from service.nvml import Nvml, NvmlError
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def serve(settings: Settings, workers: Sequence[Launched]) -> int:
     """
     lifecycle = Lifecycle()
     metrics = Metrics()
+    if settings.device != "cpu":
+        _watch_gpus(metrics)
     if settings.metrics_port is not None:
         try:
             httpd, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)
@@ -124,3 +127,11 @@ def serve(settings: Settings, workers: Sequence[Launched]) -> int:
         logger.critical("the server could not start")
         return 1 if error.code else 0
     return 0 if lifecycle.failure is None else 1
+
+
+def _watch_gpus(metrics: Metrics) -> None:
+    """Have the metrics tell of GPUs where there are some."""
+    try:
+        metrics.watch_gpus(Nvml.open().used_bytes)
+    except NvmlError as error:
+        logger.info("no metrics of GPUs: %s", error)

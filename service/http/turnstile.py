@@ -20,6 +20,7 @@ from service.http.problems import error_reply
 from service.http.unread import given_request_id, is_plain_request
 from service.metrics import REJECTIONS, Metrics
 from service.models.registry import Registry
+from service.telemetry.access_log import AccessLog
 
 # How long a refusal says the same: the state of a queue that is full is not news to anybody.
 SAME_SECONDS = 0.01
@@ -42,12 +43,14 @@ class Turnstile:
         lifecycle: of the process.
         registry: tells whether a queue has room.
         metrics: where refusals are counted.
+        log: where they are told of together; None: nowhere.
     """
 
-    def __init__(self, lifecycle: Lifecycle, registry: Registry, metrics: Metrics) -> None:
+    def __init__(self, lifecycle: Lifecycle, registry: Registry, metrics: Metrics, log: AccessLog | None) -> None:
         self._lifecycle = lifecycle
         self._registry = registry
         self._metrics = metrics
+        self._log = log
         self._refusal = _Refusal(0.0, b"", b"")
 
     def turn_away(self, data: bytes, headers: Headers) -> bytes | None:
@@ -64,6 +67,8 @@ class Turnstile:
             return None
         self._metrics.reject(REJECTIONS[QueueFull])
         self._metrics.observe_request(PREDICT, "", QueueFull.status, time.monotonic() - now)
+        if self._log is not None:
+            self._log.pass_over()
         _, head, body = self._refusal
         name = request_id(given_request_id(data)).encode()
         length = len(body) + len(name) + 2

@@ -19,10 +19,7 @@ from service.bundle.manifest import Manifest
 from service.errors import BundleError
 from service.settings import Settings
 
-# Not -m, which would look for the package in the current folder first.
-_PROGRAM = (
-    "import sys; sys.path[:] = {path!r}; from service.models.worker import main; main({end}, {left}, {log_format!r})"
-)
+_PROGRAM = "from service.models.worker import main; main({end}, {left}, {log_format!r})"
 _EXIT_SECONDS = 10
 
 
@@ -118,13 +115,23 @@ def launch(order: Order) -> Launched:
     ours, theirs = socket.socketpair()
     left = os.memfd_create("xmcserve-left")
     os.truncate(left, SharedCount.BYTES)
-    program = _PROGRAM.format(path=sys.path, end=theirs.fileno(), left=left, log_format=order.settings.log_format)
+    program = _PROGRAM.format(end=theirs.fileno(), left=left, log_format=order.settings.log_format)
     with theirs:
-        # In a session of its own, signals from a terminal do not reach it: the connection tells it when to end.
-        process = subprocess.Popen(
-            [sys.executable, "-c", program], pass_fds=(theirs.fileno(), left), start_new_session=True
-        )
+        process = start_process(program, theirs.fileno(), left)
     count = SharedCount(left)
     os.close(left)
     Connection(ours).send(order)
     return Launched(order, ours, count, process, since)
+
+
+def start_process(program: str, *descriptors: int) -> subprocess.Popen[bytes]:
+    """Start this program anew, in a process that runs some statements.
+
+    Args:
+        program: the statements.
+        descriptors: that it has under the same numbers.
+    """
+    # Not -m, which would look for the package in the current folder first.
+    program = f"import sys; sys.path[:] = {sys.path!r}; {program}"
+    # In a session of its own, signals from a terminal do not reach it: its connection tells it when to end.
+    return subprocess.Popen([sys.executable, "-c", program], pass_fds=descriptors, start_new_session=True)

@@ -49,6 +49,7 @@ def test_metrics() -> None:
     metrics.reject("queue_full")
     metrics.count_swap("done")
     metrics.shadow("name", "version")
+    metrics.watch_gpus(lambda: {"GPU-0": 1})
     for family in metrics.registry.collect():
         if family.name.startswith("process_"):
             continue

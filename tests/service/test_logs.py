@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from service.logs import configure_logging
+from service.settings import LogFormat
 
 
 @pytest.fixture(autouse=True)
@@ -46,3 +47,36 @@ def test_a_person_reads_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.search(r"^[\d-]+ [\d:,]+ INFO     service.test: loaded tïny$", printed, re.MULTILINE)
     assert "ValueError: broken" in printed
     assert "not seen" not in printed
+
+
+FORGED = "a\nERROR forged\r\x1b[2J\x00\x85\u2028\u202eb"
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_one_event_is_one_line_whatever_is_in_it(log_format: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(log_format)
+    fields = {"key": FORGED, "rows": 3, "queries": [FORGED, "x y"]}
+    logging.getLogger("service.test").info("found %s", FORGED, extra={"request_id": "abc", "fields": fields})
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1
+    assert printed.removesuffix("\n").isprintable()
+    if log_format == "json":
+        line = json.loads(printed)
+        assert line.pop("message") == "found " + FORGED
+        assert {name: line[name] for name in ("request_id", *fields)} == {"request_id": "abc", **fields}
+    else:
+        assert " request_id=abc " in printed
+        assert " rows=3 " in printed
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_no_line_of_a_stack_looks_like_an_event(log_format: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(log_format)
+    try:
+        raise ValueError(FORGED)
+    except ValueError:
+        logging.getLogger("service.test").exception("failed")
+    first, *others = capsys.readouterr().err.split("\n")
+    assert first.isprintable()
+    assert all(line.startswith("  ") and line.isprintable() for line in others if line)
+    assert bool(others[:-1]) == (log_format == "console")

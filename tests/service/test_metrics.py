@@ -53,3 +53,13 @@ def test_names_are_ours_in_base_units_and_without_duplicates() -> None:
     for name in names:
         assert re.fullmatch(r"xmc_[a-z_]+", name)
         assert not re.search(r"_(ms|millis|milliseconds|minutes|kb|mb|percent)(_|$)", name)
+
+
+def test_gpus_are_read_when_they_are_scraped() -> None:
+    metrics = Metrics()
+    assert "xmc_gpu_memory_bytes" not in metrics.expose().decode()
+    used = {"GPU-0": 3.0}
+    metrics.watch_gpus(lambda: used)
+    assert exposed(metrics)['xmc_gpu_memory_bytes{gpu="GPU-0"}'] == 3
+    used["GPU-0"] = 4
+    assert exposed(metrics)['xmc_gpu_memory_bytes{gpu="GPU-0"}'] == 4

@@ -38,6 +38,12 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "api_keys_file": ("keys", Path("keys")),
     "admin_keys_file": ("keys", Path("keys")),
     "log_format": ("json", "json"),
+    "access_log": ("all", "all"),
+    "log_queries": ("on", True),
+    "otlp_endpoint": ("http://collector:4318", "http://collector:4318"),
+    "trace_ratio": ("0.25", 0.25),
+    "prediction_log": ("a/b", Path("a/b")),
+    "prediction_log_sample": ("0.1", 0.1),
 }
 
 
@@ -73,6 +79,9 @@ def test_an_unknown_variable_is_an_error_that_names_the_nearest_known_one() -> N
         ("max_wait_ms", "nan", r"XMC_MAX_WAIT_MS must be between 0 and 1000, found nan"),
         ("drain_seconds", "-1", r"XMC_DRAIN_SECONDS must be between 0 and 3600, found -1"),
         ("device", "gpu", r"XMC_DEVICE must be one of auto, cpu, cuda, found 'gpu'"),
+        ("trace_ratio", "1.5", r"XMC_TRACE_RATIO must be between 0 and 1, found 1.5"),
+        ("otlp_endpoint", "collector:4318", r"XMC_OTLP_ENDPOINT must be an http:// or https:// address, found 'coll"),
+        ("log_queries", "yes", r"XMC_LOG_QUERIES must be one of on, off, found 'yes'"),
         ("log_format", "xml", r"XMC_LOG_FORMAT must be one of console, json, found 'xml'"),
     ],
 )

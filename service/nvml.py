@@ -1,0 +1,75 @@
+"""How much memory GPUs have in use, as NVIDIA's driver tells it.
+
+Five functions of its management library (NVML), which comes with the driver, so that no package has to. It is asked
+when somebody scrapes, and costs neither a CUDA context nor memory of the device.
+https://docs.nvidia.com/deploy/nvml-api
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+LIBRARY = "libnvidia-ml.so.1"
+
+_SUCCESS = 0
+_UUID_BYTES = 96
+
+
+class _Memory(ctypes.Structure):
+    """``nvmlMemory_t``, in bytes."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class NvmlError(Exception):
+    """The driver's management library is not there, or finds no driver."""
+
+
+class Nvml:
+    """The library, ready to be asked.
+
+    Args:
+        library: with NVML's functions, as `ctypes` opens it.
+
+    Raises:
+        NvmlError: it finds no driver.
+    """
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        if (code := library.nvmlInit_v2()) != _SUCCESS:
+            raise NvmlError(f"nvmlInit_v2 answered {code}, expected {_SUCCESS}")
+
+    @classmethod
+    def open(cls) -> Nvml:
+        """That of this machine.
+
+        Raises:
+            NvmlError: there is none.
+        """
+        try:
+            library = ctypes.CDLL(LIBRARY)
+        except OSError as error:
+            raise NvmlError(f"expected {LIBRARY} of NVIDIA's driver: {error}") from None
+        return cls(library)
+
+    def used_bytes(self) -> dict[str, int]:
+        """Memory in use, by whomever, in bytes by UUID of each GPU that this process may see.
+
+        A GPU that does not answer is left out.
+        """
+        count = ctypes.c_uint()
+        if self._library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != _SUCCESS:
+            return {}
+        return dict(filter(None, map(self._of, range(count.value))))
+
+    def _of(self, index: int) -> tuple[str, int] | None:
+        library = self._library
+        device, uuid, memory = ctypes.c_void_p(), ctypes.create_string_buffer(_UUID_BYTES), _Memory()
+        answers = (
+            library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(device)),
+            library.nvmlDeviceGetUUID(device, uuid, ctypes.c_uint(_UUID_BYTES)),
+            library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)),
+        )
+        return None if any(answers) else (uuid.value.decode(), memory.used)

@@ -1,0 +1,1 @@
+"""What is told of requests once they are answered: log lines, traces, predictions."""
