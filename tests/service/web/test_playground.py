@@ -339,6 +339,17 @@ def test_a_browser_that_lets_no_page_copy_shows_the_command(playground: Playgrou
     assert playground.page.evaluate("getSelection().toString()").split() == command.split()
 
 
+def test_the_page_works_below_a_prefix_of_a_proxy(playground: Playground) -> None:
+    def proxy(route: Route) -> None:
+        route.fulfill(response=route.fetch(url=route.request.url.replace("/below/", "/")))
+
+    playground.page.route("**/*", proxy)
+    playground.page.goto(f"{playground.url}/below/")
+    assert playground.ask(TEXT, 5) == ids(served(playground, {"queries": [TEXT], "model": "tags"}))
+    assert [sent.url for sent in playground.requests if not sent.url.startswith(f"{playground.url}/below/")] == []
+    expect(playground.page.locator(".command pre")).to_contain_text(f"{playground.url}/below/predict")
+
+
 def test_texts_never_become_markup(playground: Playground) -> None:
     playground.open(f"#k={LABELS}")
     playground.ask(NASTY, LABELS)
