@@ -20,6 +20,11 @@ class Scorer(Protocol):
     """Raw scores of chosen labels, those of its decoder but for rounding; may be called from several threads."""
 
     @property
+    def exact(self) -> bool:
+        """Whether its decoder misses none of the best labels."""
+        ...
+
+    @property
     def cheap_labels(self) -> int:
         """So many are scored about as quickly as the best of all labels are found."""
         ...

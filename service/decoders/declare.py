@@ -37,6 +37,7 @@ class DeclareDecoder:
     ) -> None:
         self.required_outputs = {OUTPUT: (section.rank,)}
         # The nearest rows tell the scores of all labels at once: there is nothing to gain from asking for more labels.
+        self.exact = True
         self.cheap_labels, self.most_fetched = votes.label_count, 0
         self._neighbours = section.neighbours
         self._temperature = section.temperature

@@ -63,6 +63,7 @@ class MachScorer:
         buckets_LR: bucket of each label in each repetition.
     """
 
+    exact = True
     cheap_labels = CHEAP_LABELS
     most_fetched = MOST_SEARCHED
 

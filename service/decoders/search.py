@@ -75,6 +75,7 @@ class VectorScorer(SearchScorer):
 
     def __init__(self, section: SearchSection, vectors_LD: Floats) -> None:
         super().__init__(section)
+        self.exact = True
         self.cheap_labels = len(vectors_LD) // CHEAP_PART
         self.most_fetched = MOST_FETCHED
         self._vectors_LD = vectors_LD
@@ -87,6 +88,7 @@ class VectorScorer(SearchScorer):
 class CodesScorer(SearchScorer):
     """Inner products with the codes that score an index's candidates; see ``Scorer``."""
 
+    exact = False
     cheap_labels = CHEAP_CODES
     most_fetched = MOST_FETCHED
 

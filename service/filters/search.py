@@ -83,9 +83,9 @@ def find(
         for width in _widths(plain, wanted.allowed, need, label_count, decoder.scorer.most_fetched):
             top = _finite(decoder.decode(for_decoder, width))
             if _allowed_among(top, wanted.allowed) >= need:
-                return Found(top, "overfetch")
+                return Found(_joined(plain, top, exact=decoder.scorer.exact), "overfetch")
     beyond = _best_beyond(plain, wanted, decoder.scorer, for_scorer)
-    return Found(_finite(merge([plain, beyond], label_count)), "direct")
+    return Found(_finite(_joined(plain, beyond, exact=decoder.scorer.exact)), "direct")
 
 
 def _widths(plain: TopK, allowed: Allowed, need: int, label_count: int, most: int) -> Iterator[int]:
@@ -110,6 +110,22 @@ def _best_beyond(plain: TopK, wanted: Wanted, scorer: Scorer, outputs: Outputs) 
         best = select(scorer.score(outputs, rows_N[low:high])[None], wanted.k)
         parts.append(TopK(rows_N[low:high][best.ids_QK], best.scores_QK))
     return merge(parts, wanted.k)
+
+
+def _joined(plain: TopK, more: TopK, *, exact: bool) -> TopK:
+    """What the batch found, and what else was found since for the query alone.
+
+    Behind all that an exact search has found comes nothing better. Only rounding could say otherwise, which is another
+    in a batch than alone: labels that tie would change places.
+    """
+    others_N = ~np.isin(more.ids_QK[0], plain.ids_QK[0])
+    others = TopK(more.ids_QK[:, others_N], more.scores_QK[:, others_N])
+    if not exact:
+        return merge([plain, others], plain.ids_QK.shape[1] + others.ids_QK.shape[1])
+    capped_QK = np.minimum(others.scores_QK, plain.scores_QK[:, -1:])
+    return TopK(
+        np.concatenate([plain.ids_QK, others.ids_QK], axis=1), np.concatenate([plain.scores_QK, capped_QK], axis=1)
+    )
 
 
 def _allowed_among(found: TopK, allowed: Allowed) -> int:

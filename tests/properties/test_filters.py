@@ -137,6 +137,12 @@ def drawn(method: Method, count: int, monkeypatch: pytest.MonkeyPatch) -> Counte
     return modes
 
 
+def test_rounding_lets_no_label_overtake_those_it_ties_with() -> None:
+    """Alone, the votes for label 49 add up to a little more than in a batch, where six labels have the same score."""
+    texts = ["", "the the the the the network"]
+    assert check("declare", 3, 1, texts, [None, Wanted(1, allowed_of([0, 49]))], 1) == ["direct"]
+
+
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 def test_labels_that_an_index_misses_are_found_when_they_are_scored_directly(tmp_path: Path, index: Any) -> None:
     """Exactly as the codes of all vectors order them, however few candidates the index names."""
