@@ -115,13 +115,26 @@ def _add_join(commands: Any) -> None:
 
 
 def _add_evaluate(commands: Any) -> None:
-    evaluate = commands.add_parser("evaluate", help="measure an artifact on a split")
-    evaluate.add_argument("artifact", type=Path, metavar="ARTIFACT")
-    evaluate.add_argument("--data", required=True, metavar="DIR", help='data folder, or "sample"')
-    evaluate.add_argument("--split", default="tst", choices=("trn", "dev", "tst"))
+    evaluate = commands.add_parser(
+        "evaluate", help="measure an artifact on a split, or a service's answers by feedback"
+    )
+    evaluate.add_argument(
+        "artifact", type=Path, nargs="?", metavar="ARTIFACT", help="with --predictions only needed for PSP"
+    )
+    evaluate.add_argument("--data", metavar="DIR", help='data folder, or "sample"')
+    evaluate.add_argument(
+        "--predictions", type=Path, metavar="FOLDER", help="in place of a split: a service's prediction log"
+    )
+    evaluate.add_argument(
+        "--feedback", type=Path, metavar="FILE", help="table of columns request_id, labels and perhaps position"
+    )
+    evaluate.add_argument("--split", choices=("trn", "dev", "tst"), help="of the data folder (default: tst)")
     evaluate.add_argument("--k", default="1,3,5", metavar="1,3,5", help="ranks, separated by commas")
     evaluate.add_argument(
-        "--json", type=Path, metavar="FILE", help="also write the measures, in percent, as one flat object"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="also write the measures, in percent, as one flat object, or of a log one a model",
     )
     evaluate.add_argument(
         "--ranking", type=Path, metavar="FILE.npy", help="also write the best 100 labels of every row, best first"

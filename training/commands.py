@@ -6,7 +6,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from training.artifact import ArtifactError, read_artifact
@@ -19,6 +19,7 @@ from training.data.prepare import prepare
 from training.data.records import open_named
 from training.encoders import EncoderError
 from training.evaluation import RECALL_AT, measure_artifact, rank_artifact
+from training.feedback import score_log
 from training.loop import Diverged, RunError, check_device, check_target, work_folder
 from training.methods import METHODS
 from training.overrides import WrongOption, configured
@@ -116,16 +117,47 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     ks = _ranks(arguments.k)
     for option, file in (("--json", arguments.json), ("--ranking", arguments.ranking)):
         _check_parent(option, file)
+    if arguments.predictions is not None or arguments.feedback is not None:
+        _evaluate_log(arguments, ks)
+        return
+    if arguments.artifact is None or arguments.data is None:
+        raise WrongUse("evaluate: expected ARTIFACT and --data DIR, or --predictions FOLDER and --feedback FILE")
     artifact = read_artifact(arguments.artifact)
     most = max(*ks, RECALL_AT)
-    ranked_NK, scores_NK, targets_NL = rank_artifact(artifact, open_named(arguments.data), arguments.split, most)
+    ranked_NK, scores_NK, targets_NL = rank_artifact(
+        artifact, open_named(arguments.data), arguments.split or "tst", most
+    )
     measures = measure_artifact(artifact, ranked_NK, scores_NK, targets_NL, ks)
-    for name, value in measures.items():
-        print(f"{name:<13} {value:6.2f}")
+    _print_measures(measures)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
+        _write_json(arguments.json, measures)
     if arguments.ranking is not None:
         write_ranking(arguments.ranking, ranked_NK)
+
+
+def _evaluate_log(arguments: argparse.Namespace, ks: Sequence[int]) -> None:
+    if arguments.predictions is None or arguments.feedback is None:
+        raise WrongUse("evaluate: expected --predictions and --feedback together, found one of them")
+    of_splits = {"--data": arguments.data, "--split": arguments.split, "--ranking": arguments.ranking}
+    for option, value in of_splits.items():
+        if value is not None:
+            raise WrongUse(f"{option}: expected without --predictions, whose answers are given")
+    artifact = None if arguments.artifact is None else read_artifact(arguments.artifact)
+    measures = score_log(arguments.predictions, arguments.feedback, ks, artifact)
+    for identity, found in measures.items():
+        print(f"{identity}: {found['predictions']:,} predictions, {found['with_feedback']:,} with feedback")
+        _print_measures({name: value for name, value in found.items() if "@" in name})
+    if arguments.json is not None:
+        _write_json(arguments.json, measures)
+
+
+def _print_measures(measures: Mapping[str, float]) -> None:
+    for name, value in measures.items():
+        print(f"{name:<13} {value:6.2f}")
+
+
+def _write_json(file: Path, measures: Mapping[str, object]) -> None:
+    file.write_text(json.dumps(measures, indent=1) + "\n", encoding="utf-8")
 
 
 def _compare(arguments: argparse.Namespace) -> None:

@@ -64,7 +64,6 @@ def test_help_does_not_wait_for_torch(command: list[str]) -> None:
         ["fit", "--data", "x"],
         ["fit", "--out", "x"],
         ["fit", "--nope"],
-        ["evaluate"],
         ["evaluate", "a", "--data", "d", "--split", "validation"],
         ["prepare", "--out", "x"],
         ["cite"],

@@ -6,7 +6,6 @@ before anything is written, and labels get their rows in an order that does not 
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -55,24 +54,14 @@ class _Columns:
                 row.text(self.text)
                 if self.content is not None:
                     row.optional_text(self.content)
-                yield row, self._labels(row)
+                yield row, row.labels(self.labels, self.separator)
 
     def point(self, row: Row, position: int, label_rows: Sequence[int]) -> dict[str, object]:
         """Return the point as XC raw layout writes it; `position` is its id where no column gives one."""
-        uid = str(position) if self.id is None else _name(row, self.id, row.values[self.id])
+        uid = str(position) if self.id is None else row.name(self.id)
         content = "" if self.content is None else row.optional_text(self.content)
         texts = {"title": row.text(self.text)} | ({"content": content} if content else {})
         return {"uid": uid, **texts, "target_ind": sorted(label_rows)}
-
-    def _labels(self, row: Row) -> list[str]:
-        value = row.values[self.labels]
-        if type(value) is str:
-            value = _parse_list(row, self.labels, value.strip(), self.separator)
-        elif type(value) is int:
-            value = [value]
-        if type(value) is not list:
-            raise row.error(f"labels in column '{self.labels}': a list, or text to be split", excerpt(value))
-        return list(dict.fromkeys(_name(row, self.labels, label) for label in value))
 
 
 def prepare(
@@ -188,7 +177,7 @@ def _draw(file: Path, row_count: int, fraction: float, seed: int) -> NDArray[np.
 def _read_label_texts(file: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
     for row in read_table(file, ("id", "text")):
-        label = _name(row, "id", row.values["id"])
+        label = row.name("id")
         if label in texts:
             raise row.error("every label once", f"{excerpt(label)} again")
         texts[label] = row.text("text")
@@ -199,22 +188,3 @@ def _read_label_texts(file: Path) -> dict[str, str]:
 
 def _label_lines(labels: Sequence[str], texts: Mapping[str, str] | None) -> list[dict[str, str]]:
     return [{"uid": label} if texts is None else {"uid": label, "title": texts[label]} for label in labels]
-
-
-def _name(row: Row, column: str, value: object) -> str:
-    """Return an id as text."""
-    name = str(value).strip() if type(value) in (str, int) else ""
-    # A JSON list inside a text can spell half a surrogate pair, which no file may hold; "ignore" leaves it out.
-    if not name or name.encode("utf-8", "ignore").decode("utf-8") != name:
-        raise row.error(f"strings or whole numbers in column '{column}'", excerpt(value))
-    return name
-
-
-def _parse_list(row: Row, column: str, text: str, separator: str) -> object:
-    if not (text.startswith("[") and text.endswith("]")):
-        return [part for part in text.split(separator) if part.strip()]
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        expected = f"labels in column '{column}': a JSON list where the text begins with '[' and ends with ']'"
-        raise row.error(expected, excerpt(text)) from error
