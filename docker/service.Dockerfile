@@ -18,7 +18,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
-               print(*p['dependencies'], *(line for name in 'serve ${FLAVOUR} ${EXTRAS}'.split() for line in e[name]), sep='\n')" >requirements.txt \
+               print(*p['dependencies'], *(line for name in 'serve signing ${FLAVOUR} ${EXTRAS}'.split() for line in e[name]), sep='\n')" >requirements.txt \
  && python -m venv --without-pip /opt/xmc \
  && pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check \
         --constraint constraints.txt --requirement requirements.txt

@@ -1,4 +1,7 @@
-"""`xmc-export`: build | verify | diff | plot. Exit codes: 0 done, 1 failed, 2 wrong use or bad input."""
+"""`xmc-export`: build | verify | diff | plot | keygen | sign.
+
+Exit codes: 0 done, 1 failed, 2 wrong use or bad input.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from model_export.errors import ExportError, UsageError
     from service.errors import BundleError
     from training.artifact import ArtifactError
+    from training.data.files import DataError
 
     try:
         command(arguments)
-    except (UsageError, ArtifactError) as error:
+    except (UsageError, ArtifactError, DataError) as error:
         return _fail(error, WRONG_USE)
     except (ExportError, BundleError, OSError) as error:
         return _fail(error, FAILED)
@@ -70,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="W",
         help="prefer labels that annotators miss, by the power W of their inverse propensity (default: 0, not at all)",
     )
+    build.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help='groups of labels that filters may name: CSV with a header id,group, or lines {"id": …, "groups": […]}',
+    )
     build.set_defaults(command=_build)
     verify = commands.add_parser("verify", help="check a bundle's files and golden answers")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -83,7 +93,29 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("bundle", type=Path, metavar="BUNDLE")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
     plot.set_defaults(command=_plot)
+    keygen = commands.add_parser("keygen", help="make a pair of keys to sign bundles with")
+    keygen.add_argument("private", type=Path, metavar="FILE", help="private key to write; the public one is FILE.pub")
+    keygen.set_defaults(command=_keygen)
+    sign = commands.add_parser("sign", help="sign a bundle, so that servers can tell whose it is")
+    sign.add_argument("bundle", type=Path, metavar="BUNDLE")
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key, Ed25519 in PEM")
+    sign.set_defaults(command=_sign)
     return parser
+
+
+def _keygen(arguments: argparse.Namespace) -> None:
+    from model_export.signing import make_keys
+
+    public = arguments.private.with_name(arguments.private.name + ".pub")
+    make_keys(arguments.private, public)
+    print(f"wrote {arguments.private}, which is secret, and {public}, which servers need")
+
+
+def _sign(arguments: argparse.Namespace) -> None:
+    from model_export.signing import sign
+
+    sign(arguments.bundle, arguments.key)
+    print(f"signed {arguments.bundle}")
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -97,6 +129,7 @@ def _build(arguments: argparse.Namespace) -> None:
         recall=arguments.recall,
         scores=arguments.scores,
         propensity_weight=arguments.propensity_weight,
+        groups=arguments.groups,
     )
     built = build(read_artifact(arguments.artifact), arguments.out, options)
     print(f"wrote {arguments.out}")
@@ -152,6 +185,8 @@ def _print_manifest(manifest: Manifest) -> None:
     print(f"{manifest.name}:{manifest.version}")
     print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
+    if manifest.groups:
+        print(f"  groups     {', '.join(f'{name} {size:,}' for name, size in manifest.groups.items())}")
     if isinstance(manifest.method, SearchSection):
         print(f"  index      {_index(manifest.method.index)}")
     print(f"  serves     {_scores(manifest)}")

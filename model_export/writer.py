@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from model_export.errors import UsageError
 from model_export.exporters import EXPORTERS
 from model_export.exporters.base import Exporter
+from model_export.groups import read_groups
 from model_export.label_index import IndexChoice, WantedIndex
 from model_export.onnx_encoder import save_encoder, trace
 from model_export.quantise import quantised
@@ -56,6 +57,7 @@ class Options:
         recall: that the label index must have; None for `WANTED_RECALL`.
         scores: what is served; None for probabilities where the artifact has a calibration.
         propensity_weight: power of the inverse propensities that answers are re-ranked by; 0 for not at all.
+        groups: file of named groups of labels; None for none.
     """
 
     name: str | None = None
@@ -64,6 +66,7 @@ class Options:
     recall: float | None = None
     scores: Scores | None = None
     propensity_weight: float = 0.0
+    groups: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
 
     Raises:
         UsageError: options do not fit the artifact, or ``out`` holds something else than a bundle.
+        DataError: the file of groups is wrong.
         ExportError: the bundle's answers are not the trained model's, or it cannot be written as asked.
         BundleError: the service's reader refuses what was written.
     """
@@ -86,15 +90,19 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
     index = _wanted_index(artifact, options)
     calibration = calibration_section(artifact, options.scores)
     propensity = propensity_section(artifact, options.propensity_weight, calibration)
+    groups = None if options.groups is None else read_groups(options.groups, artifact.label_ids)
     exporter = EXPORTERS[artifact.config.run.method.name](artifact)
     with replacing(out) as folder:
         section = _write_files(exporter, folder, options.precision, index)
         if propensity is not None:
             np.save(folder / layout.INVERSE_PROPENSITIES, inverse_propensities(artifact))
+        if groups is not None:
+            np.save(folder / layout.LABEL_GROUPS, groups.bits_GW)
         rerank = None
         if artifact.reranker is not None:
             rerank = write_reranker(artifact.reranker, folder, options.precision)
-        draft = _draft(artifact, folder, name, options.precision, section, rerank, calibration, propensity)
+        sizes = {} if groups is None else groups.sizes
+        draft = _draft(artifact, folder, name, options.precision, section, rerank, calibration, propensity, sizes)
         engine = Engine.open(load_bundle(folder, draft), device="cpu")
         comparison = compare(engine, exporter)
         require_equal(comparison, draft)
@@ -148,6 +156,7 @@ def _draft(
     rerank: RerankSection | None,
     calibration: CalibrationSection | None,
     propensity: PropensitySection | None,
+    groups: dict[str, int],
 ) -> Manifest:
     """The manifest but for what only the opened bundle can tell."""
     config = artifact.config
@@ -158,11 +167,13 @@ def _draft(
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     return Manifest(
         name=name,
-        version=content_version(queries, section, files, calibration, propensity, rerank),
+        version=content_version(queries, section, files, calibration, propensity, rerank, groups),
         created_with=_libraries(),
         input=queries,
         label_count=config.shape.label_count,
         has_label_texts=artifact.label_texts is not None,
+        hashed_ids=True,
+        groups=groups,
         precision=precision,
         method=section,
         rerank=rerank,

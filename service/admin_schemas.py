@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -12,11 +12,17 @@ from service.models.placing import Placing
 Weight = Annotated[float, Field(ge=0.0, le=1e6)]
 Shadow = Annotated[float, Field(gt=0.0, le=1.0)]
 
+# What the documentation says of the two fields of a placing: never both, and where a version is placed anew, one.
+WEIGHED: dict[str, Any] = {"required": ["weight"], "properties": {"weight": {"type": "number"}}}
+FOLLOWING: dict[str, Any] = {"required": ["shadow"], "properties": {"shadow": {"type": "number"}}}
+
 
 class PlacingRequest(BaseModel):
     """What a version shall do beside the others of its model: answer a share of the requests, or follow them."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra={"not": {"allOf": [WEIGHED, FOLLOWING]}}
+    )
 
     weight: Weight | None = Field(
         None,

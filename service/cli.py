@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import resource
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 OK, FAILED, WRONG_USE = 0, 1, 2
+
+MOST_OPEN_FILES = 1 << 20
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS")
 
@@ -65,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of the bundle")
     check.add_argument("--device", default="auto", choices=options()["device"].choices, help="where it runs")
     check.add_argument(
+        "--key", type=Path, action="append", default=[], metavar="FILE", help="public key that must have signed it"
+    )
+    check.add_argument(
         "--time",
         type=_count,
         metavar="N",
@@ -97,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=float, default=5.0, help="of each measurement (default: 5)")
     bench.add_argument("--queries", type=Path, metavar="FILE", help="one text or one JSON body a line")
     bench.add_argument("--model", help="model to ask (default: the first one)")
+    bench.add_argument("--key-file", type=Path, metavar="FILE", help="file with the key to send")
     bench.add_argument("--k", type=int, default=5, help="labels for each query (default: 5)")
     bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     bench.add_argument("--plot", type=Path, metavar="FILE", help="draw latency against load there, as PNG")
@@ -118,14 +125,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(chosen: argparse.Namespace) -> int:
     flags = {}
-    for name in options():
+    for name, option in options().items():
         given: list[str] | None = getattr(chosen, name)
         if given is not None:
-            flags[name] = os.pathsep.join(given) if name == "bundles" else given[-1]
+            flags[name] = os.pathsep.join(given) if option.repeated else given[-1]
     settings = load_settings(flags, os.environ)
     if not settings.bundles:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
     _limit_threads(settings.batch_threads)
+    _allow_open_files()
+    # Its library would write lines of its own among the log's.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     bring()
 
     from service.models.launch import Order, launch
@@ -146,7 +156,7 @@ def _run(chosen: argparse.Namespace) -> int:
 def _check(chosen: argparse.Namespace) -> int:
     if chosen.json is not None and chosen.time is None:
         raise SettingsError("--json writes latencies: expected --time N beside it")
-    settings = Settings(device=chosen.device)
+    settings = Settings(device=chosen.device, bundle_keys=tuple(chosen.key))
     _limit_threads(settings.batch_threads)
     bring()
 
@@ -158,7 +168,8 @@ def _check(chosen: argparse.Namespace) -> int:
     print(f"{manifest.name}:{manifest.version} is good")
     print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
-    print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB, all as signed")
+    print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB, all as the manifest says")
+    print(f"  signature  {'good' if chosen.key else 'not looked at: --key'}")
     print(f"  golden     {len(manifest.golden)} queries answered as at export")
     print(f"  device     {engine.device} ({', '.join(engine.providers)})")
     return OK if chosen.time is None else _time(engine, chosen.time, chosen.json)
@@ -195,6 +206,7 @@ def _bench(chosen: argparse.Namespace) -> int:
         queries=chosen.queries,
         model=chosen.model,
         k=chosen.k,
+        key_file=chosen.key_file,
     )
     try:
         figures = bench(plan)
@@ -244,6 +256,13 @@ def _limit_threads(threads: int) -> None:
         os.environ.setdefault(name, str(threads))
     # OpenMP's threads would spin while they wait for each other, on the processor that the event loop needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _allow_open_files() -> None:
+    """Raise the soft limit, which many systems set at 1,024: every connection is a file."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _fail(error: Exception, code: int) -> int:

@@ -92,6 +92,18 @@ class Encoder:
         tokens = sum(bag.ids.size for bag in bags)
         return Encoded(outputs, padding_ratio=1.0 - tokens / ids_QT.size)
 
+    def outputs_of(self, encoded: Encoded, query: int) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+        """What the graph made of one query of a batch, as `run` gives it and as arrays.
+
+        From a device's memory the outputs of the whole batch are fetched.
+        """
+        if not self._resident:
+            arrays = {name: array[query : query + 1] for name, array in encoded.outputs.items()}
+            return arrays, arrays
+        arrays = {name: value.numpy()[query : query + 1] for name, value in encoded.outputs.items()}
+        placed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device) for name, array in arrays.items()}
+        return placed, arrays
+
     def _fetched(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         arrays = self._session.run(self._outputs, inputs)
         for name, array in zip(self._outputs, arrays, strict=True):

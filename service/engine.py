@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,12 @@ from service.bundle import Bundle, LabelTable, Manifest, layout
 from service.bundle.manifest import FeatureQuery, GoldenAnswer, ScoredLabel, TextInput
 from service.decoders import decoder_class
 from service.decoders.base import Decoder
-from service.encoder import Encoder
+from service.encoder import Encoded, Encoder
 from service.errors import BundleError, EngineFailed
+from service.explaining import Explainer
+from service.filters import search as filtering
+from service.filters.resolver import Resolver
+from service.filters.search import Wanted
 from service.models.queries import Features, Query
 from service.reranking import Reranker
 from service.scoring import RawScoring, Scoring, scoring_of
@@ -35,6 +40,21 @@ GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
 # CUDA loads a kernel at its first use, and takes other ones for other sizes.
 WARM_UP_ROWS = {"cpu": (1, 8), "cuda": (1, 2, 4, 8, 16, 32, 64, 128)}
 WARM_UP_K = 10
+NO_FILTERS: Mapping[int, Wanted] = MappingProxyType({})
+
+
+class Filtered(NamedTuple):
+    """The answer to a query with a filter.
+
+    Attributes:
+        ids_K: best first, K = min(k, labels that are allowed).
+        scores_K: theirs.
+        mode: how they were found.
+    """
+
+    ids_K: NDArray[np.int64]
+    scores_K: NDArray[np.float32]
+    mode: filtering.Mode
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,8 @@ class Answer:
         encode_seconds: padding and the ONNX graph.
         search_seconds: the decoder, and what is made of its scores.
         padding_ratio: share of the padded input that is padding.
+        filtered: answers to the queries with a filter, by their places in the batch.
+        explainers: of the queries that ask why, by their places.
     """
 
     top: TopK
@@ -54,6 +76,8 @@ class Answer:
     encode_seconds: float
     search_seconds: float
     padding_ratio: float
+    filtered: Mapping[int, Filtered] = field(default_factory=dict)
+    explainers: Mapping[int, Explainer] = field(default_factory=dict)
 
 
 class Engine:
@@ -64,6 +88,7 @@ class Engine:
         labels: ids and texts by label row.
         device: "cpu" or "cuda", as resolved.
         providers: ONNX Runtime's execution providers, first choice first.
+        filters: finds the labels that requests allow.
     """
 
     def __init__(self, bundle: Bundle, reader: QueryReader, encoder: Encoder, decoder: Decoder) -> None:
@@ -76,6 +101,7 @@ class Engine:
         self._decoder = decoder
         self._reranker = Reranker.from_bundle(bundle)
         self._scoring: Scoring = scoring_of(bundle)
+        self.filters = Resolver(bundle)
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> Engine:
@@ -109,12 +135,22 @@ class Engine:
         """
         return self._reader.read(queries)
 
-    def run(self, bags: Sequence[Bag], k: int, *, raw: bool = False) -> Answer:
+    def run(
+        self,
+        bags: Sequence[Bag],
+        k: int,
+        filters: Mapping[int, Wanted] = NO_FILTERS,
+        explained: Sequence[int] = (),
+        *,
+        raw: bool = False,
+    ) -> Answer:
         """Answer a batch.
 
         Args:
             bags: at least one.
             k: labels wanted, at least 1.
+            filters: of queries that want some labels alone, by their places in the batch.
+            explained: places of the queries that ask why.
             raw: give raw scores in their order, whatever the bundle serves: training's scorer gives the same.
 
         Raises:
@@ -124,18 +160,60 @@ class Engine:
         encoded = self._encoder.run(bags)
         between = perf_counter()
         scoring = RawScoring() if raw else self._scoring
-        found = self._found(bags, encoded.outputs, scoring.wanted(k))
-        ranked = scoring.serve(found, k)
+        widths = {place: self._width(max(wanted.k, scoring.head), scoring) for place, wanted in filters.items()}
+        found = self._decode(encoded.outputs, max(self._width(k, scoring), *widths.values(), 0), len(bags))
+        ranked = scoring.serve(self._reranked(bags, found).first(scoring.wanted(k)), k)
+        traces: dict[int, TopK] = {place: found.of(place) for place in explained}
+        filtered = {}
+        for place, wanted in filters.items():
+            plain = found.of(place).first(widths[place])
+            filtered[place], trace = self._filtered(bags[place], plain, wanted, encoded, place, scoring)
+            if place in traces:
+                traces[place] = trace
+        explainers = {place: self._explainer(bags[place], trace, encoded, place) for place, trace in traces.items()}
         ended = perf_counter()
-        return Answer(ranked.top, ranked.keys_QK, between - started, ended - between, encoded.padding_ratio)
+        return Answer(
+            ranked.top,
+            ranked.keys_QK,
+            between - started,
+            ended - between,
+            encoded.padding_ratio,
+            filtered,
+            explainers,
+        )
 
-    def _found(self, bags: Sequence[Bag], outputs: Mapping[str, NDArray[np.float32]], k: int) -> TopK:
-        """The best min(k, L) labels."""
-        reranker = self._reranker
-        found = self._decoder.decode(outputs, k if reranker is None else reranker.wanted(k))
+    def _explainer(self, bag: Bag, found: TopK, encoded: Encoded, place: int) -> Explainer:
+        _, outputs = self._encoder.outputs_of(encoded, place)
+        calibrated = self.manifest.calibration is not None
+        return Explainer(bag, outputs, found, self._decoder.scorer, self._reranker, calibrated)
+
+    def _width(self, k: int, scoring: Scoring) -> int:
+        """How many labels the decoder must find, so that k can be served."""
+        wanted = scoring.wanted(k)
+        return wanted if self._reranker is None else self._reranker.wanted(wanted)
+
+    def _decode(self, outputs: Mapping[str, Any], width: int, queries: int) -> TopK:
+        """The best min(width, L) labels, by raw scores."""
+        found = self._decoder.decode(outputs, width)
         if not np.isfinite(found.scores_QK).all():
-            raise EngineFailed(f"the decoder's scores are NaN or infinite for one of {len(bags)} queries")
-        return found if reranker is None else reranker.rerank(bags, found).first(k)
+            raise EngineFailed(f"the decoder's scores are NaN or infinite for one of {queries} queries")
+        return found
+
+    def _reranked(self, bags: Sequence[Bag], found: TopK) -> TopK:
+        return found if self._reranker is None else self._reranker.rerank(bags, found)
+
+    def _filtered(
+        self, bag: Bag, plain: TopK, wanted: Wanted, encoded: Encoded, place: int, scoring: Scoring
+    ) -> tuple[Filtered, TopK]:
+        """The best allowed labels of one query, from what its batch was decoded to; and what was found for it."""
+        found = filtering.find(
+            self._decoder, plain, wanted, len(self.labels), lambda: self._encoder.outputs_of(encoded, place)
+        )
+        whole = found.top if self._reranker is None else self._reranker.rerank_all([bag], found.top)
+        top = scoring.serve(whole, whole.ids_QK.shape[1]).top
+        (ids_N,), (scores_N,) = top.ids_QK, top.scores_QK
+        kept_K = np.flatnonzero(wanted.allowed.keeps(ids_N))[: wanted.k]
+        return Filtered(ids_N[kept_K], scores_N[kept_K], found.mode), found.top
 
     @property
     def golden_queries(self) -> list[Query]:

@@ -4,18 +4,22 @@
     ├── SettingsError           wrong flag, environment variable or file of keys: the process ends with code 2
     ├── BundleError             a bundle cannot be trusted or loaded: the process ends with code 1
     └── RequestError            one request cannot be answered: a problem document with the class's status
+        ├── MalformedHttp       400  what came is no HTTP request
         ├── MalformedBody       400  the body is not JSON
         ├── KeyRequired         401  no key, or one that is not known; carries WWW-Authenticate
         ├── Forbidden           403  the key does not allow it, or nobody is let in
         ├── UnknownModel        404  no such model or version
         ├── UnknownBundle       404  no such bundle to load, or no such load
+        ├── RequestTooSlow      408  its end did not come in time
         ├── Conflict            409  what an administrator asks for would break what is served
         ├── BodyTooLarge        413  more bytes than XMC_MAX_BODY_BYTES
         ├── NotJson             415  the content type is not JSON
+        ├── UnknownEncoding     415  the body is compressed in a way that is not known
         ├── InvalidRequest      422  JSON of the wrong shape or with values out of range
         ├── BundleRefused       422  a bundle that was to be loaded cannot be served
         ├── RateExceeded        429  more queries than the key may ask for; carries Retry-After
         ├── QueueFull           429  no room in the queue; carries Retry-After
+        ├── HeadTooLarge        431  more bytes than the head of a request may have
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
         ├── Draining            503  the process is shutting down; carries Retry-After
         ├── DeadlineExceeded    504  the request's own timeout passed
@@ -26,7 +30,12 @@ The sentence in an error says what was expected, what was found and where.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
+
+LONGEST_SHOWN = 40
 
 
 class XmcError(Exception):
@@ -57,6 +66,13 @@ class RequestError(XmcError):
         super().__init__(detail)
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+
+
+class MalformedHttp(RequestError):
+    """What came is no HTTP request."""
+
+    status = 400
+    title = "Malformed HTTP"
 
 
 class MalformedBody(RequestError):
@@ -101,6 +117,13 @@ class Conflict(RequestError):
     title = "Conflict"
 
 
+class RequestTooSlow(RequestError):
+    """The end of the request did not come in time."""
+
+    status = 408
+    title = "Request too slow"
+
+
 class BodyTooLarge(RequestError):
     """The body has more bytes than the service accepts."""
 
@@ -113,6 +136,13 @@ class NotJson(RequestError):
 
     status = 415
     title = "Body is not JSON"
+
+
+class UnknownEncoding(RequestError):
+    """``Content-Encoding`` names a compression that the service does not undo."""
+
+    status = 415
+    title = "Unknown encoding"
 
 
 class InvalidRequest(RequestError):
@@ -143,6 +173,13 @@ class QueueFull(RequestError):
     title = "Queue full"
 
 
+class HeadTooLarge(RequestError):
+    """The head of the request has more bytes than the service accepts."""
+
+    status = 431
+    title = "Head too large"
+
+
 class NotReady(RequestError):
     """Models are still loading, or one of them has failed."""
 
@@ -169,6 +206,28 @@ class EngineFailed(RequestError):
 
     status = 500
     title = "Internal error"
+
+
+def shown(value: object) -> str:
+    """A value of a request as short JSON; lists and objects by their kind only."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value)
+    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"
+
+
+def without_folders(sentence: str, paths: Iterable[Path]) -> str:
+    """A sentence for clients: paths by their last names alone, since where things lie is for the log.
+
+    Args:
+        sentence: that may hold some of the paths, or longer ones that begin with them.
+        paths: of the server.
+    """
+    for path in sorted(paths, key=lambda path: len(str(path)), reverse=True):
+        sentence = sentence.replace(str(path), path.name)
+    return sentence
 
 
 def too_late() -> DeadlineExceeded:

@@ -53,6 +53,7 @@ def types(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def calls() -> Iterator[Call]:
     """Every kernel that is called from Python, for all types that bundles hold."""
     yield from _common_calls()
+    yield from _label_calls()
     yield from _mach_calls()
     yield from _declare_calls()
     yield from _search_calls()
@@ -65,15 +66,27 @@ def _common_calls() -> Iterator[Call]:
     yield _select, (_own("float32", 2), _own("int64", 2), _own("float32", 2))
 
 
+def _label_calls() -> Iterator[Call]:
+    from service.bundle import lookup
+    from service.bundle.layout import OFFSETS
+
+    lines, slots = _mapped("uint8", 1), _mapped("uint32", 1)
+    yield lookup._fill, (lines, _own("int64", 1), _own("uint32", 1))  # who writes a bundle
+    for offsets in OFFSETS:
+        yield lookup._first_other, (lines, _mapped(offsets, 1), slots, 1, 1)
+        yield lookup._find, (_mapped("uint8", 1), lines, _mapped(offsets, 1), slots, _own("int64", 1))
+
+
 def _mach_calls() -> Iterator[Call]:
     from service.bundle.layout import OFFSETS
     from service.bundle.walk import _first_fault
     from service.decoders import pruned
-    from service.decoders.buckets import _fold
+    from service.decoders.buckets import _fold, _fold_rows
 
     for buckets in ("uint8", "uint16", "uint32"):
         lists, table = (_mapped(buckets, 1), _mapped(buckets, 1)), _mapped(buckets, 2)
         yield _fold, (_own("float32", 3), table, True, _own("float32", 2))
+        yield _fold_rows, (_own("float32", 2), table, _own("int64", 1), True, _own("float32", 1))
         for offsets in OFFSETS:
             columns = _own(buckets, 1), _own(buckets, 1)
             yield _first_fault, (*lists, _mapped(offsets, 1), *columns, 1)
@@ -102,11 +115,12 @@ def _search_calls() -> Iterator[Call]:
     from service.search.codes import _score
     from service.search.leading import _search
     from service.search.lists import choose_lists
-    from service.search.products import _fill
+    from service.search.products import _fill, _fill_rows
 
     floats, table, rows = _own("float32", 1), _own("float32", 2), _own("int64", 2)
     yield _search, (table, floats, floats, _mapped("float32", 1), table, _mapped("float32", 2), rows, table)
     yield choose_lists, (floats, _own("int64", 1), floats[0], 1)
+    yield _fill_rows, (floats, _mapped("float32", 2), _own("int64", 1), floats)
     for matrix in (table, _mapped("float32", 2)):
         yield _fill, (table, matrix, table)
     for codes in ("int8", "int16"):

@@ -21,7 +21,17 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.errors import BodyTooLarge, Draining, Forbidden, KeyRequired, NotReady, QueueFull, RateExceeded
+from service.errors import (
+    BodyTooLarge,
+    Draining,
+    Forbidden,
+    HeadTooLarge,
+    KeyRequired,
+    NotReady,
+    QueueFull,
+    RateExceeded,
+    RequestTooSlow,
+)
 
 # 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
 SECONDS = tuple(1e-4 * 2**power for power in range(18))
@@ -36,7 +46,9 @@ REJECTIONS: dict[type, str] = {
     QueueFull: "queue_full",
     NotReady: "not_ready",
     Draining: "draining",
+    HeadTooLarge: "head_too_large",
     BodyTooLarge: "body_too_large",
+    RequestTooSlow: "slow",
     KeyRequired: "key",
     Forbidden: "forbidden",
     RateExceeded: "rate",
@@ -67,6 +79,9 @@ class ModelMetrics:
     top_score: Histogram
     truncated_inputs: Counter
     resident_bytes: Gauge
+    filtered_within: Counter
+    filtered_overfetch: Counter
+    filtered_direct: Counter
 
     def observe(self, series: str, value: float) -> None:
         """Add a value to a histogram or a counter, by its name here."""
@@ -180,6 +195,12 @@ class Metrics:
             "xmc_shadow_delay_seconds", "How much later than the served answer the shadow's came.", DELAY
         )
 
+        self._filtered = self._counter(
+            "xmc_filtered_queries",
+            "Queries with a filter: answered from what their batch found (within), from more of the best labels "
+            "(overfetch), or by scoring all that are allowed (direct).",
+            (*MODEL, "mode"),
+        )
         self._unlogged = self._counter(
             "xmc_prediction_log_dropped", "Predictions that the prediction log had no room for, or could not write.", ()
         )
@@ -251,6 +272,9 @@ class Metrics:
             top_score=self._top_score.labels(name, version),
             truncated_inputs=self._truncated_inputs.labels(name, version),
             resident_bytes=self._resident_bytes.labels(name, version),
+            filtered_within=self._filtered.labels(name, version, "within"),
+            filtered_overfetch=self._filtered.labels(name, version, "overfetch"),
+            filtered_direct=self._filtered.labels(name, version, "direct"),
         )
 
     def shadow(self, name: str, version: str) -> ShadowMetrics:

@@ -9,10 +9,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from service.errors import InvalidRequest, MalformedBody
+from service.errors import InvalidRequest, MalformedBody, shown
 
 SHOWN_FAULTS = 3
-LONGEST_SHOWN = 40
 
 _NAME_END = re.compile(rb'"[ \t\r\n]*:')
 
@@ -34,6 +33,18 @@ def parse(kind: type[Body], body: bytes) -> Body:
     if not _has_each_field_once(parsed, body):
         _refuse_repeated_fields(body)
     return parsed
+
+
+def checked(kind: type[Body], fields: Mapping[str, object]) -> Body:
+    """A model of fields that came in another shape than JSON.
+
+    Raises:
+        InvalidRequest: a field is unknown, of the wrong type or out of range; the sentence names it.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise _explained(kind, error) from None
 
 
 def _has_each_field_once(parsed: BaseModel, body: bytes) -> bool:
@@ -74,10 +85,10 @@ def _explained(kind: type[BaseModel], error: ValidationError) -> MalformedBody |
     faults = error.errors(include_url=False, include_context=False)
     if faults[0]["type"] == "json_invalid":
         return MalformedBody(f"the body is not JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
-    shown = [_sentence(kind, fault) for fault in faults[:SHOWN_FAULTS]]
+    told = [_sentence(kind, fault) for fault in faults[:SHOWN_FAULTS]]
     if len(faults) > SHOWN_FAULTS:
-        shown.append(f"and {len(faults) - SHOWN_FAULTS} more")
-    return InvalidRequest("; ".join(shown))
+        told.append(f"and {len(faults) - SHOWN_FAULTS} more")
+    return InvalidRequest("; ".join(told))
 
 
 def _sentence(kind: type[BaseModel], fault: Mapping[str, Any]) -> str:
@@ -89,7 +100,7 @@ def _sentence(kind: type[BaseModel], fault: Mapping[str, Any]) -> str:
     sentence = f"{path}: {message[:1].lower()}{message[1:]}"
     if fault["type"] in ("value_error", "missing"):
         return sentence
-    return f"{sentence}, found {_shown(fault['input'])}"
+    return f"{sentence}, found {shown(fault['input'])}"
 
 
 def _model_at(kind: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
@@ -113,13 +124,3 @@ def _path(location: Sequence[int | str]) -> str:
     for part in location:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
     return path.removeprefix(".") or "the body"
-
-
-def _shown(value: object) -> str:
-    """A value from the body as short JSON; lists and objects by their kind only."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return "a list"
-    text = json.dumps(value)
-    return text if len(text) <= LONGEST_SHOWN else text[:LONGEST_SHOWN] + "…"

@@ -88,18 +88,37 @@ class Reranker:
         Raises:
             EngineFailed: the tokenizer gave a token that no classifier can know.
         """
-        section, head = self._section, found.first(self._section.candidates)
-        ids_QC, margins_QC = self._asked(bags, head.ids_QK)
-        own_QK = (1 - section.share) * _probabilities(section.own, found.scores_QK)
-        count = head.ids_QK.shape[1]
-        lent = np.minimum(np.arange(ids_QC.shape[1]), count - 1)  # nominees have the last candidate's
-        mixed_QC = own_QK[:, lent] + section.share * _probabilities(section.words, margins_QC)
-        keys_QC = np.where(ids_QC == NONE, -np.inf, mixed_QC).astype(np.float32)
+        return self.rerank_all(bags, found).first(found.ids_QK.shape[1])
+
+    def rerank_all(self, bags: Sequence[Bag], found: TopK) -> TopK:
+        """The same with the labels that nominees left no room for: all of one query, of several as many as each has.
+
+        Beyond the candidates a score hangs on the label's own and the last before it: labels may be missing there.
+        """
+        ids_QC, own_QC, words_QC = self.shares(bags, found)
+        keys_QC = np.where(ids_QC == NONE, -np.inf, own_QC + words_QC).astype(np.float32)
         order_QC = np.lexsort((ids_QC, -keys_QC), axis=1)
         top = TopK(np.take_along_axis(ids_QC, order_QC, axis=1), np.take_along_axis(keys_QC, order_QC, axis=1))
-        if count == found.ids_QK.shape[1]:
-            return top.first(count)
-        return _followed(top, TopK(found.ids_QK[:, count:], own_QK[:, count:].astype(np.float32)))
+        beyond = slice(min(self._section.candidates, found.ids_QK.shape[1]), None)
+        own_QK = self._own(found.scores_QK[:, beyond]).astype(np.float32)
+        return _followed(top, TopK(found.ids_QK[:, beyond], own_QK))
+
+    def shares(
+        self, bags: Sequence[Bag], found: TopK
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """Candidates and nominees, padded with `NONE`, and the shares of the decoder and of words in their scores.
+
+        All are (Q, C).
+        """
+        head = found.first(self._section.candidates)
+        ids_QC, margins_QC = self._asked(bags, head.ids_QK)
+        # Nominees have the last candidate's.
+        lent = np.minimum(np.arange(ids_QC.shape[1]), head.ids_QK.shape[1] - 1)
+        words_QC = self._section.share * _probabilities(self._section.words, margins_QC)
+        return ids_QC, self._own(head.scores_QK)[:, lent], words_QC
+
+    def _own(self, scores_QK: NDArray[np.float32]) -> NDArray[np.float64]:
+        return (1 - self._section.share) * _probabilities(self._section.own, scores_QK)
 
     def _asked(self, bags: Sequence[Bag], ids_QK: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Labels that a decoder found and nominees beside them, padded with `NONE`, and their margins."""

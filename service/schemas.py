@@ -1,12 +1,13 @@
 """Requests and answers of the HTTP interface: the only place where the names of JSON fields appear.
 
 Requests are parsed by these models. Answers on the hot path are written from `encode_prediction` directly, because a
-model would cost more than the rest of the request; a test holds its output against `PredictResponse`.
+model would cost more than the rest of the request; a test holds its output against `PredictResponse`. The names of the
+Open Inference Protocol, which is not ours, are in `service.inference.schemas`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from service.bundle import LabelTable
 from service.errors import InvalidRequest
-from service.models.queries import Features
+from service.explanations import AnyExplanation
+from service.models.queries import Features, Filter
 from service.parsing import parse
 from service.settings import Settings
 
@@ -43,6 +45,32 @@ class FeatureVector(BaseModel):
         return self
 
 
+class LabelFilter(BaseModel):
+    """Which labels may be answered: those in `allow` and in one of `groups`, where these are given, and not in `deny`.
+
+    The labels that are left have the scores and the order that they have without a filter.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    allow: Annotated[list[str], Field(min_length=1)] | None = Field(None, description="Ids of labels.")
+    deny: list[str] | None = Field(None, description="Ids of labels.")
+    groups: Annotated[list[str], Field(min_length=1)] | None = Field(
+        None, description="Names of the model's groups of labels, which `GET /v1/models/{name}` lists."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.allow is None and self.deny is None and self.groups is None:
+            raise ValueError("expected allow, deny or groups, found none of them")
+        return self
+
+    def packed(self) -> Filter:
+        """As it is sent to the model."""
+        allow, deny = (None if ids is None else orjson.dumps(ids) for ids in (self.allow, self.deny))
+        return allow, deny, None if self.groups is None else tuple(self.groups)
+
+
 class PredictRequest(BaseModel):
     """The body of `POST /predict`: `queries` for text bundles or `features` for feature bundles."""
 
@@ -57,7 +85,9 @@ class PredictRequest(BaseModel):
     features: list[FeatureVector] | None = Field(None, description="Sparse vectors to label.")
     k: int = Field(5, ge=1, description="Labels wanted for each query, at most XMC_MAX_K.")
     model: str | None = Field(None, description='"name" or "name:version"; may be left out when one model is loaded.')
+    filter: LabelFilter | None = Field(None, description="Only some labels.")
     min_score: Float32 | None = Field(None, description="Only labels with at least this score.")
+    explain: bool = Field(False, description="Also say what each score is made of.")
     timeout_ms: Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)] | None = Field(
         None, description="After so many milliseconds the answer is worthless: 504 comes instead."
     )
@@ -72,6 +102,7 @@ class ScoredLabel(BaseModel):
         description="Probability that the label is relevant if the model's scores are calibrated, else as its method "
         "computes it; `GET /v1/models/{name}` tells which."
     )
+    explanation: AnyExplanation | None = Field(None, description="What the score is made of, where that was asked.")
 
 
 class Prediction(BaseModel):
@@ -118,25 +149,28 @@ class ModelSummary(BaseModel):
 
 
 class ModelDetail(ModelSummary):
-    """One loaded model with everything worth knowing about it."""
+    """One loaded model with everything worth knowing about it; what there is not is left out."""
 
     providers: list[str] = Field(description="Execution providers of ONNX Runtime, first choice first.")
     precision: str
+    groups: dict[str, int] = Field(description="Groups of labels that a filter may name, and how many labels each has.")
     scores: str = Field(description='"calibrated" when scores are probabilities, else "raw".')
     propensity_weight: float | None = Field(
+        None,
         description="Where labels that annotators miss are preferred: the power of their inverse propensity. Scores "
-        "then need not fall from one label to the next."
+        "then need not fall from one label to the next.",
     )
     method_section: dict[str, Any] = Field(description="The method's section of the manifest.")
     rerank_section: dict[str, Any] | None = Field(
+        None,
         description="The manifest's section on the word classifiers that order the method's answers anew, where there "
-        "are some."
+        "are some.",
     )
-    index: str | None = Field(description="Type of the vector index, where there is one.")
-    recall: float | None = Field(description="Recall of that index against exact search, measured at export.")
-    recall_at: int | None = Field(description="Number of best labels that the recall counts.")
+    index: str | None = Field(None, description="Type of the vector index, where there is one.")
+    recall: float | None = Field(None, description="Recall of that index against exact search, measured at export.")
+    recall_at: int | None = Field(None, description="Number of best labels that the recall counts.")
     parity: dict[str, Any] | None = Field(
-        description="Agreement with the reference implementation, measured at export."
+        None, description="Agreement with the reference implementation, measured at export."
     )
     created_with: dict[str, str]
     examples: list[str | FeatureVector] = Field(description="The golden queries: what a query may look like.")
@@ -159,9 +193,18 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
     if (request.queries is None) == (request.features is None):
         found = "neither" if request.queries is None else "both"
         raise InvalidRequest(f"expected either queries or features, found {found}")
+    check_predict(request, settings)
+    return request
+
+
+def check_predict(request: PredictRequest, settings: Settings) -> None:
+    """Hold the values of a request whose shape is right against the settings.
+
+    Raises:
+        InvalidRequest: a value is out of range; the sentence names the field.
+    """
     name, rows = ("queries", request.queries) if request.queries is not None else ("features", request.features or [])
-    if not 1 <= len(rows) <= settings.max_queries:
-        raise InvalidRequest(f"{name}: expected 1 to {settings.max_queries} entries, found {len(rows)}")
+    check_count(name, len(rows), settings)
     if request.k > settings.max_k:
         raise InvalidRequest(f"k: expected at most {settings.max_k}, found {request.k}")
     for position, text in enumerate(request.queries or ()):
@@ -178,7 +221,16 @@ def parse_predict(body: bytes, settings: Settings) -> PredictRequest:
             raise InvalidRequest(
                 f"features[{position}]: expected at most {settings.max_features} features, found {len(vector.indices)}"
             )
-    return request
+
+
+def check_count(name: str, count: int, settings: Settings) -> None:
+    """Hold the number of entries of a request's `name` against the settings.
+
+    Raises:
+        InvalidRequest: there are too many or none.
+    """
+    if not 1 <= count <= settings.max_queries:
+        raise InvalidRequest(f"{name}: expected 1 to {settings.max_queries} entries, found {count}")
 
 
 def feature_queries(vectors: Sequence[FeatureVector], dimension: int) -> list[Features]:
@@ -195,7 +247,11 @@ def feature_queries(vectors: Sequence[FeatureVector], dimension: int) -> list[Fe
 
 
 def encode_prediction(
-    labels: LabelTable, ids_K: NDArray[np.int64], scores_K: NDArray[np.float32], min_score: float | None
+    labels: LabelTable,
+    ids_K: NDArray[np.int64],
+    scores_K: NDArray[np.float32],
+    min_score: float | None,
+    explain: Callable[[NDArray[np.int64], NDArray[np.float32]], Sequence[bytes]] | None = None,
 ) -> bytes:
     """A `Prediction` as JSON; scores are written with the digits that 32 bits hold.
 
@@ -204,6 +260,7 @@ def encode_prediction(
         ids_K: label rows, best first.
         scores_K: their scores.
         min_score: leave out labels below it. Compared in 32 bits: a score that prints as 0.9 passes 0.9.
+        explain: gives the explanations of labels that are left, as JSON; None where nobody asks.
     """
     if min_score is not None:
         kept_K = scores_K >= np.float32(min_score)
@@ -214,7 +271,15 @@ def encode_prediction(
     # A record has all of a `ScoredLabel` but the score.
     records = labels.open_records(ids_K.tolist())
     scored = [record + b',"score":' + score for record, score in zip(records, scores, strict=True)]
+    if explain is not None:
+        explanations = explain(ids_K, scores_K)
+        scored = [b'%b,"explanation":%b' % pair for pair in zip(scored, explanations, strict=True)]
     return b'{"labels":[' + b"},".join(scored) + b"}]}"
+
+
+def decode_prediction(body: bytes) -> list[tuple[str, str, float]]:
+    """Id, text ("" where the bundle has none) and score of each label in the JSON of a `Prediction`, in order."""
+    return [(label["id"], label.get("text", ""), label["score"]) for label in orjson.loads(body)["labels"]]
 
 
 def encode_response(model: str, version: str, predictions: Sequence[bytes]) -> bytes:

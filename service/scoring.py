@@ -40,6 +40,11 @@ class Ranked:
 class Scoring(Protocol):
     """What becomes of a decoder's answers before they are served; may be called from several threads."""
 
+    @property
+    def head(self) -> int:
+        """Of so many labels, and of as many as are wanted for one, none may be missing; beyond them, some may be."""
+        ...
+
     def wanted(self, k: int) -> int:
         """How many labels the decoder must be asked for, so that k can be served."""
         ...
@@ -51,6 +56,8 @@ class Scoring(Protocol):
 
 class RawScoring:
     """Serves a decoder's answers as they are."""
+
+    head = 0
 
     def wanted(self, k: int) -> int:
         """See ``Scoring``."""
@@ -67,6 +74,8 @@ class CalibratedScoring:
     def __init__(self, section: CalibrationSection) -> None:
         self._starts = [rank.first_rank - 1 for rank in section.ranks]
         self._maps = [_function(rank.map) for rank in section.ranks]
+        # The last map serves all ranks from its own on, and holds each down to the one before.
+        self.head = self._starts[-1]
 
     def wanted(self, k: int) -> int:
         """See ``Scoring``."""
@@ -99,6 +108,7 @@ class PropensityScoring:
         self._inverse_propensities_L = inverse_propensities_L
         self._weight = weight
         self._candidates = candidates
+        self.head = calibrated.head
 
     def wanted(self, k: int) -> int:
         """See ``Scoring``."""

@@ -11,6 +11,8 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 from urllib.parse import urlsplit
@@ -41,6 +43,7 @@ class Option:
         choices: the only values, for words.
         default: the default in words, where the plain value would not say it.
         flag: the command-line flag, where it is not the name of the setting.
+        repeated: whether the flag is given once for each part of the value.
     """
 
     parse: Callable[[str], Any]
@@ -51,6 +54,7 @@ class Option:
     choices: tuple[str, ...] = ()
     default: str = ""
     flag: str = ""
+    repeated: bool = False
 
 
 def _paths(text: str) -> tuple[Path, ...]:
@@ -68,8 +72,8 @@ def _whole(summary: str, minimum: float, maximum: float = math.inf, *, default: 
     return Option(int, summary, "a whole number", minimum, maximum, default=default)
 
 
-def _number(summary: str, maximum: float) -> Option:
-    return Option(float, summary, "a number", 0, maximum)
+def _number(summary: str, maximum: float, minimum: float = 0.0) -> Option:
+    return Option(float, summary, "a number", minimum, maximum)
 
 
 def _file(summary: str, default: str) -> Option:
@@ -90,6 +94,15 @@ _BUNDLES = Option(
     "folders",
     default="none: required",
     flag="--bundle",
+    repeated=True,
+)
+_BUNDLE_KEYS = Option(
+    _paths,
+    f"Public keys (PEM), one of which must have signed a bundle; separated by '{os.pathsep}', or the flag repeated.",
+    "files",
+    default="none: unsigned too",
+    flag="--bundle-key",
+    repeated=True,
 )
 
 
@@ -107,6 +120,7 @@ class Settings:
             default="none: it may load none",
         ),
     ] = None
+    bundle_keys: Annotated[tuple[Path, ...], _BUNDLE_KEYS] = ()
     device: Annotated[
         Device, _word("Where models run; cuda without a CUDA device is an error.", "auto", "cpu", "cuda")
     ] = "auto"
@@ -114,6 +128,15 @@ class Settings:
     port: Annotated[int, _whole("Port to listen on; 0 takes a free one.", 0, 65535)] = 8000
     metrics_port: Annotated[
         int | None, _whole("A second port for /metrics alone; 0 takes a free one.", 0, 65535, default="none")
+    ] = None
+    grpc_port: Annotated[
+        int | None,
+        _whole(
+            "A port for the Open Inference Protocol over gRPC, with the extra grpc; 0 takes a free one.",
+            0,
+            65535,
+            default="none",
+        ),
     ] = None
     max_batch_rows: Annotated[
         int | None, _whole("Most queries in one batch.", 1, default="32 on a CPU, 128 on a GPU")
@@ -132,6 +155,9 @@ class Settings:
     max_query_chars: Annotated[int, _whole("Most characters in one text.", 1)] = 50_000
     max_features: Annotated[int, _whole("Most features in one sparse query.", 1)] = 16384
     max_body_bytes: Annotated[int, _whole("Most bytes in the body of a request.", 1)] = 1 << 20
+    request_seconds: Annotated[
+        float, _number("How long a request may take from its first byte to its last.", 3600, minimum=0.01)
+    ] = 30.0
     threads: Annotated[
         int,
         _whole("Threads that compute for one model.", 1, 1024, default="the container's processors"),
@@ -194,9 +220,14 @@ class Settings:
                 f"{variable('max_queries')} is {self.max_queries}, but must be at most {variable('queue_rows')}, "
                 f"which is {self.queue_rows}: such a request could never be taken"
             )
-        if self.metrics_port is not None and self.metrics_port == self.port != 0:
+        for one, other in combinations(("metrics_port", "grpc_port", "port"), 2):
+            port: int | None = getattr(self, one)
+            if port and port == getattr(self, other):
+                raise SettingsError(f"{variable(one)} and {variable(other)} are both {port}: they must differ")
+        if self.grpc_port is not None and find_spec("grpc") is None:
             raise SettingsError(
-                f"{variable('metrics_port')} and {variable('port')} are both {self.port}: they must differ"
+                f"{variable('grpc_port')} is {self.grpc_port}, but gRPC is not installed: expected the extra grpc, "
+                "as in pip install '.[serve,cpu,grpc]'"
             )
 
 

@@ -25,7 +25,7 @@ from model_export.faiss_index import build_index
 from model_export.label_index import LabelIndex
 from model_export.leading import leading_of, write_leading
 from service.bags import Bag
-from service.bundle import content_version, encode_labels, file_entry, inverted, layout, load_bundle
+from service.bundle import content_version, file_entry, inverted, layout, load_bundle, write_labels
 from service.bundle.manifest import (
     Activation,
     Aggregation,
@@ -71,6 +71,8 @@ DIMENSION = 30
 GOLDEN_TEXTS = ("a fast web server", "python library for image data", "unheard-of words")
 GOLDEN_FEATURES = (Features((0, 7), (1.0, 0.5)), Features((29,), (-2.0,)), Features((), ()))
 GOLDEN_K = 5
+# Of the labels, in each of a bundle's groups.
+GROUP_SHARE = 0.4
 
 # Both kinds of maps; scores of the tiny models lie between -20 and 20, votes and cosines around 0.
 CALIBRATION = CalibrationSection(
@@ -116,6 +118,7 @@ class Spec:
     terms: bool = False
     present: bool = False
     heading_weight: float = 0.0
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def resign(path: Path) -> None:
     manifest = Manifest.model_validate_json((path / layout.MANIFEST).read_bytes())
     files = {name: file_entry(path / name) for name in manifest.files}
     scores = manifest.calibration, manifest.propensity, manifest.rerank
-    version = content_version(manifest.input, manifest.method, files, *scores)
+    version = content_version(manifest.input, manifest.method, files, *scores, manifest.groups)
     write_manifest(path, manifest.model_copy(update={"files": files, "version": version}))
 
 
@@ -304,9 +307,11 @@ def _write_terms(path: Path) -> None:
 def _write_labels(path: Path, spec: Spec) -> None:
     ids = [f"label-{row:02d}" for row in range(spec.label_count)]
     texts = [f"Étiquette {row}" for row in range(spec.label_count)] if spec.has_label_texts else None
-    lines, offsets = encode_labels(ids, texts)
-    (path / layout.LABELS).write_bytes(lines)
-    np.save(path / layout.LABEL_OFFSETS, offsets)
+    write_labels(path, ids, texts)
+    if spec.groups:
+        members_GL = np.random.default_rng(spec.seed).random((len(spec.groups), spec.label_count)) < GROUP_SHARE
+        members_GL[:, 0] = True  # none is empty
+        np.save(path / layout.LABEL_GROUPS, np.packbits(members_GL, axis=1, bitorder="little"))
 
 
 def _tokenizer() -> Tokenizer:
@@ -338,14 +343,20 @@ def _draft(path: Path, spec: Spec) -> Manifest:
             terms=spec.terms,
             present=spec.present,
         )
+    groups = {}
+    if spec.groups:
+        sizes = np.bitwise_count(np.load(path / layout.LABEL_GROUPS)).sum(axis=1)
+        groups = dict(zip(sorted(spec.groups), sizes.tolist(), strict=True))
     files = {file.name: file_entry(file) for file in path.iterdir()}
     return Manifest(
         name=spec.name,
-        version=content_version(queries, method, files, calibration, propensity, rerank),
+        version=content_version(queries, method, files, calibration, propensity, rerank, groups),
         created_with={"onnx": onnx.__version__},
         input=queries,
         label_count=spec.label_count,
         has_label_texts=spec.has_label_texts,
+        hashed_ids=True,
+        groups=groups,
         precision=spec.precision,
         method=method,
         rerank=rerank,
@@ -382,8 +393,9 @@ def _section(path: Path, spec: Spec) -> MachSection | DeclareSection | UnidecSec
         candidates=None if spec.index == "flat" else spec.candidates,
         span=0.1 if spec.index == "ivf" else None,
     )
-    searched = UnidecSection if spec.method == "unidec" else OvaSection
-    return searched(dimension=2 * spec.half_dimension, index=index)
+    if spec.method == "unidec":
+        return UnidecSection(dimension=2 * spec.half_dimension, heads="both", index=index)
+    return OvaSection(dimension=2 * spec.half_dimension, index=index)
 
 
 def _golden(path: Path, draft: Manifest) -> tuple[GoldenAnswer, ...]:

@@ -7,7 +7,8 @@ from pathlib import Path
 from model_export.exporters.search import SearchExporter
 from model_export.label_index import WantedIndex
 from service.bundle.searching import UnidecSection
-from training.methods.unidec import Unidec
+from training.methods.base import settled
+from training.methods.unidec import Inference, Unidec
 
 
 class UnidecExporter(SearchExporter[Unidec]):
@@ -16,4 +17,5 @@ class UnidecExporter(SearchExporter[Unidec]):
     def write_tables(self, folder: Path, index: WantedIndex) -> UnidecSection:
         """The index of all label vectors."""
         dimension, section = self.write_index(folder, index)
-        return UnidecSection(dimension=dimension, index=section)
+        heads: Inference = settled(self.model.config.inference)
+        return UnidecSection(dimension=dimension, heads=heads, index=section)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.bundle import layout
 from service.bundle.inverted import columns_of_pair, pairs
-from service.bundle.labels import LINE_END
+from service.bundle.labels import ID_KEY, LINE_END
 from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.bundle.searching import OvaSection, UnidecSection
 from service.errors import BundleError
@@ -25,6 +25,8 @@ Arrays = Mapping[str, NDArray[Any]]
 
 # Of the length of a float32 vector, as a share of it.
 LENGTH_ROUNDING = 1e-4
+# Ids that one processor looks for before it asks for more to do.
+FOUND_AT_ONCE = 1 << 16
 
 
 def check_contents(manifest: Manifest, arrays: Arrays) -> None:
@@ -43,6 +45,8 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
         _require(holds, layout.INVERSE_PROPENSITIES, "finite numbers above 0", "others")
     if manifest.rerank is not None:
         _check_classifiers(manifest, arrays)
+    if manifest.groups:
+        _check_groups(manifest, arrays[layout.LABEL_GROUPS])
     match manifest.method:
         case MachSection(buckets=buckets):
             _check_buckets(arrays[layout.MACH_BUCKETS], buckets)
@@ -99,6 +103,40 @@ def _check_record(line: bytes, has_texts: bool) -> None:
     except ValueError as error:
         raise BundleError(f"{layout.LABELS}: expected a JSON object a line, found: {error}") from error
     _require(found == expected, layout.LABELS, f"records with strings {', '.join(expected)}", f"{', '.join(found)}")
+
+
+def check_slots(lines: NDArray[np.uint8], offsets: NDArray[np.integer], slots: NDArray[np.uint32]) -> None:
+    """Check that every label is found by its id, so that no two have the same.
+
+    Args:
+        lines: bytes of the records.
+        offsets: that `check_labels` has passed with these lines.
+        slots: the table of `lookup`.
+
+    Raises:
+        BundleError: one is not.
+    """
+    from service.bundle.lookup import first_other
+
+    keyed = bool((np.diff(offsets) > len(ID_KEY)).all()) and all(
+        bool((lines[offsets[:-1] + place] == byte).all()) for place, byte in enumerate(ID_KEY)
+    )
+    _require(keyed, layout.LABELS, f"records that begin with {ID_KEY.decode()}", "others")
+    count = len(offsets) - 1
+    parts = [(low, min(count, low + FOUND_AT_ONCE)) for low in range(0, count, FOUND_AT_ONCE)]
+    others = at_once(lambda part: first_other(lines, offsets, slots, *part), parts)
+    if (other := next((other for other in others if other is not None), None)) is not None:
+        row, found = other
+        _require(found < 0, layout.LABELS, "every id once", f"that of row {found} in row {row} as well")
+        raise BundleError(f"{layout.LABEL_SLOTS}: expected row {row} at the hash of its id, found none")
+
+
+def _check_groups(manifest: Manifest, groups_GW: NDArray[np.uint8]) -> None:
+    name, spare = layout.LABEL_GROUPS, -manifest.label_count % 8
+    _require(not (groups_GW[:, -1] >> (8 - spare)).any(), name, f"no bits beyond {manifest.label_count} labels", "some")
+    for (group, size), bits_W in zip(sorted(manifest.groups.items()), groups_GW, strict=True):
+        found = int(np.bitwise_count(bits_W).sum(dtype=np.int64))
+        _require(found == size, name, f"{size} labels in group {group!r} as the manifest says", f"{found}")
 
 
 def _check_buckets(buckets_LR: NDArray[Any], buckets: int) -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,22 @@ def file_entry(path: Path) -> FileEntry:
     return FileEntry(size=size, sha256=digest, dtype=array.dtype.name, shape=array.shape)
 
 
+def read_whole(path: Path, limit: int) -> bytes:
+    """All bytes of a file, which is no link, pipe or device.
+
+    Raises:
+        OSError: it cannot be read, is something else than a file, or has more bytes than the limit.
+    """
+    # Not waiting for a pipe's other end: what was opened is looked at first.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        status = os.fstat(stream.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"{path.name} is no regular file")
+        if status.st_size > limit:
+            raise OSError(f"{path.name} has {status.st_size} bytes, more than {limit}")
+        return stream.read(limit)
+
+
 def sha256_of(path: Path) -> str:
     """The file's SHA-256 in lower-case hexadecimal digits."""
     with path.open("rb") as stream:
@@ -54,8 +72,9 @@ def content_version(
     calibration: CalibrationSection | None = None,
     propensity: PropensitySection | None = None,
     rerank: RerankSection | None = None,
+    groups: Mapping[str, int] | None = None,
 ) -> str:
-    """Digest of everything that decides an answer: the sections on input, method and scores, and every file.
+    """Digest of everything that decides an answer: the sections on input, method, scores and groups, and every file.
 
     Name, measurements and golden answers are left out: the same model exported twice has the same version. Sections
     that a bundle does not have leave no trace, so that older bundles keep their version.
@@ -72,6 +91,8 @@ def content_version(
     }
     optional = {"rerank": rerank, "calibration": calibration, "propensity": propensity}
     content |= {name: section.model_dump(mode="json") for name, section in optional.items() if section is not None}
+    if groups:
+        content["groups"] = dict(groups)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_LENGTH]
 

@@ -1,7 +1,7 @@
 """Label records: one JSON object a line, and the offsets at which the lines begin.
 
-A record is written into an answer as it stands, so that answers cost a copy of bytes and no encoding. Start-up maps two
-files and parses nothing, however many labels there are.
+A record is written into an answer as it stands, so that answers cost a copy of bytes and no encoding. A table of hashes
+finds a label by its id (`lookup`). Start-up maps files and parses nothing, however many labels there are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from service.bundle import layout
 
 LINE_END = b"}\n"
+# What comes before the id in a record.
+ID_KEY = b'{"id":'
 
 
 def encode_labels(ids: Sequence[str], texts: Sequence[str] | None) -> tuple[bytes, NDArray[np.int64]]:
@@ -45,6 +47,9 @@ def write_labels(folder: Path, ids: Sequence[str], texts: Sequence[str] | None) 
     lines, offsets = encode_labels(ids, texts)
     (folder / layout.LABELS).write_bytes(lines)
     np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
+    from service.bundle.lookup import hashed  # compiled: who never opens a bundle need not load the compiler
+
+    np.save(folder / layout.LABEL_SLOTS, hashed(np.frombuffer(lines, dtype=np.uint8), offsets))
 
 
 class LabelTable:
@@ -53,12 +58,20 @@ class LabelTable:
     Args:
         lines: bytes of the records.
         offsets: where each begins, and where the last one ends.
+        slots: the table of `lookup`; None where no label can be found by its id.
+
+    Attributes:
+        slots: see above.
     """
 
-    def __init__(self, lines: NDArray[np.uint8], offsets: NDArray[np.integer]) -> None:
+    def __init__(
+        self, lines: NDArray[np.uint8], offsets: NDArray[np.integer], slots: NDArray[np.uint32] | None = None
+    ) -> None:
+        self._arrays = lines, offsets
         # Of memory views single items cost a quarter of what they cost of arrays.
         self._lines = lines.data
         self._offsets = offsets.data
+        self.slots = slots
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -76,6 +89,18 @@ class LabelTable:
     def text(self, row: int) -> str | None:
         """The label's text, or None when the bundle has no label texts."""
         return self._record(row).get("text")
+
+    def find(self, ids: bytes) -> NDArray[np.int64]:
+        """Rows of labels by their public ids, -1 for those that no label has; there must be slots.
+
+        Args:
+            ids: a list as compact JSON, each id in the one way in which records hold it (orjson and `encode_labels`
+                write it so).
+        """
+        from service.bundle.lookup import find
+
+        assert self.slots is not None
+        return find(ids, *self._arrays, self.slots)
 
     def _record(self, row: int) -> dict[str, Any]:
         if not 0 <= row < len(self):

@@ -1,6 +1,7 @@
 """The files of a bundle, as one table: names, and for arrays the dtypes and shapes that the manifest implies.
 
-A bundle holds exactly the files of ``expected_files`` and the manifest. Writers take the names from here.
+A bundle holds exactly the files of ``expected_files``, the manifest and, if it is signed, the signature. Writers take
+the names from here.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.bundle.searching import OvaSection, SearchSection, UnidecSection
 
 MANIFEST = "manifest.json"
+SIGNATURE = "manifest.sig"
 
 ENCODER = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 
 LABELS = "labels.jsonl"
 LABEL_OFFSETS = "labels.offsets.npy"
+LABEL_SLOTS = "labels.slots.npy"
+LABEL_GROUPS = "labels.groups.npy"
 
 MACH_BUCKETS = "buckets.npy"
 MACH_INVERTED_STEPS = "inverted.steps.npy"
@@ -106,6 +110,16 @@ def label_dtype(label_count: int) -> str:
     return LABEL_ROWS[0] if label_count <= 1 << 16 else LABEL_ROWS[1]
 
 
+def slot_count(label_count: int) -> int:
+    """Slots of the table that finds labels by their ids: a power of 2, and at least two a label."""
+    return 1 << (2 * label_count - 1).bit_length()
+
+
+def bitmap_bytes(label_count: int) -> int:
+    """Bytes of a bitmap with a bit for each label."""
+    return -(-label_count // 8)
+
+
 def _offsets(*shape: int | None) -> ArraySpec:
     return ArraySpec(OFFSETS, shape)
 
@@ -118,6 +132,10 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
     }
     if manifest.input.kind == "text":
         table[TOKENIZER] = None
+    if manifest.hashed_ids:
+        table[LABEL_SLOTS] = ArraySpec(("uint32",), (slot_count(manifest.label_count),))
+    if manifest.groups:
+        table[LABEL_GROUPS] = ArraySpec(("uint8",), (len(manifest.groups), bitmap_bytes(manifest.label_count)))
     if manifest.rerank is not None:
         table |= {
             RERANK_OFFSETS: _offsets(None),

@@ -22,6 +22,7 @@ GREATEST_PROPENSITY_WEIGHT = 10.0
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+GroupName = Annotated[str, Field(min_length=1, max_length=128)]
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
 
 Aggregation = Literal["sum_logits", "mean_prob", "unbiased", "min", "median"]
@@ -244,6 +245,9 @@ class Manifest(Strict):
         input: what a query is.
         label_count: L.
         has_label_texts: whether labels have texts beside their ids.
+        hashed_ids: whether there is a table that finds labels by their ids; false is not written.
+        groups: named groups of labels, and how many labels each has. Their bitmaps lie in a file in the order of their
+            names' code points. None is not written.
         precision: of the encoder's weights.
         method: the method's section.
         rerank: word classifiers that have a say in raw scores; null for the method's own.
@@ -261,6 +265,8 @@ class Manifest(Strict):
     input: Input
     label_count: Count
     has_label_texts: bool
+    hashed_ids: Annotated[bool, Field(exclude_if=lambda hashed: not hashed)] = False
+    groups: Annotated[dict[GroupName, Count], Field(default_factory=dict, exclude_if=lambda groups: not groups)]
     precision: Precision
     method: MethodSection
     rerank: RerankSection | None = None

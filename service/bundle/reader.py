@@ -1,14 +1,14 @@
 """Opening a bundle: everything is verified before anything is used, and the first fault ends it with one sentence.
 
-Order of the checks, cheapest first: schema version, manifest, names of files, kinds and sizes, checksums, array
-headers, array contents. Then all arrays are memory-mapped.
+Order of the checks: the manifest's signature where keys are given; then, cheapest first, schema version, manifest,
+names of files, kinds and sizes, checksums, array headers, array contents. Then all arrays are memory-mapped.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,13 +19,17 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.bundle import layout
-from service.bundle.contents import check_contents, check_labels
-from service.bundle.files import content_version, map_array, map_bytes, sha256_of
+from service.bundle.contents import check_contents, check_labels, check_slots
+from service.bundle.files import content_version, map_array, map_bytes, read_whole, sha256_of
 from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
 from service.bundle.manifest import SCHEMA_VERSION, FileEntry, Manifest
+from service.bundle.signature import SIGNATURE_BYTES, check_signature
 from service.errors import BundleError
 from service.processors import at_once
+
+# Golden queries and a table of files; far more than any bundle needs.
+MANIFEST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,18 @@ class Bundle:
         return self.path / name
 
 
-def open_bundle(path: Path) -> Bundle:
+def open_bundle(path: Path, keys: Sequence[Path] = ()) -> Bundle:
     """Open a finished bundle.
 
+    Args:
+        path: its folder.
+        keys: files of public keys, one of which must have signed it; without any, no signature is looked at.
+
     Raises:
-        BundleError: it is not there, damaged, of another schema version, or export has not verified it; the sentence
-            names the file, what was expected and what was found.
+        BundleError: it is not there, not signed by one of the keys, damaged, of another schema version, or export has
+            not verified it; the sentence names the file, what was expected and what was found.
     """
-    manifest = read_manifest(path)
+    manifest = read_manifest(path, keys)
     if manifest.parity is None or not manifest.golden:
         raise BundleError(f"{path / layout.MANIFEST}: expected parity and golden answers, found a draft without them")
     return load_bundle(path, manifest)
@@ -82,17 +90,20 @@ def load_bundle(path: Path, manifest: Manifest) -> Bundle:
     return Bundle(path, manifest, MappingProxyType(arrays), labels)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, keys: Sequence[Path] = ()) -> Manifest:
     """Read ``manifest.json`` of the bundle folder ``path``.
 
     Raises:
-        BundleError: it is missing, not JSON, of another schema version, or has wrong or unknown keys.
+        BundleError: it is missing, not signed by one of the keys, not JSON, of another schema version, or has wrong or
+            unknown keys.
     """
     file = path / layout.MANIFEST
     try:
-        raw = file.read_bytes()
+        raw = read_whole(file, MANIFEST_BYTES)
     except OSError as error:
         raise BundleError(f"bundle {path}: expected a folder with {layout.MANIFEST}, found: {error}") from error
+    if keys:
+        _check_signature(path, raw, keys)
     try:
         version = _schema_version(raw)
     except (ValueError, RecursionError) as error:
@@ -103,6 +114,16 @@ def read_manifest(path: Path) -> Manifest:
         return Manifest.model_validate_json(raw)
     except ValidationError as error:
         raise BundleError(f"{file}: {_first_fault(error)}") from error
+
+
+def _check_signature(path: Path, manifest: bytes, keys: Sequence[Path]) -> None:
+    """Before a byte of the manifest means anything."""
+    try:
+        check_signature(manifest, read_whole(path / layout.SIGNATURE, SIGNATURE_BYTES), keys)
+    except OSError as error:
+        raise BundleError(f"bundle {path}: expected a signature in {layout.SIGNATURE}, found: {error}") from error
+    except BundleError as error:
+        raise BundleError(f"bundle {path}: {error}") from error
 
 
 def _schema_version(raw: bytes) -> object:
@@ -120,9 +141,8 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def _check_version(manifest: Manifest) -> None:
-    expected = content_version(
-        manifest.input, manifest.method, manifest.files, manifest.calibration, manifest.propensity, manifest.rerank
-    )
+    scores = manifest.calibration, manifest.propensity, manifest.rerank
+    expected = content_version(manifest.input, manifest.method, manifest.files, *scores, manifest.groups)
     if manifest.version != expected:
         raise BundleError(f"{layout.MANIFEST}: expected version {expected} by its contents, found {manifest.version}")
 
@@ -139,7 +159,7 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         present = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     if missing := expected - set(present):
         raise BundleError(f"expected file {_names(missing)}, found none")
-    if additional := set(present) - expected - {layout.MANIFEST}:
+    if additional := set(present) - expected - {layout.MANIFEST, layout.SIGNATURE}:
         raise BundleError(f"expected only the files of its manifest, found {_names(additional)} as well")
     if irregular := {name for name, is_regular in present.items() if not is_regular}:
         raise BundleError(f"expected regular files, found a link or folder: {_names(irregular)}")
@@ -200,7 +220,10 @@ def _map_labels(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any
     lines: NDArray[np.uint8] = map_bytes(path / layout.LABELS)
     offsets = arrays[layout.LABEL_OFFSETS]
     check_labels(lines, offsets, manifest.has_label_texts)
-    return LabelTable(lines, offsets)
+    slots = arrays.get(layout.LABEL_SLOTS)
+    if slots is not None:
+        check_slots(lines, offsets, slots)
+    return LabelTable(lines, offsets, slots)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -71,10 +71,17 @@ class IndexSection(Strict):
 
 
 class UnidecSection(Strict):
-    """UniDEC: label vectors searched by inner product; ``dimension`` is the width of a whole query vector."""
+    """UniDEC: label vectors searched by inner product; ``dimension`` is the width of a whole query vector.
+
+    ``heads`` says whose vectors they are; of both, the dual encoder's are the first half. Null: not known, in bundles
+    from before this field.
+    """
 
     name: Literal["unidec"] = "unidec"
     dimension: Count
+    heads: Annotated[Literal["encoder", "classifier", "both"] | None, Field(exclude_if=lambda heads: heads is None)] = (
+        None
+    )
     index: IndexSection
 
 

@@ -37,6 +37,28 @@ def fold(scores_QRB: Scores, buckets_LR: Buckets, low: int, high: int, *, least:
     return scores_QL
 
 
+def fold_rows(scores_RB: Scores, buckets_LR: Buckets, rows_N: NDArray[np.int64], *, least: bool) -> Scores:
+    """The same of some labels for one query, to the bit.
+
+    Returns:
+        Scores (N,).
+    """
+    scores_N = np.empty(len(rows_N), dtype=np.float32)
+    _fold_rows(scores_RB, buckets_LR, rows_N, least, scores_N)
+    return scores_N
+
+
+@compiled
+def _fold_rows(scores_RB: Scores, buckets_LR: Buckets, rows_N: NDArray[np.int64], least: bool, out_N: Scores) -> None:
+    for place in range(len(rows_N)):
+        row = rows_N[place]
+        score = np.float32(np.inf) if least else np.float32(0)
+        for repetition in range(buckets_LR.shape[1]):
+            value = scores_RB[repetition, buckets_LR[row, repetition]]
+            score = min(score, value) if least else score + value
+        out_N[place] = score
+
+
 @compiled
 def _fold(scores_QRB: Scores, buckets_LR: Buckets, least: bool, out_QL: Scores) -> None:
     Q, L = out_QL.shape

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
-from service.decoders.base import Search
+from service.decoders.base import Scorer, Search
 from service.decoders.factors import FactorSearch
+from service.decoders.parts import NeighbourPart, NeighbourParts
 from service.search.exact import ExactSearch
 from service.search.topk import TopK, select_from
 from service.search.votes import Votes
@@ -35,11 +36,19 @@ class DeclareDecoder:
         self, section: DeclareSection, votes: Votes, search: Search, counts_G: NDArray[np.int32] | None = None
     ) -> None:
         self.required_outputs = {OUTPUT: (section.rank,)}
+        # The nearest rows tell the scores of all labels at once: there is nothing to gain from asking for more labels.
+        self.exact = True
+        self.cheap_labels, self.most_fetched = votes.label_count, 0
         self._neighbours = section.neighbours
         self._temperature = section.temperature
         self._votes = votes
         self._search = search
         self._counts_G = counts_G
+
+    @property
+    def scorer(self) -> Scorer:
+        """See ``Decoder``."""
+        return self
 
     @classmethod
     def from_bundle(cls, bundle: Bundle, *, threads: int) -> DeclareDecoder:
@@ -56,8 +65,40 @@ class DeclareDecoder:
 
     def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
         """See ``Decoder``."""
+        k = min(k, self._votes.label_count)
+        # The first k labels are the answers where fewer than k labels have votes.
+        queries, labels, scores = self._votes_and_blanks(outputs, np.arange(k))
+        return select_from(queries, labels, scores, len(outputs[OUTPUT]), k)
+
+    def score(self, outputs: Mapping[str, Floats], rows_N: NDArray[np.int64]) -> Floats:
+        """See ``Scorer``."""
+        _, labels, scores = self._votes_and_blanks(outputs, rows_N)
+        scores_N: Floats = scores[np.searchsorted(labels, rows_N)]
+        return scores_N
+
+    def explain(self, outputs: Mapping[str, Floats], rows_N: NDArray[np.int64]) -> list[NeighbourParts]:
+        """See ``Scorer``."""
         nearest = self._search(outputs[OUTPUT], self._neighbours)
-        return self._vote(nearest.ids_QK, self._weights(nearest), min(k, self._votes.label_count))
+        (ids_N,), (similarities_N,), (weights_N,) = nearest.ids_QK, nearest.scores_QK, self._weights(nearest)
+        counted_N = np.ones_like(ids_N) if self._counts_G is None else self._counted(nearest.ids_QK)[0]
+        parts: dict[int, list[NeighbourPart]] = {label: [] for label in rows_N.tolist()}
+        for place in np.flatnonzero(weights_N).tolist():
+            row, similarity, weight = int(ids_N[place]), float(similarities_N[place]), float(weights_N[place])
+            _, labels, votes = self._votes.of_rows(ids_N[place : place + 1])
+            for label, vote in zip(labels.tolist(), votes.tolist(), strict=True):
+                if label in parts:
+                    counted = int(counted_N[place])
+                    parts[label].append(NeighbourPart(row, counted, similarity, weight, vote, weight * vote))
+        return [NeighbourParts(tuple(parts[label])) for label in rows_N.tolist()]
+
+    def _counted(self, rows_QN: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Training rows that each of the nearest stands for, until all neighbours are counted."""
+        assert self._counts_G is not None
+        counts_QN = self._counts_G[rows_QN]
+        counted_QN: NDArray[np.int32] = np.clip(
+            self._neighbours - np.cumsum(counts_QN, axis=1) + counts_QN, 0, counts_QN
+        )
+        return counted_QN
 
     def _weights(self, nearest: TopK) -> Floats:
         """What each of the nearest rows' votes weigh, (Q, N); a row on the far side would take votes away: it has none.
@@ -71,9 +112,7 @@ class DeclareDecoder:
             decay_QN = np.exp((similarities_QN - similarities_QN[:, :1]) / np.float32(self._temperature))
             weights_QN = np.where(similarities_QN > 0, decay_QN, np.float32(0))
         if self._counts_G is not None:
-            counts_QN = self._counts_G[nearest.ids_QK]
-            before_QN = np.cumsum(counts_QN, axis=1) - counts_QN
-            weights_QN = weights_QN * np.clip(self._neighbours - before_QN, 0, counts_QN).astype(np.float32)
+            weights_QN = weights_QN * self._counted(nearest.ids_QK).astype(np.float32)
         if self._temperature is None:
             return weights_QN
         totals_Q1: Floats = weights_QN.sum(axis=1, keepdims=True)
@@ -81,19 +120,22 @@ class DeclareDecoder:
         shares_QN: Floats = np.divide(weights_QN, totals_Q1)
         return shares_QN
 
-    def _vote(self, rows_QN: NDArray[np.int64], weights_QN: Floats, k: int) -> TopK:
+    def _votes_and_blanks(
+        self, outputs: Mapping[str, Floats], blanks_N: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        """Queries and labels, both rising, and scores: of all labels that have votes, and of blanks, which need not."""
+        nearest = self._search(outputs[OUTPUT], self._neighbours)
+        rows_QN, weights_QN = nearest.ids_QK, self._weights(nearest)
         Q, L = len(rows_QN), self._votes.label_count
         voting = np.flatnonzero(weights_QN)
         counts, labels_V, values_V = self._votes.of_rows(rows_QN.ravel()[voting])
         keys_V = np.repeat(voting // rows_QN.shape[1], counts) * L + labels_V
         votes_V = values_V * np.repeat(weights_QN.ravel()[voting], counts)
-        # The first k labels get a vote of 0: they are the answers where fewer than k labels have votes.
-        blank_keys = (np.arange(Q)[:, None] * L + np.arange(k)).ravel()
+        blank_keys = (np.arange(Q)[:, None] * L + blanks_N).ravel()
         keys, scores = _sum_by_key(
-            np.concatenate([keys_V, blank_keys]), np.concatenate([votes_V, np.zeros(Q * k, dtype=np.float32)])
+            np.concatenate([keys_V, blank_keys]), np.concatenate([votes_V, np.zeros(len(blank_keys), dtype=np.float32)])
         )
-        queries, labels = np.divmod(keys, L)
-        return select_from(queries, labels, scores, Q, k)
+        return *np.divmod(keys, L), scores
 
 
 def _votes(bundle: Bundle, section: DeclareSection) -> Votes:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from service.bundle import Bundle, layout
 from service.bundle.manifest import Activation, Aggregation, MachSection
 from service.decoders import pruned
-from service.decoders.buckets import Buckets, Scores, fold
+from service.decoders.base import Scorer
+from service.decoders.buckets import Buckets, Scores, fold, fold_rows
+from service.decoders.parts import BucketPart, BucketParts
 from service.decoders.rooms import Rooms
 from service.search.topk import TopK, ranges, select_in_blocks
 
@@ -31,6 +33,9 @@ SEARCHED_ENTRIES = 1 << 20
 MOST_SEARCHED = 128
 # After so many searches in a row for nothing, only every so many queries one is tried.
 PATIENCE, RETRIED_EVERY = 8, 64
+
+# See ``Scorer``.
+CHEAP_LABELS = 1 << 15
 
 FLOAT = np.float32
 
@@ -50,6 +55,47 @@ class _Worth:
         self._failures = 0 if found else self._failures + 1
 
 
+class MachScorer:
+    """See ``Scorer``.
+
+    Args:
+        section: sizes, and how scores are aggregated.
+        buckets_LR: bucket of each label in each repetition.
+    """
+
+    exact = True
+    cheap_labels = CHEAP_LABELS
+    most_fetched = MOST_SEARCHED
+
+    def __init__(self, section: MachSection, buckets_LR: Buckets) -> None:
+        self._section = section
+        self._buckets_LR = buckets_LR
+
+    def score(self, outputs: Mapping[str, Scores], rows_N: NDArray[np.int64]) -> Scores:
+        """See ``Scorer``."""
+        aggregation = self._section.aggregation
+        scores_QRB = bucket_scores(outputs[OUTPUT], self._section.activation, aggregation)
+        if aggregation == "median":
+            medians_N: Scores = _medians(scores_QRB, self._buckets_LR[rows_N])[0]
+            return medians_N
+        return fold_rows(scores_QRB[0], self._buckets_LR, rows_N, least=aggregation == "min")
+
+    def explain(self, outputs: Mapping[str, Scores], rows_N: NDArray[np.int64]) -> list[BucketParts]:
+        """See ``Scorer``; of equal scores the first repetitions count as the least, or as those below the median."""
+        activation, aggregation = self._section.activation, self._section.aggregation
+        shown_RB = bucket_scores(outputs[OUTPUT], activation, "sum_logits" if aggregation == "sum_logits" else "min")[0]
+        brought_RB = bucket_scores(outputs[OUTPUT], activation, aggregation)[0]
+        repetitions = np.arange(len(shown_RB))
+        explained = []
+        for buckets_R in self._buckets_LR[rows_N]:
+            shown_R, brought_R = shown_RB[repetitions, buckets_R], brought_RB[repetitions, buckets_R]
+            ranks_R = 1 + (shown_RB > shown_R[:, None]).sum(axis=1)
+            values = (buckets_R, shown_R, ranks_R, brought_R * _shares(brought_R, aggregation))
+            parts = zip(*(array.tolist() for array in values), strict=True)
+            explained.append(BucketParts(tuple(BucketPart(*part) for part in parts)))
+        return explained
+
+
 class MachDecoder:
     """Aggregates bucket scores; the bucket table and its lists stay memory-mapped in their narrow types.
 
@@ -61,6 +107,7 @@ class MachDecoder:
 
     def __init__(self, section: MachSection, buckets_LR: Buckets, *lists: Buckets) -> None:
         self.required_outputs = {OUTPUT: (section.repetitions, section.buckets)}
+        self.scorer: Scorer = MachScorer(section, buckets_LR)
         self._section = section
         self._buckets_LR = buckets_LR
         self._steps_N, self._partners_N, self._offsets_RB = lists
@@ -149,6 +196,18 @@ def bucket_scores(logits_QRB: Scores, activation: Activation, aggregation: Aggre
     if aggregation == "unbiased":
         return (probabilities_QRB - FLOAT(1 / B)) * FLOAT(B / (B - 1) / R)
     return probabilities_QRB
+
+
+def _shares(scores_R: Scores, aggregation: Aggregation) -> Scores:
+    """How much of each repetition's score is in the aggregate."""
+    R = len(scores_R)
+    shares_R = np.ones(R, dtype=FLOAT)
+    if aggregation in ("min", "median"):
+        order_R = np.argsort(scores_R, kind="stable")
+        middle = [0] if aggregation == "min" else sorted({(R - 1) // 2, R // 2})
+        shares_R[:] = 0
+        shares_R[order_R[middle]] = 1 / len(middle)
+    return shares_R
 
 
 def _medians(scores_QRB: Scores, buckets_LR: Buckets) -> Scores:

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from service.admin_schemas import LoadList, LoadRequest, LoadStatus, PlacingRequest, Retired
+from service.admin_schemas import FOLLOWING, WEIGHED, LoadList, LoadRequest, LoadStatus, PlacingRequest, Retired
 from service.errors import BundleRefused, InvalidRequest
+from service.http import documents
 from service.http.asgi import read_body
 from service.http.lifecycle import Lifecycle
 from service.http.predict import require_json
-from service.http.problems import documented
 from service.models.loading import Loader, State
 from service.models.registry import Registry
 from service.parsing import parse
@@ -19,10 +19,16 @@ from service.schemas import ModelSummary
 from service.settings import Settings
 
 LOADS = "/admin/loads/{load}"
+FOLLOW_LOAD: dict[str, Any] = {"operationId": "show_load", "parameters": {"load": "$response.body#/load"}}
 
 PROBLEMS = {
+    400: "The body is not JSON.",
+    401: "The key is missing or not known.",
+    403: "The key is no admin key, or there are none.",
     404: "There is no such bundle, load or model.",
     409: "Nobody would answer for a model, or no folder is set to load from.",
+    413: "The body is too large.",
+    415: "The body is not declared as JSON.",
     422: "A field is wrong; or, where the answer was waited for, the bundle cannot be served.",
     503: "The first models are loading, or the service is shutting down; come back after Retry-After seconds.",
 }
@@ -32,13 +38,13 @@ def add_admin_routes(
     app: FastAPI, settings: Settings, lifecycle: Lifecycle, registry: Registry, loader: Loader
 ) -> None:
     """Give the application the endpoints under `/admin`."""
-    problems: dict[int | str, dict[str, Any]] = {status: documented(text) for status, text in PROBLEMS.items()}
+    problems: dict[int | str, dict[str, Any]] = {status: documents.problem(text) for status, text in PROBLEMS.items()}
+
+    # Of the same kind, and said twice: a load that was waited for is 200.
+    accepted: dict[int | str, dict[str, Any]] = {200: {"model": LoadStatus}, 202: {"links": {"load": FOLLOW_LOAD}}}
 
     @app.post(
-        "/admin/models",
-        status_code=202,
-        responses=problems,
-        openapi_extra=_body(LoadRequest),
+        "/admin/models", status_code=202, responses={**accepted, **problems}, openapi_extra=documents.body(LoadRequest)
     )
     async def load_model(request: Request, response: Response) -> LoadStatus:
         """Load a bundle in the background, then let it answer; see `GET /admin/loads/{load}`."""
@@ -57,12 +63,16 @@ def add_admin_routes(
         """All loads since the start, the oldest forgotten."""
         return LoadList(loads=[LoadStatus.of(load) for load in loader.loads.values()])
 
-    @app.get(LOADS, responses={404: problems[404]})
+    @app.get(LOADS, operation_id=FOLLOW_LOAD["operationId"], responses={404: problems[404]})
     async def show_load(load: str) -> LoadStatus:
         """One load."""
         return LoadStatus.of(loader.get(int(load) if load.isascii() and load.isdigit() else 0))
 
-    @app.patch("/admin/models/{name}", responses=problems, openapi_extra=_body(PlacingRequest))
+    @app.patch(
+        "/admin/models/{name}",
+        responses=problems,
+        openapi_extra=documents.body(PlacingRequest, oneOf=[WEIGHED, FOLLOWING]),
+    )
     async def place_model(name: str, request: Request) -> ModelSummary:
         """Change what a version answers, `name:version`, or `name` where one version is loaded."""
         placing = parse(PlacingRequest, await _read(request)).placing
@@ -81,9 +91,3 @@ def add_admin_routes(
             raise refusal
         require_json(request.scope["headers"])
         return await read_body(request.receive, settings.max_body_bytes)
-
-
-def _body(kind: type[PlacingRequest]) -> dict[str, Any]:
-    """What the documentation says of a body that no framework reads."""
-    schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -12,14 +12,17 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
+from fastapi.routing import APIRoute
 
-from service.errors import BundleError, RequestError
+from service.errors import BundleError, RequestError, without_folders
 from service.http.admin import add_admin_routes
 from service.http.asgi import ClientLeft
+from service.http.docs import add_docs
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
-from service.http.problems import error_reply, internal_error_reply, problem_reply
+from service.http.playground import add_playground
+from service.http.problems import error_reply, internal_error_reply, reply_in_style
 from service.http.routes import add_routes
 from service.metrics import Metrics
 from service.models.launch import Launched
@@ -52,9 +55,10 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         telemetry.start()
-        loading = asyncio.create_task(_load(registry, lifecycle, metrics, workers))
+        loading = asyncio.create_task(_load(settings, registry, lifecycle, metrics, workers))
         probe = asyncio.create_task(_probe_lag(metrics))
-        yield
+        async with _answering_grpc(gate, settings, lifecycle, registry):
+            yield
         probe.cancel()
         loading.cancel()
         await asyncio.gather(loading, loader.close(), registry.close(), return_exceptions=True)
@@ -65,6 +69,7 @@ def create_app(
         summary="Best labels out of very many, for texts or sparse features",
         version=version("xmcserve"),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -72,17 +77,41 @@ def create_app(
     # Around the framework rather than among its middleware: a refusal must cost as little as possible.
     gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry, telemetry=telemetry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
+    add_docs(app)
     add_admin_routes(app, settings, lifecycle, registry, loader)
+    add_playground(app)
     return gate
 
 
-async def _load(registry: Registry, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]) -> None:
+@asynccontextmanager
+async def _answering_grpc(
+    gate: Gate, settings: Settings, lifecycle: Lifecycle, registry: Registry
+) -> AsyncIterator[None]:
+    """Answer gRPC too, where it has a port; if it cannot be had, leave the sentence for the server."""
+    if settings.grpc_port is None:
+        yield
+        return
+    from service.rpc.server import RpcServer  # the extra may not be installed
+
+    server = RpcServer(gate, settings, lifecycle, registry)
+    try:
+        await server.start()
+    except OSError as error:
+        lifecycle.failure = f"cannot listen for gRPC on {settings.host}:{settings.grpc_port}: {error}"
+        logger.critical("%s", lifecycle.failure)
+    yield
+    await server.stop()
+
+
+async def _load(
+    settings: Settings, registry: Registry, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]
+) -> None:
     """Put the first models in; on failure leave the sentence for the server, which ends the process."""
     try:
         registry.start(await open_all(workers, metrics))
     except BundleError as error:
         logger.critical("%s", error)
-        lifecycle.failure = str(error)
+        lifecycle.failure = without_folders(str(error), (*settings.bundles, *settings.bundle_keys))
     except Exception as error:
         logger.critical("loading failed", exc_info=error)
         lifecycle.failure = "loading failed unexpectedly; the log has the cause"
@@ -109,7 +138,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def refused(request: Request, error: RequestError) -> Response:
         exchange = exchange_of(request.scope)
         exchange.error = error
-        return error_reply(error, exchange.request_id).response()
+        return error_reply(error, exchange.request_id, request.url.path).response()
 
     @app.exception_handler(ClientLeft)
     async def client_left(_: Request, __: ClientLeft) -> Response:
@@ -118,16 +147,21 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPStatus.NOT_FOUND)
     async def no_such_path(request: Request, _: Exception) -> Response:
         detail = f"there is no {request.url.path} here; /docs lists what there is"
-        return problem_reply(404, "Not found", detail, exchange_of(request.scope).request_id).response()
+        request_id = exchange_of(request.scope).request_id
+        return reply_in_style(request.url.path, 404, "Not found", detail, request_id).response()
 
     @app.exception_handler(HTTPStatus.METHOD_NOT_ALLOWED)
-    async def no_such_method(request: Request, error: Exception) -> Response:
-        headers: dict[str, str] = getattr(error, "headers", None) or {}
-        allowed = headers.get("Allow", "")
+    async def no_such_method(request: Request, _: Exception) -> Response:
+        # Of all routes of the path: the framework tells only those of the first.
+        routes = [
+            route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(request.url.path)
+        ]
+        allowed = ", ".join(sorted({method for route in routes for method in route.methods or ()}))
         detail = f"{request.url.path} does not answer {request.method}, only {allowed}"
         request_id = exchange_of(request.scope).request_id
-        return problem_reply(405, "Method not allowed", detail, request_id, (b"allow", allowed.encode())).response()
+        header = (b"allow", allowed.encode())
+        return reply_in_style(request.url.path, 405, "Method not allowed", detail, request_id, header).response()
 
     @app.exception_handler(Exception)
     async def our_bug(request: Request, _: Exception) -> Response:
-        return internal_error_reply(exchange_of(request.scope).request_id).response()
+        return internal_error_reply(exchange_of(request.scope).request_id, request.url.path).response()

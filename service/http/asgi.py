@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -53,6 +54,25 @@ async def read_body(receive: Receive, limit_bytes: int) -> bytes:
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def unless_client_leaves(future: asyncio.Future[Any], receive: Receive) -> None:
+    """Wait for the answers to a request whose body is read; a client that leaves takes its queries out of the queue.
+
+    Raises:
+        ClientLeft: the client left first.
+    """
+    # The body is complete, so the only message that can still come is the end of the connection.
+    watcher = asyncio.ensure_future(receive())
+    watcher.add_done_callback(lambda _: future.cancel())
+    try:
+        await future
+    except asyncio.CancelledError:
+        if watcher.done():
+            raise ClientLeft from None
+        raise
+    finally:
+        watcher.cancel()
 
 
 def too_large(limit_bytes: int) -> BodyTooLarge:

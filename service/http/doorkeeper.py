@@ -10,6 +10,7 @@ from service.access.rates import Rates
 from service.errors import Forbidden, KeyRequired, RequestError
 from service.http.asgi import Headers, header
 from service.http.exchange import Exchange
+from service.http.playground import WEB
 from service.settings import Settings, variable
 
 ADMIN = "/admin"
@@ -58,6 +59,8 @@ class Doorkeeper:
         if self._api_keys is None or path in OPEN:
             return None
         if method in _READING:
+            if path.startswith(WEB):
+                return None
             return self._unless_allowed(exchange, Role.READ, headers)
         return self._unless_allowed(exchange, Role.PREDICT, headers) or self.rate_refusal(exchange)
 

@@ -36,6 +36,7 @@ class Gate:
         predictor: what answers `POST /predict`.
         turnstile: what refuses it unread.
         max_body_bytes: of any request.
+        request_seconds: from a request's first byte to its last.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Gate:
         self.predictor = Predictor(settings, registry, self._doorkeeper)
         self.turnstile = Turnstile(lifecycle, registry, metrics, telemetry.access_log)
         self.max_body_bytes = settings.max_body_bytes
+        self.request_seconds = settings.request_seconds
         self._app = app
         self._lifecycle = lifecycle
         self._metrics = metrics
@@ -76,7 +78,7 @@ class Gate:
         try:
             exchange.error = self.refusal(exchange, scope["method"], scope["path"], scope["headers"])
             if exchange.error is not None:
-                await error_reply(exchange.error, exchange.request_id).send(send_marked)
+                await error_reply(exchange.error, exchange.request_id, scope["path"]).send(send_marked)
             else:
                 await self._app(scope, receive, send_marked)
         except Exception as error:
@@ -134,6 +136,15 @@ class Gate:
         if self._lifecycle.is_leaving:
             marks.append(CLOSE)
         return marks
+
+    def part_refused(self, error: RequestError) -> Reply:
+        """The answer to a request that is refused before its head is complete; its connection must be closed."""
+        exchange = self.enter(())
+        exchange.error, exchange.status = error, error.status
+        self.leave(exchange, UNKNOWN)
+        reply = error_reply(error, exchange.request_id)
+        reply.headers += [*self.marks(exchange), CLOSE]
+        return reply
 
     def our_bug(self, exchange: Exchange, error: Exception) -> Reply:
         """Log an error that nothing foresaw; the answer says only where to look."""

@@ -18,7 +18,7 @@ from service.http.doorkeeper import Doorkeeper
 from service.http.exchange import Exchange
 from service.http.reply import Reply
 from service.models.model import Model
-from service.models.queries import Labelled, Query
+from service.models.queries import Labelled, Query, Wish
 from service.models.registry import Registry
 from service.schemas import PredictRequest, encode_response, feature_queries, parse_predict
 from service.settings import Settings
@@ -59,20 +59,29 @@ class Predictor:
         Raises:
             RequestError: the request is refused.
         """
+        require_json(headers)
+        return self.submit(exchange, parse_predict(body, self._settings))
+
+    def submit(self, exchange: Exchange, asked: PredictRequest) -> Pending:
+        """Queue one request that is read and checked, by whichever protocol it came; call it on the event loop.
+
+        Raises:
+            RequestError: the request is refused.
+        """
         # Again: other requests may have come between this one's head and its end.
         if (refusal := self._doorkeeper.rate_refusal(exchange)) is not None:
             raise refusal
-        require_json(headers)
-        asked = parse_predict(body, self._settings)
         model = self._registry.get(asked.model)
         exchange.model = model.name
         queries = _queries(asked, model)
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
-        future = model.submit(queries, asked.k, asked.min_score, deadline)
+        allowed = None if asked.filter is None else asked.filter.packed()
+        wish = Wish(asked.k, asked.min_score, allowed, asked.explain)
+        future = model.submit(queries, wish, deadline)
         self._doorkeeper.charge(exchange, len(queries))
         for shadow in self._registry.shadows.get(model.name, ()):
             if shadow.model is not model:
-                shadow.follow(future, queries, asked.k, asked.min_score)
+                shadow.follow(future, queries, wish)
         if exchange.trace is not None:
             exchange.trace.note_queued()
         exchange.pending = pending = Pending(model, queries, asked.k, future)
@@ -86,14 +95,24 @@ def answer(pending: Pending) -> Reply:
         RequestError: the future failed with it.
         asyncio.CancelledError: the future was cancelled.
     """
+    predictions, timing = settle(pending)
+    body = encode_response(pending.model.name, pending.model.version, predictions)
+    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+
+
+def settle(pending: Pending) -> tuple[list[bytes], bytes]:
+    """The JSON of each `Prediction` of a request whose future is done, and the value of Server-Timing.
+
+    Raises:
+        RequestError: the future failed with it.
+        asyncio.CancelledError: the future was cancelled.
+    """
     model = pending.model
     served = pending.future.result()
     predictions = [body for (body, _, _), _, _ in served]
     slowest = slowest_stages(served)
     model.metrics.queue_seconds.observe(slowest[0])
-    timing = _TIMING % tuple(1000 * seconds for seconds in slowest)
-    body = encode_response(model.name, model.version, predictions)
-    return Reply.of(200, body, _JSON, (b"server-timing", timing))
+    return predictions, _TIMING % tuple(1000 * seconds for seconds in slowest)
 
 
 def slowest_stages(served: Sequence[Served[Labelled]]) -> tuple[float, ...]:

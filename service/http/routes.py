@@ -9,12 +9,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from service.errors import NotReady
-from service.http.asgi import ClientLeft, Receive, read_body
+from service.http import documents
+from service.http.asgi import read_body, unless_client_leaves
 from service.http.exchange import exchange_of
+from service.http.health import dead, unready
+from service.http.inference import add_inference
 from service.http.lifecycle import Lifecycle
 from service.http.predict import PREDICT, Predictor, answer
-from service.http.problems import documented
 from service.metrics import Metrics
 from service.models.registry import Registry
 from service.schemas import ModelDetail, ModelList, PredictRequest, PredictResponse
@@ -25,10 +26,12 @@ PROBLEMS = {
     401: "The key is missing or not known.",
     403: "The key does not allow this.",
     404: "No such model is loaded.",
+    408: "The request's end did not come in time.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "A field is unknown, of the wrong type or out of range.",
     429: "The queue is full, or the key's rate is used up; come back after Retry-After seconds.",
+    431: "The head is too large.",
     500: "A bug of the service.",
     503: "Models are loading or the service is shutting down; come back after Retry-After seconds.",
     504: "The request's timeout_ms passed.",
@@ -42,6 +45,7 @@ def add_routes(
     _add_predict(app, predictor, settings)
     _add_models(app, registry)
     _add_health(app, lifecycle, metrics, registry)
+    add_inference(app, predictor, settings, lifecycle, registry)
 
 
 def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None:
@@ -49,19 +53,16 @@ def _add_predict(app: FastAPI, predictor: Predictor, settings: Settings) -> None
         """Best labels for each query."""
         body = await read_body(request.receive, settings.max_body_bytes)
         pending = predictor.ask(exchange_of(request.scope), request.scope["headers"], body)
-        await _unless_client_leaves(pending.future, request.receive)
+        await unless_client_leaves(pending.future, request.receive)
         return answer(pending).response()
 
-    # FeatureVector is among the document's components by way of ModelDetail.
-    schema = PredictRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs")
     app.add_api_route(
         PREDICT,
         predict,
         methods=["POST"],
         response_model=PredictResponse,
-        responses={status: documented(text) for status, text in PROBLEMS.items()},
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+        responses={status: documents.problem(text) for status, text in PROBLEMS.items()},
+        openapi_extra=documents.body(PredictRequest, oneOf=[_given("queries"), _given("features")]),
     )
 
 
@@ -71,7 +72,7 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
         """All loaded models."""
         return ModelList(models=[model.summary(registry.placing(model)) for model in registry.models])
 
-    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: documented(PROBLEMS[404])})
+    @app.get("/v1/models/{name}", response_model_exclude_none=True, responses={404: documents.problem(PROBLEMS[404])})
     async def show_model(name: str) -> ModelDetail:
         """One loaded model, by `name:version`, or by `name`: its version with the largest weight."""
         model = registry.main(name)
@@ -79,24 +80,20 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
 
 
 def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
-    unwell: dict[int | str, dict[str, Any]] = {503: documented("Not so; the document says why.")}
+    unwell: dict[int | str, dict[str, Any]] = {503: documents.problem("Not so; the document says why.")}
 
     @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
     async def livez() -> str:
         """200 unless only a restart can help."""
-        if reason := registry.unhealthy():
-            raise NotReady(reason, retry_after_seconds=1)
+        if fault := dead(registry):
+            raise fault
         return "ok"
 
     @app.get("/readyz", response_class=PlainTextResponse, responses=unwell)
     async def readyz() -> str:
         """200 once every model is loaded, warmed up and has answered its golden queries, until a shutdown begins."""
-        if refusal := lifecycle.refusal():
-            raise refusal
-        if lifecycle.is_leaving:
-            raise NotReady(lifecycle.phase.value, retry_after_seconds=1)
-        if reason := registry.unhealthy():
-            raise NotReady(reason, retry_after_seconds=1)
+        if fault := unready(lifecycle, registry):
+            raise fault
         return "ok"
 
     @app.get("/metrics", response_class=PlainTextResponse)
@@ -105,20 +102,6 @@ def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: 
         return Response(await asyncio.to_thread(metrics.expose), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
-async def _unless_client_leaves(future: asyncio.Future[Any], receive: Receive) -> None:
-    """Wait for the answers; a client that leaves takes its queries out of the queue.
-
-    Raises:
-        ClientLeft: the client left first.
-    """
-    # The body is complete, so the only message that can still come is the end of the connection.
-    watcher = asyncio.ensure_future(receive())
-    watcher.add_done_callback(lambda _: future.cancel())
-    try:
-        await future
-    except asyncio.CancelledError:
-        if watcher.done():
-            raise ClientLeft from None
-        raise
-    finally:
-        watcher.cancel()
+def _given(field: str) -> dict[str, Any]:
+    """One of the two kinds of queries, without the other."""
+    return {"required": [field], "properties": {field: {"type": "array"}}}

@@ -9,7 +9,7 @@ import random
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +39,7 @@ class Plan:
         queries: file with one text or one JSON body a line; None takes the model's examples.
         model: to ask; None takes the first one.
         k: labels for each query.
+        key_file: file with the key to send; None where the server asks for none.
     """
 
     url: str
@@ -49,6 +50,12 @@ class Plan:
     queries: Path | None = None
     model: str | None = None
     k: int = 5
+    key_file: Path | None = None
+
+    @property
+    def key_headers(self) -> dict[str, str]:
+        """The header that lets requests in; the key itself stands in no figures."""
+        return {} if self.key_file is None else {"Authorization": f"Bearer {self.key_file.read_text().strip()}"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def bench(plan: Plan) -> list[Figures]:
         LoadError: it cannot be reached or there is nothing to ask it.
     """
     host, port = _address(plan.url)
-    requests = [_request(host, port, body) for body in request_bodies(plan)]
+    requests = [_request(host, port, plan.key_headers, body) for body in request_bodies(plan)]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if plan.rates:
             return [
@@ -147,11 +154,11 @@ def request_bodies(plan: Plan) -> list[bytes]:
         if not bodies:
             raise LoadError(f"{plan.queries}: expected one text or JSON body a line, found no line")
         return bodies
-    models = _get(f"{plan.url}/v1/models")["models"]
+    models = _get(plan, "/v1/models")["models"]
     if not models:
         raise LoadError(f"{plan.url} has loaded no model yet")
     name = plan.model or models[0]["name"]
-    detail = _get(f"{plan.url}/v1/models/{urllib.parse.quote(name)}")
+    detail = _get(plan, f"/v1/models/{urllib.parse.quote(name)}")
     field = "queries" if detail["input"] == "text" else "features"
     return [json.dumps({field: [example], **common, "model": name}).encode() for example in detail["examples"]]
 
@@ -163,11 +170,12 @@ def _body(line: str, common: dict[str, Any]) -> bytes:
     return json.dumps({"queries": [line], **common}).encode()
 
 
-def _get(url: str) -> Any:
+def _get(plan: Plan, path: str) -> Any:
+    url = plan.url + path
     try:
         # A proxy from the environment must not see requests to this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=ANSWER_SECONDS) as response:
+        with opener.open(urllib.request.Request(url, headers=plan.key_headers), timeout=ANSWER_SECONDS) as response:
             return json.load(response)
     except urllib.error.HTTPError as error:
         raise LoadError(f"{url} answered {error.code}: {error.read().decode(errors='replace')}") from None
@@ -182,9 +190,10 @@ def _address(url: str) -> tuple[str, int]:
     return parts.hostname, parts.port or 80
 
 
-def _request(host: str, port: int, body: bytes) -> bytes:
-    head = f"POST /predict HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+def _request(host: str, port: int, headers: Mapping[str, str], body: bytes) -> bytes:
+    fields = {"Host": f"{host}:{port}", "Content-Type": "application/json", "Content-Length": len(body), **headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"POST /predict HTTP/1.1\r\n{lines}\r\n".encode() + body
 
 
 async def _closed_loop(plan: Plan, host: str, port: int, requests: Sequence[bytes], connections: int) -> Tally:

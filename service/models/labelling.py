@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from service.bags import Bag
 from service.batching.channel import Notes
 from service.engine import Engine
+from service.explanations import encode_explanations
+from service.filters.allowed import Allowed
+from service.filters.search import Wanted
 from service.models.queries import Asked, Labelled
 from service.schemas import encode_prediction
 
@@ -19,6 +23,8 @@ class Prepared(NamedTuple):
     bag: Bag
     k: int
     min_score: float | None
+    allowed: Allowed | None
+    explain: bool
 
     @property
     def tokens(self) -> int:
@@ -37,19 +43,25 @@ class Labeller:
     def __init__(self, engine: Engine, notes: Notes) -> None:
         self._engine = engine
         self._notes = notes
+        self._section = engine.manifest.method.model_dump()
 
     def prepare(self, asked: Sequence[Asked]) -> list[Prepared]:
         """Queries as model input.
 
         Raises:
-            InvalidRequest: a query is out of range.
+            InvalidRequest: a query is out of range, or its filter names what the model does not have.
         """
         started = time.perf_counter()
-        bags = self._engine.prepare([query for query, _, _ in asked])
+        bags = self._engine.prepare([query for query, *_ in asked])
+        resolve = self._engine.filters.resolve
+        prepared = [
+            Prepared(bag, k, min_score, None if wanted is None else resolve(wanted), explain)
+            for bag, (_, k, min_score, wanted, explain) in zip(bags, asked, strict=True)
+        ]
         self._notes.add("tokenize_seconds", time.perf_counter() - started)
         if truncated := sum(bag.truncated for bag in bags):
             self._notes.add("truncated_inputs", truncated)
-        return [Prepared(bag, k, min_score) for bag, (_, k, min_score) in zip(bags, asked, strict=True)]
+        return prepared
 
     def run(self, prepared: Sequence[Prepared]) -> list[Labelled]:
         """One batch for the largest k in it; answers are prefixes, so company changes none.
@@ -58,18 +70,26 @@ class Labeller:
             EngineFailed: the model gave numbers that are not finite.
         """
         engine, notes = self._engine, self._notes
-        answer = engine.run([one.bag for one in prepared], max(one.k for one in prepared))
+        filters = {place: Wanted(one.k, one.allowed) for place, one in enumerate(prepared) if one.allowed is not None}
+        explained = [place for place, one in enumerate(prepared) if one.explain]
+        answer = engine.run([one.bag for one in prepared], max(one.k for one in prepared), filters, explained)
         notes.add("batch_rows", len(prepared))
         notes.add("batch_padding_ratio", answer.padding_ratio)
         notes.add("encode_seconds", answer.encode_seconds)
         notes.add("search_seconds", answer.search_seconds)
         for score in answer.top.scores_QK.max(axis=1).tolist():
             notes.add("top_score", score)
+        found = list(zip(answer.top.ids_QK, answer.top.scores_QK, strict=True))
+        for place, (ids_K, scores_K, mode) in answer.filtered.items():
+            notes.add(f"filtered_{mode}", 1)
+            found[place] = ids_K, scores_K
+        section = self._section
+        whys = {place: partial(encode_explanations, section, why) for place, why in answer.explainers.items()}
         return [
             (
-                encode_prediction(engine.labels, ids_K[: one.k], scores_K[: one.k], one.min_score),
+                encode_prediction(engine.labels, ids_K[: one.k], scores_K[: one.k], one.min_score, whys.get(place)),
                 answer.encode_seconds,
                 answer.search_seconds,
             )
-            for one, ids_K, scores_K in zip(prepared, answer.top.ids_QK, answer.top.scores_QK, strict=True)
+            for place, (one, (ids_K, scores_K)) in enumerate(zip(prepared, found, strict=True))
         ]

@@ -81,7 +81,10 @@ class Launched(NamedTuple):
         Raises:
             BundleError: what it found against the bundle, or that it ended without a word.
         """
-        answer = Connection(self.end).receive_one()
+        # By a descriptor of its own: `abandon`, on another thread, closes the first one, whose number then becomes that
+        # of something else, for which one could wait for ever.
+        with self.end.dup() as end:
+            answer = Connection(end).receive_one()
         if answer is None:
             code = self.process.wait()
             path = self.order.path

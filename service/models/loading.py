@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
-from service.errors import BundleError, Conflict, RequestError, UnknownBundle
+from service.errors import BundleError, Conflict, RequestError, UnknownBundle, without_folders
 from service.metrics import Metrics
 from service.models.launch import Launched, Order
 from service.models.model import Model
@@ -169,8 +169,9 @@ class Loader:
             try:
                 load.model = await self._put_in(load, path)
             except (BundleError, RequestError) as error:
-                # Who asked knows the bundle by its name; where it lies is nobody's business.
-                self._fail(load, str(error).replace(str(path), load.bundle))
+                sentence = without_folders(str(error), self._settings.bundle_keys)
+                # Who asked knows the bundle by its name, which may be a link's.
+                self._fail(load, sentence.replace(str(path), load.bundle))
             except Exception as error:
                 logger.error("loading %s failed", path, exc_info=error)
                 self._fail(load, "loading failed unexpectedly; the service's log has the cause")

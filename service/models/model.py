@@ -16,7 +16,7 @@ from service.memory import resident_bytes
 from service.metrics import Metrics
 from service.models.launch import Launched, Loaded
 from service.models.placing import Placing
-from service.models.queries import Asked, Labelled, Query
+from service.models.queries import Asked, Labelled, Query, Wish
 from service.schemas import FeatureVector, ModelDetail, ModelSummary
 
 logger = logging.getLogger(__name__)
@@ -86,6 +86,21 @@ class Model:
         return self._loaded.manifest.input
 
     @property
+    def method(self) -> str:
+        """Short name of its method."""
+        return self._loaded.manifest.method.name
+
+    @property
+    def label_count(self) -> int:
+        """L."""
+        return self._loaded.manifest.label_count
+
+    @property
+    def has_label_texts(self) -> bool:
+        """Whether labels have texts beside their ids."""
+        return self._loaded.manifest.has_label_texts
+
+    @property
     def device(self) -> str:
         """Where it runs: "cpu" or "cuda"."""
         return self._loaded.device
@@ -109,10 +124,10 @@ class Model:
         return self._client.refuse()
 
     def submit(
-        self, queries: Sequence[Query], k: int, min_score: float | None, deadline: float = math.inf
+        self, queries: Sequence[Query], wish: Wish, deadline: float = math.inf
     ) -> asyncio.Future[list[Served[Labelled]]]:
         """Queue the queries of one request; see `Client.submit`."""
-        return self._client.submit([(query, k, min_score) for query in queries], deadline)
+        return self._client.submit([(query, *wish) for query in queries], deadline)
 
     async def close(self) -> None:
         """Wait for the answers to what was asked, and for the end of the process."""
@@ -126,9 +141,9 @@ class Model:
         return ModelSummary(
             name=self.name,
             version=self.version,
-            method=manifest.method.name,
+            method=self.method,
             input=manifest.input.kind,
-            label_count=manifest.label_count,
+            label_count=self.label_count,
             device=self._loaded.device,
             ready=self.healthy,
             weight=placing.weight,
@@ -143,6 +158,7 @@ class Model:
             **self.summary(placing).model_dump(),
             providers=self._loaded.providers,
             precision=manifest.precision,
+            groups=dict(manifest.groups),
             scores="raw" if manifest.calibration is None else "calibrated",
             propensity_weight=manifest.propensity and manifest.propensity.weight,
             method_section=manifest.method.model_dump(),

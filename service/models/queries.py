@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,29 @@ class Features:
 
 Query = str | Features
 
-# One query, how many labels it wants, and the score below which it wants none.
-Asked = tuple[Query, int, float | None]
+# Which labels a query wants: ids of labels that are allowed and of labels that are not, each a list as JSON, and names
+# of groups. None: there is no such condition.
+Filter = tuple[bytes | None, bytes | None, tuple[str, ...] | None]
+
+
+class Wish(NamedTuple):
+    """What a request wants of each of its queries.
+
+    Attributes:
+        k: so many labels.
+        min_score: none with a score below it.
+        filter: only these; None: of all.
+        explain: why each has its score, too.
+    """
+
+    k: int
+    min_score: float | None = None
+    filter: Filter | None = None
+    explain: bool = False
+
+
+# One query and what is wanted of it, see `Wish`; plain, because a class takes longer to cross.
+Asked = tuple[Query, int, float | None, Filter | None, bool]
 
 # Its answer: the JSON of a `Prediction`, and the seconds in which its batch was encoded and searched.
 Labelled = tuple[bytes, float, float]

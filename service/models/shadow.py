@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from service.batching.client import Served
 from service.metrics import ShadowMetrics
 from service.models.model import Model
-from service.models.queries import Labelled, Query
+from service.models.queries import Labelled, Query, Wish
 from service.schemas import label_ids
 
 Answers = asyncio.Future[list[Served[Labelled]]]
@@ -30,7 +30,7 @@ class Shadow:
         self._share = share
         self._metrics = metrics
 
-    def follow(self, served: Answers, queries: Sequence[Query], k: int, min_score: float | None) -> None:
+    def follow(self, served: Answers, queries: Sequence[Query], wish: Wish) -> None:
         """Ask the same, and compare when both have answered.
 
         A shadow without room drops the request: it must not slow down who is waited for.
@@ -38,15 +38,14 @@ class Shadow:
         Args:
             served: the answers that somebody waits for.
             queries: of the request.
-            k: labels wanted.
-            min_score: see `Model.submit`.
+            wish: of the request.
         """
         if random.random() >= self._share:
             return
         if not self.model.has_room(len(queries)):
             self._metrics.count("dropped")
             return
-        mirrored = self.model.submit(queries, k, min_score)
+        mirrored = self.model.submit(queries, wish._replace(explain=False))
         began, seconds = time.monotonic(), dict[Answers, float]()
 
         def on_answer(future: Answers) -> None:

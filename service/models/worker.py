@@ -42,7 +42,9 @@ def open_engine(path: Path, settings: Settings) -> Engine:
     Raises:
         BundleError: the bundle cannot be trusted or used.
     """
-    engine = Engine.open(open_bundle(path), device=settings.device, threads=settings.batch_threads)
+    engine = Engine.open(
+        open_bundle(path, settings.bundle_keys), device=settings.device, threads=settings.batch_threads
+    )
     engine.warm_up()
     engine.check_golden()
     return engine

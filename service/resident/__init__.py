@@ -25,7 +25,7 @@ def resident_decoder(bundle: Bundle, device: str) -> Decoder | None:
     """
     method = bundle.manifest.method
     if isinstance(method, SearchSection) and method.index.type == "flat":
-        return ResidentSearch.from_bundle(bundle, device)
+        return ResidentSearch.from_bundle(bundle, method, device)
     if isinstance(method, MachSection) and method.aggregation in SUMMED:
         return ResidentMach.from_bundle(bundle, method, device)
     return None

@@ -18,8 +18,9 @@ from onnx import ModelProto, TensorProto
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import Aggregation, MachSection
+from service.decoders.base import Scorer
 from service.decoders.buckets import Buckets
-from service.decoders.mach import OUTPUT
+from service.decoders.mach import OUTPUT, MachScorer
 from service.resident import best
 from service.resident.answers import Answers, add_taken, finished
 from service.resident.graph import Nodes, ResidentGraph, Value
@@ -38,6 +39,7 @@ class ResidentMach:
 
     def __init__(self, section: MachSection, buckets_LR: Buckets, device: str) -> None:
         self.required_outputs: Mapping[str, tuple[int, ...]] = {OUTPUT: (section.repetitions, section.buckets)}
+        self.scorer: Scorer = MachScorer(section, buckets_LR)
         sizes = best.sizes(len(buckets_LR))
         tables = _places(buckets_LR, section, sizes[0])
         self._answers = Answers(

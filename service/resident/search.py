@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
 from service.bundle import Bundle, layout
-from service.decoders.search import OUTPUT
+from service.bundle.searching import SearchSection
+from service.decoders.base import Scorer
+from service.decoders.search import OUTPUT, VectorScorer
 from service.resident import best
 from service.resident.answers import Answers, add_taken, finished
 from service.resident.graph import Nodes, ResidentGraph, Value
@@ -39,9 +41,10 @@ MOST_SCORES = 1 << 28
 class ResidentSearch:
     """Label vectors on the device; see ``Decoder``, but that outputs are `OrtValue`s."""
 
-    def __init__(self, vectors_LD: NDArray[np.float32], device: str) -> None:
+    def __init__(self, section: SearchSection, vectors_LD: NDArray[np.float32], device: str) -> None:
         L, D = vectors_LD.shape
         self.required_outputs: Mapping[str, tuple[int, ...]] = {OUTPUT: (D,)}
+        self.scorer: Scorer = VectorScorer(section, vectors_LD)
         sizes = best.sizes(L)
         tables: dict[str, NDArray[Any]] = {
             VECTORS: np.ascontiguousarray(vectors_LD),
@@ -58,9 +61,9 @@ class ResidentSearch:
         )
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle, device: str) -> ResidentSearch:
+    def from_bundle(cls, bundle: Bundle, section: SearchSection, device: str) -> ResidentSearch:
         """Copy the vectors of an exact index to the device."""
-        return cls(bundle.arrays[layout.LABEL_VECTORS], device)
+        return cls(section, bundle.arrays[layout.LABEL_VECTORS], device)
 
     def decode(self, outputs: Mapping[str, Any], k: int) -> TopK:
         """See ``Decoder``."""

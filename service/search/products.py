@@ -1,6 +1,6 @@
 """Inner products, compiled: each is summed up by itself, so it is the same to the bit in any company.
 
-Letters: D dimensions, Q vectors, N rows.
+Letters: D dimensions, Q vectors, N rows, M of them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,19 @@ def inner_products(vectors_QD: Floats, rows_ND: Floats) -> Floats:
     products_QN = np.empty((len(vectors_QD), len(rows_ND)), dtype=np.float32)
     _fill(vectors_QD, rows_ND, products_QN)
     return products_QN
+
+
+def products_of_rows(vector_D: Floats, matrix_ND: Floats, rows_M: NDArray[np.int64]) -> Floats:
+    """Of one vector with some rows of a matrix, (M,)."""
+    products_M = np.empty(len(rows_M), dtype=np.float32)
+    _fill_rows(vector_D, matrix_ND, rows_M, products_M)
+    return products_M
+
+
+@compiled
+def _fill_rows(vector_D: Floats, matrix_ND: Floats, rows_M: NDArray[np.int64], products_M: Floats) -> None:
+    for place in range(len(rows_M)):
+        products_M[place] = inner_product(matrix_ND[rows_M[place]], vector_D)
 
 
 @compiled

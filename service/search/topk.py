@@ -36,6 +36,10 @@ class TopK:
         """The best k of each query, or all where there are fewer."""
         return TopK(self.ids_QK[:, :k], self.scores_QK[:, :k])
 
+    def of(self, query: int) -> TopK:
+        """The answer to one query, Q = 1."""
+        return TopK(self.ids_QK[query : query + 1], self.scores_QK[query : query + 1])
+
 
 def select(scores_QL: NDArray[np.float32], k: int) -> TopK:
     """Pick the k best labels of each query, or all L when k is larger.

@@ -19,7 +19,19 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("mach", "declare", "unidec")
-INSTALLED_EXTRAS = ("serve", "otel", "predictions", "train", "transformer", "export", "cpu", "dev")
+INSTALLED_EXTRAS = (
+    "serve",
+    "client",
+    "grpc",
+    "signing",
+    "otel",
+    "predictions",
+    "train",
+    "transformer",
+    "export",
+    "cpu",
+    "dev",
+)
 # Builds of torch with CUDA bring these along at versions of torch's choosing.
 LEFT_TO_TORCH = re.compile(r"^(nvidia-|cuda-|triton$|setuptools$)")
 

@@ -64,3 +64,14 @@ def test_the_picture_names_files_that_exist() -> None:
     picture = README.split("```")[1]
     for name in re.findall(r"[\w/]+\.py|decoders/|search/", picture):
         assert (ROOT / "service" / name).exists(), name
+
+
+def test_every_fault_has_its_test() -> None:
+    rows = table("Faults")
+    assert len(rows) > 10
+    tests = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    for fault, _, _, named in rows:
+        assert named, fault
+        assert set(named.split(", ")) <= tests, fault

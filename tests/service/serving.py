@@ -202,11 +202,12 @@ def wait_for(process: subprocess.Popen[str], log: list[dict[str, Any]], message:
 
 
 @contextmanager
-def in_this_process(bundle: Path, **changes: Any) -> Iterator[tuple[Service, int]]:
+def in_this_process(*bundles: Path, **changes: Any) -> Iterator[tuple[Service, int]]:
     """A real server on a thread, so that a test can hold up its engine."""
-    settings = Settings(bundles=(bundle,), device="cpu", threads=1, port=0, **changes)
+    settings = Settings(bundles=bundles, device="cpu", threads=1, port=0, **changes)
     lifecycle, metrics, workers = Lifecycle(), Metrics(), Workers()
-    gate: Gate = create_app(settings, lifecycle, metrics, [workers.launch(Order(bundle, settings))], workers.launch)
+    launched = [workers.launch(Order(path, settings)) for path in bundles]
+    gate: Gate = create_app(settings, lifecycle, metrics, launched, workers.launch)
     server = Server(gate, settings, lifecycle, metrics)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]

@@ -20,6 +20,7 @@ from numba.core.dispatcher import Dispatcher
 from service.bundle import open_bundle
 from service.decoders import factors, mach
 from service.engine import Engine
+from service.filters.search import Wanted
 from tests.bundles import METHODS, Spec, write_bundle
 
 factors.SEARCHED_VOTES = mach.SEARCHED_ENTRIES = 0
@@ -47,6 +48,9 @@ for spec in SPECS:
     engine = Engine.open(open_bundle(path), device="cpu")
     engine.warm_up()
     engine.check_golden()
+    allowed = engine.filters.resolve((b'["label-35","label-36","label-37","label-38","label-39"]', None, None))
+    answer = engine.run(engine.prepare(engine.golden_queries), 5, {0: Wanted(5, allowed)})
+    assert answer.filtered[0].mode == "direct"
 print(json.dumps(sorted(called)))
 """
 

@@ -51,8 +51,20 @@ WRONG: list[tuple[str, type[Exception], str]] = [
     ('{"queries": ["a"], "min_score": NaN}', InvalidRequest, r"min_score: input should be a finite number"),
     ('{"queries": ["a"], "min_score": 1e39}', InvalidRequest, r"min_score: input should be less than"),
     ('{"queries": ["a"], "timeout_ms": 0}', InvalidRequest, r"timeout_ms: .* greater than or equal to 1, found 0"),
-    ('{"queries": ["a"], "filter": {}}', InvalidRequest, r"filter: this field is unknown; known are queries, features"),
-    ('{"queries": ["a"], "explain": true}', InvalidRequest, r"explain: this field is unknown"),
+    (
+        '{"queries": ["a"], "filters": {}}',
+        InvalidRequest,
+        r"filters: this field is unknown; known are queries, ",
+    ),
+    ('{"queries": ["a"], "filter": {}}', InvalidRequest, r"filter: expected allow, deny or groups, found none of them"),
+    ('{"queries": ["a"], "filter": {"allow": []}}', InvalidRequest, r"filter\.allow: .* at least 1 item"),
+    ('{"queries": ["a"], "filter": {"groups": []}}', InvalidRequest, r"filter\.groups: .* at least 1 item"),
+    (
+        '{"queries": ["a"], "filter": {"deny": ["b", 7]}}',
+        InvalidRequest,
+        r"filter\.deny\[1\]: .* string, found 7",
+    ),
+    ('{"queries": ["a"], "filter": {"x": 1}}', InvalidRequest, r"filter\.x: .*; known are allow, deny, groups"),
     ('{"features": [{"indices": [1]}]}', InvalidRequest, r"features\[0\].values: field required"),
     ('{"features": [{"indices": [], "values": []}]}', InvalidRequest, r"features\[0\]: expected at least one index"),
     (
@@ -185,7 +197,7 @@ def test_an_answer_is_what_the_documented_model_describes() -> None:
             }
         ],
     }
-    assert PredictResponse.model_validate_json(body).model_dump() == json.loads(body)
+    assert PredictResponse.model_validate_json(body).model_dump(exclude_unset=True) == json.loads(body)
 
 
 def test_a_label_without_text_has_none() -> None:

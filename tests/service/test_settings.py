@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from service.settings import Settings, default_text, flag, load_settings, option
 WRITTEN: dict[str, tuple[str, object]] = {
     "bundles": (os.pathsep.join(["a", "b/c"]), (Path("a"), Path("b/c"))),
     "models_dir": ("a/b", Path("a/b")),
+    "bundle_keys": (os.pathsep.join(["a.pub", "b.pub"]), (Path("a.pub"), Path("b.pub"))),
     "device": ("cuda", "cuda"),
     "host": ("0.0.0.0", "0.0.0.0"),
     "port": ("0", 0),
     "metrics_port": ("9090", 9090),
+    "grpc_port": ("8001", 8001),
     "max_batch_rows": ("3", 3),
     "max_batch_tokens": ("77", 77),
     "max_wait_ms": ("2.5", 2.5),
@@ -28,6 +31,7 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "max_query_chars": ("8000", 8000),
     "max_features": ("300", 300),
     "max_body_bytes": ("1000", 1000),
+    "request_seconds": ("7.5", 7.5),
     "threads": ("5", 5),
     "runners": ("3", 3),
     "drain_seconds": ("0", 0.0),
@@ -93,7 +97,18 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         load_settings({}, {"XMC_MAX_QUERIES": "65"})
     with pytest.raises(SettingsError, match="XMC_METRICS_PORT and XMC_PORT are both 8000"):
         load_settings({}, {"XMC_METRICS_PORT": "8000"})
-    assert load_settings({}, {"XMC_METRICS_PORT": "0", "XMC_PORT": "0"}).metrics_port == 0
+    with pytest.raises(SettingsError, match="XMC_GRPC_PORT and XMC_PORT are both 8000"):
+        load_settings({}, {"XMC_GRPC_PORT": "8000"})
+    with pytest.raises(SettingsError, match="XMC_METRICS_PORT and XMC_GRPC_PORT are both 9"):
+        load_settings({}, {"XMC_METRICS_PORT": "9", "XMC_GRPC_PORT": "9"})
+    assert load_settings({}, {"XMC_METRICS_PORT": "0", "XMC_GRPC_PORT": "0", "XMC_PORT": "0"}).metrics_port == 0
+
+
+def test_grpc_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with pytest.raises(SettingsError, match="XMC_GRPC_PORT is 8001, but gRPC is not installed: expected"):
+        load_settings({}, {"XMC_GRPC_PORT": "8001"})
+    assert load_settings({}, {}).grpc_port is None
 
 
 def test_settings_do_not_change() -> None:

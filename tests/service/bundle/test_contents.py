@@ -297,3 +297,20 @@ def test_label_records_must_be_what_answers_are_made_of(copy: Copy, old: bytes, 
     resign(path)
     with pytest.raises(BundleError, match=rf"labels\.jsonl: {sentence}"):
         open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put((1, -1), 0x80), "expected no bits beyond 38 labels, found some"),
+        (put((0, 0), 0), r"expected \d+ labels in group 'at' as the manifest says, found \d+"),
+        (lambda bits_GW: bits_GW[:1], r"expected shape \(2, 5\), found \(1, 5\)"),
+        (lambda bits_GW: bits_GW[:, :4], r"expected shape \(2, 5\), found \(2, 4\)"),
+    ],
+)
+def test_groups_that_contradict_the_manifest_are_refused(copy: Copy, change: ArrayChange, sentence: str) -> None:
+    path = copy(groups=("at", "de"), label_count=38)
+    change_array(path, layout.LABEL_GROUPS, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"labels.groups.npy: {sentence}"):
+        open_bundle(path)

@@ -66,12 +66,14 @@ def test_the_version_covers_what_decides_an_answer_and_nothing_else() -> None:
             TextInput(max_tokens=8), SECTION, files, CALIBRATION, PROPENSITY.model_copy(update={"weight": 2.0})
         ),
         content_version(TextInput(max_tokens=8, heading_weight=2.0), SECTION, files),
+        content_version(TextInput(max_tokens=8), SECTION, files, groups={"a": 1, "b": 2}),
+        content_version(TextInput(max_tokens=8), SECTION, files, groups={"a": 1, "c": 2}),
         *(
             content_version(TextInput(max_tokens=8), SECTION, files, rerank=RERANK.model_copy(update=changes))
             for changes in ({}, {"terms": True}, {"present": True})
         ),
     }
-    assert len(others - {version}) == 12
+    assert len(others - {version}) == 14
 
 
 def test_a_bundle_without_sections_on_scores_keeps_the_version_it_was_written_with() -> None:

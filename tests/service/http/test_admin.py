@@ -309,3 +309,10 @@ def test_a_model_that_stopped_is_healed_by_loading_it_again(service: Service) ->
     assert load(service, "v0").status_code == 200
     assert service.client.get("/readyz").status_code == 200
     assert service.predict({"queries": [TEXT]}).status_code == 200
+
+
+def test_a_path_tells_all_methods_that_it_answers(service: Service) -> None:
+    response = service.client.post("/admin/models/tags", json={})
+    assert response.status_code == 405
+    assert response.headers["allow"] == "DELETE, PATCH"
+    assert "only DELETE, PATCH" in response.json()["detail"]

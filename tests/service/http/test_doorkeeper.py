@@ -57,6 +57,8 @@ def get(service: Service, path: str, key: str | None) -> Any:
         ("/livez", {"none": 200, "wrong": 200, "reader": 200, "full": 200, "admin": 200}),
         ("/readyz", {"none": 200, "wrong": 200, "reader": 200, "full": 200, "admin": 200}),
         ("/docs", {"none": 200, "wrong": 200, "reader": 200, "full": 200, "admin": 200}),
+        ("/", {"none": 200, "wrong": 200, "reader": 200, "full": 200, "admin": 200}),
+        ("/web/main.js", {"none": 200, "wrong": 200, "reader": 200, "full": 200, "admin": 200}),
         ("/v1/models", {"none": 401, "wrong": 401, "reader": 200, "full": 200, "admin": 200}),
         ("/metrics", {"none": 401, "wrong": 401, "reader": 200, "full": 200, "admin": 200}),
         ("/nope", {"none": 401, "wrong": 401, "reader": 404, "full": 404, "admin": 404}),

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from service.http.protocol import Protocol
+from service.http.protocol import MAX_HEAD_BYTES, Protocol
 from service.schemas import PredictResponse, Problem
 from tests.bundles import Spec, write_bundle
 from tests.service.serving import BODY, HEAD, TEXT, Service, blocked, in_this_process, wait_for_metric
@@ -282,3 +282,113 @@ def test_an_unexpected_error_is_answered_with_500_and_logged(
     (record,) = [record for record in caplog.records if record.name == "service.http.middleware"]
     assert "a secret" in str(record.exc_info[1])  # type: ignore[index]
     assert record.__dict__["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, int]]:
+    path = tmp_path_factory.mktemp("bundles") / "mach"
+    write_bundle(path, Spec(name="mach"))
+    with in_this_process(path, max_body_bytes=MAX_BODY_BYTES, request_seconds=0.25) as (service, port):
+        yield service, port
+
+
+LONG_HEAD = HEAD.replace(b"1.1", b"1.0")
+
+
+@pytest.mark.parametrize("before", [b"", HEAD + BODY], ids=["first", "second"])
+@pytest.mark.parametrize(
+    ("part", "endpoint", "code"),
+    [
+        (b"P", "unknown", "408"),
+        (HEAD[:-2], "unknown", "408"),
+        (HEAD, "/predict", "408"),
+        (HEAD + BODY[:-1], "/predict", "408"),
+    ],
+    ids=["a letter", "half a head", "a head", "half a body"],
+)
+def test_a_request_that_does_not_end_is_refused_in_time(
+    impatient: tuple[Service, int], before: bytes, part: bytes, endpoint: str, code: str
+) -> None:
+    service, port = impatient
+    counted = service.metrics.registry.get_sample_value
+    labels = {"endpoint": endpoint, "model": "", "code": code}
+    seen = counted("xmc_requests_total", labels) or 0
+    with connect(port) as connection:
+        if before:
+            connection.sendall(before)
+            assert read(connection)[0].status == 200
+        connection.sendall(part)
+        answer = read(connection)[0]
+        assert connection.recv(1) == b""
+    assert (answer.status, answer.headers["connection"]) == (408, "close")
+    assert "the whole request within 0.25 seconds" in Problem.model_validate_json(answer.body).detail
+    assert counted("xmc_requests_total", labels) == seen + 1
+    wait_for_metric(port, "xmc_inflight_requests 1.0")  # the request that looks
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_whoever_was_refused_must_end_in_time_too(impatient: tuple[Service, int], version: str) -> None:
+    with connect(impatient[1]) as connection:
+        connection.sendall(request(BODY, JSON, f"Content-Length: {MAX_BODY_BYTES + 1}", version=version))
+        assert read(connection)[0].status == 413
+        assert connection.recv(1) == b""
+
+
+def test_the_application_loses_a_client_that_does_not_end(impatient: tuple[Service, int]) -> None:
+    with connect(impatient[1]) as connection:
+        connection.sendall(LONG_HEAD)
+        assert connection.recv(1) == b""
+    wait_for_metric(impatient[1], 'xmc_requests_total{code="499",endpoint="/predict",model=""} 1.0')
+
+
+def test_a_slow_client_that_ends_is_answered(impatient: tuple[Service, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when its answer takes longer than it had for its request, and the next request has begun."""
+    service, port = impatient
+    with connect(port) as connection:
+        for piece in (HEAD, BODY[:5], BODY[5:] + HEAD[:20]):
+            connection.sendall(piece)
+        assert read(connection)[0].status == 200
+        connection.sendall(HEAD[20:] + BODY)
+        assert read(connection)[0].status == 200
+        with blocked(service.engine, monkeypatch) as wants_to_run:
+            connection.sendall(HEAD + BODY + HEAD[:20])
+            wants_to_run.wait()
+            with connect(port) as other:  # whose time is over later
+                other.sendall(b"P")
+                assert read(other)[0].status == 408
+        assert read(connection)[0].status == 200
+        connection.sendall(HEAD[20:] + BODY)
+        assert read(connection)[0].status == 200
+
+
+def test_a_head_has_a_size(server: tuple[Service, int]) -> None:
+    with connect(server[1]) as connection:
+        connection.sendall(HEAD[:-2] + b"X: ")
+        connection.sendall(b"x" * (MAX_HEAD_BYTES - len(HEAD) + 1))
+        connection.sendall(b"x")
+        answer = read(connection)[0]
+    assert (answer.status, answer.headers["connection"]) == (431, "close")
+    assert b"at most 65536 bytes" in answer.body
+
+
+def test_what_wraps_a_chunked_body_has_a_size_too(server: tuple[Service, int]) -> None:
+    """Extensions of chunks and trailers belong to no head and to no body."""
+    with connect(server[1]) as connection:
+        connection.sendall(chunked(BODY) + b"0\r\nTrailer: ")
+        with pytest.raises(ConnectionError):
+            flood(connection)
+
+
+def flood(connection: socket.socket) -> None:
+    for _ in range(64 * MAX_BODY_BYTES // 1000):  # 20 MB, which no buffer holds
+        connection.sendall(b"x" * 1000)
+
+
+def test_what_is_no_http_is_a_problem_too(server: tuple[Service, int]) -> None:
+    _, port = server
+    answer = exchange(port, b"nonsense\r\n\r\n")
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    assert Problem.model_validate_json(answer.body).request_id == answer.headers["x-request-id"]
+    answer = exchange(port, chunked(BODY).replace(b"\r\n\r\n", b"\r\n\r\nno size\r\n"))
+    assert (answer.status, answer.headers["connection"]) == (400, "close")
+    wait_for_metric(port, "xmc_inflight_requests 1.0")  # the request that looks

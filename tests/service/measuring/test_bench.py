@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service import cli
+from service.access.keys import line_of
 from service.measuring import chart
 from service.measuring.bench import Plan, as_json, bench, figures_of, request_bodies, table
 from service.measuring.load import Generator, LoadError, Tally
@@ -56,6 +57,19 @@ def test_a_model_is_chosen_and_features_are_asked_too(process: Process) -> None:
     bodies = [json.loads(body) for body in request_bodies(plan)]
     assert all(body["features"] and body["k"] == 2 and body["model"] == "vectors" for body in bodies)
     assert set(bench(plan)[0].statuses) == {"200"}
+
+
+def test_a_server_that_asks_for_keys_is_sent_one(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "text", Spec(name="text"))
+    (tmp_path / "keys").write_text(line_of("bench", "a secret", []))
+    (tmp_path / "key").write_text("a secret\n")
+    with running("--bundle", tmp_path / "text", "--api-keys-file", tmp_path / "keys") as process:
+        with pytest.raises(LoadError, match="answered 401"):
+            bench(Plan(process.url))
+        plan = Plan(process.url, concurrency=(1,), seconds=SECONDS, key_file=tmp_path / "key")
+        figures = bench(plan)
+    assert set(figures[0].statuses) == {"200"}
+    assert "a secret" not in as_json(plan, figures)
 
 
 def test_requests_come_from_a_file_of_texts_and_bodies(process: Process, tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from service.batching.channel import Connection
 from service.errors import BundleError
 from service.models.launch import Launched, Order, launch
 from service.settings import Settings
@@ -100,6 +103,28 @@ def test_a_worker_that_dies_while_it_loads_is_no_riddle(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"the process that loads it ended with code -9"):
         launched.wait_until_loaded()
     launched.end.close()
+
+
+def test_whoever_waits_for_a_worker_hears_that_it_was_abandoned(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when its descriptor is somebody else's by then."""
+    launched = start(bundle)
+    number = launched.end.fileno()
+    receive_one = Connection.receive_one
+    with ExitStack() as others:
+
+        def receive_later(connection: Connection) -> object:
+            launched.abandon()
+            taken: set[int] = set()
+            while number not in taken:
+                pair = socket.socketpair()
+                taken |= {others.enter_context(end).fileno() for end in pair}
+                for end in pair:
+                    end.send(b"x")  # so that nobody has to wait in vain
+            return receive_one(connection)
+
+        monkeypatch.setattr(Connection, "receive_one", receive_later)
+        with pytest.raises(BundleError, match="ended with code -9"):
+            launched.wait_until_loaded()
 
 
 def test_a_worker_that_does_not_end_is_ended(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
