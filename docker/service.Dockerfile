@@ -12,11 +12,13 @@ ARG FLAVOUR=cpu
 # Third-party packages change seldom and, for the GPU, weigh gigabytes: they get a layer that only the pins invalidate.
 FROM ${PYTHON_IMAGE} AS dependencies
 ARG FLAVOUR
+# Of the service: otel sends traces; with "otel predictions" it can log predictions, too.
+ARG EXTRAS=otel
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
-               print(*p['dependencies'], *e['serve'], *e['signing'], *e['otel'], *e['${FLAVOUR}'], sep='\n')" >requirements.txt \
+               print(*p['dependencies'], *(line for name in 'serve signing ${FLAVOUR} ${EXTRAS}'.split() for line in e[name]), sep='\n')" >requirements.txt \
  && python -m venv --without-pip /opt/xmc \
  && pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check \
         --constraint constraints.txt --requirement requirements.txt

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from service.http.predict import Pending
     from service.telemetry.tracing import Trace
 
+# The endpoint of a request that no route matches: paths of clients would make series without end.
+UNKNOWN = "unknown"
+
 _SCOPE_KEY = "xmcserve.exchange"
 _SANE_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
@@ -26,9 +29,7 @@ class Exchange:
 
     Attributes:
         request_id: the client's if it is sane, else one of ours.
-        headers: of the request.
         method: in upper case; empty where there is none.
-        path: as routes are matched; empty where there is none.
         started: second of `time.monotonic` at which the head had arrived.
         key: that the client has sent; None where none was asked for.
         model: name of the model that answers; the endpoint sets it.
@@ -39,9 +40,7 @@ class Exchange:
     """
 
     request_id: str
-    headers: Headers
     method: str
-    path: str
     started: float = field(default_factory=time.monotonic)
     key: Key | None = None
     model: str = ""
@@ -51,9 +50,9 @@ class Exchange:
     status: int = 0
 
     @classmethod
-    def of(cls, headers: Headers, method: str, path: str) -> Exchange:
+    def of(cls, headers: Headers, method: str) -> Exchange:
         """The exchange that begins with this head."""
-        return cls(request_id(header(headers, b"x-request-id")), headers, method, path)
+        return cls(request_id(header(headers, b"x-request-id")), method)
 
     def enter(self, scope: Scope) -> None:
         """Leave it where `exchange_of` finds it."""

@@ -13,7 +13,7 @@ import time
 from service.errors import RequestError
 from service.http.asgi import Application, Headers, Message, Receive, Scope, Send, header, too_large
 from service.http.doorkeeper import Doorkeeper
-from service.http.exchange import Exchange
+from service.http.exchange import UNKNOWN, Exchange
 from service.http.lifecycle import Lifecycle
 from service.http.predict import PREDICT, Predictor
 from service.http.problems import error_reply, internal_error_reply
@@ -27,8 +27,6 @@ from service.telemetry.telemetry import Telemetry
 logger = logging.getLogger(__name__)
 
 CLOSE = (b"connection", b"close")
-# The endpoint of what has no route.
-UNKNOWN = "unknown"
 
 
 class Gate:
@@ -91,9 +89,15 @@ class Gate:
             self.leave(exchange, _endpoint(scope))
 
     def enter(self, headers: Headers, method: str = "", path: str = "") -> Exchange:
-        """Count a request in."""
+        """Count a request in.
+
+        Args:
+            headers: names in lower case.
+            method: in upper case; empty where there is none.
+            path: as routes are matched; empty where there is none.
+        """
         self._metrics.inflight_requests += 1
-        exchange = Exchange.of(headers, method, path)
+        exchange = Exchange.of(headers, method)
         if self._tracing is not None:
             exchange.trace = self._tracing.begin(method, path, headers)
         return exchange
@@ -149,7 +153,7 @@ class Gate:
 
 
 def _endpoint(scope: Scope) -> str:
-    """The route's template: paths of clients would make series without end."""
+    """The route's template, or `UNKNOWN`."""
     route = scope.get("route")
     if route is not None:
         template: str = route.path

@@ -107,7 +107,7 @@ class RpcServer:
     async def _answer(self, path: str, method: _Method, data: bytes, context: Context) -> bytes:
         """One call, from its bytes to those of its answer."""
         headers = [(_bytes(key), _bytes(value)) for key, value in context.invocation_metadata() or ()]
-        exchange = self._gate.enter(headers)
+        exchange = self._gate.enter(headers, "POST", path)
         marks: Metadata = (("x-request-id", exchange.request_id),)
         try:
             if method.like and (refusal := self._gate.refusal(exchange, method.like, path, headers)):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from service.errors import SettingsError
 from service.http.asgi import Headers, header
-from service.http.exchange import Exchange
+from service.http.exchange import UNKNOWN, Exchange
 from service.http.predict import slowest_stages
 from service.settings import variable
 
@@ -31,7 +31,6 @@ UNTRACED = frozenset({"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/h
 
 _STAGES = ("queue", "tokenize", "encode", "search")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY"})
-_OTHER_METHOD = "_OTHER"
 _NANOSECONDS = 1e9
 
 
@@ -113,14 +112,14 @@ class Tracing:
             return None
         inside = self._clients(headers)
         if inside is None:
-            # Drawn here, because a span costs as much as the rest of a request even if nobody records it.
+            # Drawn here rather than by the SDK: a span that nobody records is not free either.
             if random.random() >= self._ratio:
                 return None
             inside = self._no_context
         begins = time.time_ns()
-        known = method if method in _METHODS else _OTHER_METHOD
+        known = method if method in _METHODS else "_OTHER"
         span = self._pipeline.tracer.start_span(
-            known if known != _OTHER_METHOD else "HTTP",
+            _name(method),
             context=inside,
             kind=self._api.SpanKind.SERVER,
             attributes={"http.request.method": known, "url.path": path, "url.scheme": "http"},
@@ -142,8 +141,8 @@ class Tracing:
         span, ends = trace.span, trace.begins + int(_NANOSECONDS * seconds)
         if span.is_recording():
             span.set_attributes(dict(_attributes(exchange, endpoint)))
-            if exchange.path and endpoint != "unknown":
-                span.update_name(f"{exchange.method} {endpoint}")
+            if endpoint != UNKNOWN:
+                span.update_name(f"{_name(exchange.method)} {endpoint}")
             if exchange.status >= OUR_FAULT:
                 title = None if exchange.error is None else exchange.error.title
                 span.set_status(self._api.StatusCode.ERROR, title)
@@ -166,10 +165,14 @@ class Tracing:
         self._pipeline.close()
 
 
+def _name(method: str) -> str:
+    return method if method in _METHODS else "HTTP"
+
+
 def _attributes(exchange: Exchange, endpoint: str) -> Iterator[tuple[str, AttributeValue]]:
     yield "http.response.status_code", exchange.status
     yield "xmc.request_id", exchange.request_id
-    if endpoint != "unknown":
+    if endpoint != UNKNOWN:
         yield "http.route", endpoint
     if exchange.status >= OUR_FAULT:
         yield "error.type", str(exchange.status)

@@ -152,7 +152,7 @@ def test_errors_are_bounded_and_the_others_counted(
     monkeypatch.setattr(access_log, "SUMMARY_SECONDS", 0.0)
     monkeypatch.setattr(access_log, "time", SimpleNamespace(monotonic=lambda: 7.5))
     log = AccessLog("errors", with_queries=False)
-    exchange = Exchange.of([], "POST", "/predict")
+    exchange = Exchange.of([], "POST")
     exchange.status, exchange.error = 429, QueueFull("full")
 
     async def tell() -> None:
