@@ -16,6 +16,7 @@ import pytest
 import tritonclient.grpc as triton
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.access.keys import line_of
@@ -396,3 +397,21 @@ def test_calls_need_the_keys_that_http_needs(folder: Path, tmp_path: Path) -> No
         assert codes(("x-api-key", "xmc_guess")) == [ok, ok, ok, unknown, unknown, unknown]
         assert codes(("x-api-key", "xmc_reader")) == [ok, ok, ok, ok, ok, grpc.StatusCode.PERMISSION_DENIED]
         assert codes(("authorization", "Bearer xmc_full")) == [ok] * 6
+
+
+def test_a_call_has_a_line_in_the_log_and_a_row_in_the_prediction_log(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    settings: dict[str, Any] = {"grpc_port": 0, "access_log": "all", "prediction_log": tmp_path}
+    with in_this_process(folder / "mach", **settings):
+        (place,) = [entry.getMessage() for entry in caplog.records if entry.name == "service.rpc.server"]
+        client = triton.InferenceServerClient(place.removeprefix("gRPC on "))
+        client.infer("mach", text_input(triton, TEXTS[:1]), headers={"x-request-id": "abc"})
+        client.close()
+    (line,) = [entry for entry in caplog.records if getattr(entry, "request_id", None) == "abc"]
+    assert line.getMessage() == "POST /inference.GRPCInferenceService/ModelInfer 200"
+    (file,) = tmp_path.iterdir()
+    assert parquet.read_table(file, columns=["request_id", "text"]).to_pylist() == [
+        {"request_id": "abc", "text": TEXTS[0]}
+    ]

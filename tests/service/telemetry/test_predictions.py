@@ -51,6 +51,15 @@ def test_answers_are_written(bundle: Path, tmp_path: Path) -> None:
         assert row["seconds"] > 0
 
 
+def test_answers_by_the_open_inference_protocol_are_written_too(bundle: Path, tmp_path: Path) -> None:
+    text = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [TEXT]}
+    with serving(bundle, prediction_log=tmp_path) as service:
+        asked = service.client.post("/v2/models/mach/infer", json={"inputs": [text]})
+        labels = next(output["data"] for output in asked.json()["outputs"] if output["name"] == "label")
+    (row,) = rows(tmp_path)
+    assert (row["text"], row["labels"]) == (TEXT, labels)
+
+
 def test_a_share_of_requests_is_written(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = iter([0.4, 0.6, 0.5, 0.49])
     with serving(bundle, prediction_log=tmp_path, prediction_log_sample=0.5) as service:
