@@ -13,6 +13,8 @@ from service.bags import Bag
 from service.bundle import open_bundle
 from service.engine import Engine
 from service.errors import EngineFailed
+from service.filters.allowed import Allowed, bits_of
+from service.filters.search import Wanted
 from service.resident import resident_decoder
 from tests.bundles import GOLDEN_FEATURES, GOLDEN_TEXTS, INPUT_KINDS, METHODS, InputKind, Method, Spec, write_bundle
 from tests.service.resident.devices import DEVICES
@@ -53,6 +55,36 @@ def test_answers_are_those_of_the_cpu(
     np.testing.assert_array_equal(tops[0].ids_QK, tops[1].ids_QK)
     np.testing.assert_allclose(tops[0].scores_QK, tops[1].scores_QK, rtol=1e-4, atol=1e-5)
     assert resident.device == device
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", ["mach", "unidec", "ova"])
+def test_filters_and_explanations_are_those_of_the_cpu(
+    opened: Any, tmp_path: Path, method: Method, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directly, and by more of the best labels: queries with either go to the device alone."""
+    resident = opened(device, method=method)
+    plain = Engine.open(open_bundle(tmp_path / device), device="cpu")
+    queries = plain.prepare(GOLDEN_TEXTS)
+    best = plain.run(queries, 10).top.ids_QK[1]
+    few, most = (Allowed.of_bits(bits_of(rows, 40)) for rows in (best[5:7], np.setdiff1d(np.arange(40), best[:3])))
+    monkeypatch.setattr(resident._decoder.scorer, "cheap_labels", 10)
+    answer = resident.run(queries, 5, {0: Wanted(2, few), 1: Wanted(6, most)}, [0, 1, 2])
+    expected = plain.run(queries, 5, {0: Wanted(2, few), 1: Wanted(6, most)}, [0, 1, 2])
+    assert answer.filtered[1].mode == "overfetch"
+    for place in (0, 1):
+        np.testing.assert_array_equal(answer.filtered[place].ids_K, expected.filtered[place].ids_K)
+        found, wanted = answer.filtered[place].scores_K, expected.filtered[place].scores_K
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    for place, explainer in answer.explainers.items():
+        ids_K, scores_K = answer.top.ids_QK[place][:3], answer.top.scores_QK[place][:3]
+        if place in answer.filtered:
+            ids_K, scores_K, _ = answer.filtered[place]
+        for one, other in zip(
+            explainer.explain(ids_K, scores_K), expected.explainers[place].explain(ids_K, scores_K), strict=True
+        ):
+            np.testing.assert_allclose(one.raw, other.raw, rtol=1e-4, atol=1e-5)
+            assert one.rank == other.rank
 
 
 @pytest.mark.parametrize("device", DEVICES)

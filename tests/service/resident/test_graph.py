@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 
 from service.errors import BundleError
-from service.resident.search import ResidentSearch
+from tests.service.resident.devices import resident_search
 
 
 def test_tables_that_find_no_room_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,4 +19,4 @@ def test_tables_that_find_no_room_are_an_error(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(
         BundleError, match=r"device cpu: expected room for 0\.1 GB of tables, found: Failed to allocate memory$"
     ):
-        ResidentSearch(vectors, "cpu")
+        resident_search(vectors, "cpu")
