@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 
 import pytest
@@ -13,6 +14,12 @@ settings.register_profile("xmcserve", deadline=None, derandomize="CI" in os.envi
 settings.load_profile("xmcserve")
 
 LEFT_OUT = pytest.StashKey[list[str]]()
+
+
+def pytest_configure() -> None:
+    """Services in this process map files, and tests hold thousands of connections: many systems allow 1,024 at first."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @pytest.fixture(autouse=True)

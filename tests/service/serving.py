@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import json
 import os
@@ -122,6 +123,7 @@ def serving(*bundles: Path, **settings: Any) -> Iterator[Service]:
         while service.lifecycle.phase is Phase.LOADING and service.lifecycle.failure is None:
             service.client.get("/readyz")
         yield service
+    gc.unfreeze()  # or what this service held, mapped files among it, would stay for as long as the tests run
 
 
 @contextmanager
@@ -175,9 +177,21 @@ class Process:
 
 
 @contextmanager
-def running(*arguments: str | Path, until: str = "ready") -> Iterator[Process]:
-    """``xmc-serve run`` on a free port, once its log says `until`."""
-    command = [sys.executable, "-m", "service.cli", "run", "--port", "0", "--log-format", "json", "--device", "cpu"]
+def running(*arguments: str | Path, until: str = "ready", within: tuple[str, ...] = ()) -> Iterator[Process]:
+    """``xmc-serve run`` on a free port, once its log says `until`; started by another command, if there is one."""
+    command = [
+        *within,
+        sys.executable,
+        "-m",
+        "service.cli",
+        "run",
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+        "--device",
+        "cpu",
+    ]
     process = subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
     with process:
         try:
@@ -220,6 +234,7 @@ def in_this_process(*bundles: Path, **changes: Any) -> Iterator[tuple[Service, i
     finally:
         server.handle_exit(signal.SIGINT, None)
         thread.join()
+        gc.unfreeze()
 
 
 def ask(port: int, path: str = "/predict") -> tuple[int, Any, http.client.HTTPMessage]:

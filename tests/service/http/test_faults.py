@@ -112,23 +112,17 @@ def test_a_storm_of_clients_that_leave_harms_nobody_who_stays(bundle: Path) -> N
 
 def test_a_low_limit_of_open_files_is_raised(bundle: Path) -> None:
     lowered = 256
-    low, high = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, high = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert high > 2 * lowered
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowered, high))
-    try:
-        with running("--bundle", bundle) as service:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (low, high))
-            with idle(service, 2 * lowered):
-                answers(service)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (low, high))
+    lower = ("prlimit", f"--nofile={lowered}:{high}")
+    with running("--bundle", bundle, within=lower) as service, idle(service, 2 * lowered):
+        answers(service)
 
 
 def test_ten_thousand_idle_connections_leave_room_for_a_query(bundle: Path) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if most < IDLE_CONNECTIONS + 1000:
         pytest.skip(f"a process may open {most} files here, too few for {IDLE_CONNECTIONS} connections")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with running("--bundle", bundle) as service:
         answers(service)
         before = resident_bytes(service.process.pid)

@@ -361,18 +361,16 @@ def test_a_client_that_leaves_takes_its_queries_out_of_the_queue(folder: Path, m
     with in_this_process(folder / "mach") as (service, port):
         labels = f'{{model="mach",version="{service.model.version}"}}'
         endpoint = 'endpoint="/v2/models/{name}/infer",model="mach"'
-        with (
-            blocked(service.engine, monkeypatch) as wants_to_run,
-            socket.create_connection(("127.0.0.1", port)) as stays,
-        ):
-            stays.sendall(request)
-            wants_to_run.wait()
-            with socket.create_connection(("127.0.0.1", port)) as leaves:
-                leaves.sendall(request)
-                wait_for_metric(port, f"xmc_queue_rows{labels} 1.0")
-            wait_for_metric(port, f'xmc_requests_total{{code="499",{endpoint}}} 1.0')
-        wait_for_metric(port, f"xmc_cancelled_total{labels} 1.0")
-        wait_for_metric(port, f'xmc_requests_total{{code="200",{endpoint}}} 1.0')
+        with socket.create_connection(("127.0.0.1", port)) as stays:
+            with blocked(service.engine, monkeypatch) as wants_to_run:
+                stays.sendall(request)
+                wants_to_run.wait()
+                with socket.create_connection(("127.0.0.1", port)) as leaves:
+                    leaves.sendall(request)
+                    wait_for_metric(port, f"xmc_queue_rows{labels} 1.0")
+                wait_for_metric(port, f'xmc_requests_total{{code="499",{endpoint}}} 1.0')
+            wait_for_metric(port, f"xmc_cancelled_total{labels} 1.0")
+            wait_for_metric(port, f'xmc_requests_total{{code="200",{endpoint}}} 1.0')
         wait_for_metric(port, f"xmc_batch_rows_sum{labels} 1.0")
 
 
