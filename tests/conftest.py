@@ -17,7 +17,7 @@ LEFT_OUT = pytest.StashKey[list[str]]()
 
 
 def pytest_configure() -> None:
-    """Services in this process map files, and tests hold thousands of connections: many systems allow 1,024 at first."""
+    """Services in this process map files, and tests hold thousands of connections: many systems allow 1,024 files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
