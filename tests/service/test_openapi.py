@@ -23,8 +23,7 @@ def test_no_request_leads_beyond_what_is_documented(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(line_of("fuzzer", secret, ()))
     arguments = ("--bundle", tmp_path / "mach", "--models-dir", tmp_path, "--admin-keys-file", keys)
-    # Nobody reads the log meanwhile, and a line for each of a thousand refusals is more than a pipe holds.
-    with running(*arguments, "--access-log", "off") as service:
+    with running(*arguments) as service:
         command = [str(Path(sys.executable).with_name("schemathesis")), f"--config-file={CONFIG}", "run"]
         command += [f"{service.url}/openapi.json", "--max-examples", str(EXAMPLES), "--generation-deterministic"]
         command += ["--continue-on-failure", "--no-color", "--warnings", "off", "-H", f"X-API-Key: {secret}"]
