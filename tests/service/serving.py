@@ -179,20 +179,10 @@ class Process:
 @contextmanager
 def running(*arguments: str | Path, until: str = "ready", within: tuple[str, ...] = ()) -> Iterator[Process]:
     """``xmc-serve run`` on a free port, once its log says `until`; started by another command, if there is one."""
-    command = [
-        *within,
-        sys.executable,
-        "-m",
-        "service.cli",
-        "run",
-        "--port",
-        "0",
-        "--log-format",
-        "json",
-        "--device",
-        "cpu",
-    ]
-    process = subprocess.Popen([*command, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "service.cli", "run", "--port", "0", "--log-format", "json", "--device", "cpu"]
+    # Nobody reads the log while a test asks: many lines would fill the pipe, and then the service would wait.
+    command += ["--access-log", "off", *map(str, arguments)]
+    process = subprocess.Popen([*within, *command], stderr=subprocess.PIPE, text=True)
     with process:
         try:
             log: list[dict[str, Any]] = []
