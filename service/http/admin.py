@@ -38,10 +38,10 @@ def add_admin_routes(
     app: FastAPI, settings: Settings, lifecycle: Lifecycle, registry: Registry, loader: Loader
 ) -> None:
     """Give the application the endpoints under `/admin`."""
-    problems: dict[int | str, dict[str, Any]] = {status: documents.problem(text) for status, text in PROBLEMS.items()}
+    problems: documents.Responses = {status: documents.problem(text) for status, text in PROBLEMS.items()}
 
     # Of the same kind, and said twice: a load that was waited for is 200.
-    accepted: dict[int | str, dict[str, Any]] = {200: {"model": LoadStatus}, 202: {"links": {"load": FOLLOW_LOAD}}}
+    accepted: documents.Responses = {200: {"model": LoadStatus}, 202: {"links": {"load": FOLLOW_LOAD}}}
 
     @app.post(
         "/admin/models", status_code=202, responses={**accepted, **problems}, openapi_extra=documents.body(LoadRequest)

@@ -20,8 +20,17 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from service.http.lifecycle import Phase
-from tests.bundles import DIMENSION, Spec, write_bundle
-from tests.service.inference.tritons import TEXTS, VECTORS, feature_inputs, labels_of, predicted, text_input
+from tests.bundles import DIMENSION
+from tests.service.inference.tritons import (
+    TEXTS,
+    VECTORS,
+    feature_inputs,
+    labels_of,
+    predicted,
+    serve_models,
+    text_input,
+    write_models,
+)
 from tests.service.serving import Process, Service, blocked, in_this_process, running, serving, wait_for_metric
 
 LABELS = 40
@@ -31,16 +40,13 @@ LEAST = float(np.finfo(np.float32).min)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
-    write_bundle(folder / "mach", Spec(name="mach"))
-    write_bundle(folder / "older", Spec(name="mach", seed=1))
-    write_bundle(folder / "vectors", Spec(input="features", name="vectors", has_label_texts=False))
+    write_models(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def process(folder: Path) -> Iterator[Process]:
-    bundles = [argument for name in ("older", "mach", "vectors") for argument in ("--bundle", folder / name)]
-    with running(*bundles, "--drain-seconds", "0") as process:
+    with running(*serve_models(folder), "--drain-seconds", "0") as process:
         yield process
 
 

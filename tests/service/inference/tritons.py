@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from service.models.queries import Features
+from tests.bundles import Spec, write_bundle
 
 TEXTS = ["a fast web server", "python image library", "naïve mail client"]
 VECTORS = [Features((0, 7), (1.0, 0.5)), Features((29,), (-2.0,)), Features((3, 1, 2), (0.1, 0.2, 0.3))]
+
+
+def write_models(folder: Path) -> None:
+    """Bundles of two versions of a model of texts, and of a model of features."""
+    write_bundle(folder / "mach", Spec(name="mach"))
+    write_bundle(folder / "older", Spec(name="mach", seed=1))
+    write_bundle(folder / "vectors", Spec(input="features", name="vectors", has_label_texts=False))
+
+
+def serve_models(folder: Path) -> list[str | Path]:
+    """The arguments that serve them; the version that is given last answers for its name."""
+    return [argument for name in ("older", "mach", "vectors") for argument in ("--bundle", folder / name)]
 
 
 def text_input(client: ModuleType, texts: Sequence[str], column: bool = False, **how: Any) -> list[Any]:

@@ -21,8 +21,16 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from service.access.keys import line_of
 from service.http.lifecycle import Phase
-from tests.bundles import Spec, write_bundle
-from tests.service.inference.tritons import TEXTS, VECTORS, feature_inputs, labels_of, predicted, text_input
+from tests.service.inference.tritons import (
+    TEXTS,
+    VECTORS,
+    feature_inputs,
+    labels_of,
+    predicted,
+    serve_models,
+    text_input,
+    write_models,
+)
 from tests.service.serving import Process, Service, ask, blocked, in_this_process, running, wait_for_metric
 
 ENDPOINT = 'endpoint="/inference.GRPCInferenceService/ModelInfer",model="mach"'
@@ -66,16 +74,13 @@ def live(folder: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Live]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
-    write_bundle(folder / "mach", Spec(name="mach"))
-    write_bundle(folder / "older", Spec(name="mach", seed=1))
-    write_bundle(folder / "vectors", Spec(input="features", name="vectors", has_label_texts=False))
+    write_models(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def process(folder: Path) -> Iterator[Process]:
-    bundles = [argument for name in ("older", "mach", "vectors") for argument in ("--bundle", folder / name)]
-    with running(*bundles, "--drain-seconds", "0", "--grpc-port", "0") as process:
+    with running(*serve_models(folder), "--drain-seconds", "0", "--grpc-port", "0") as process:
         yield process
 
 
