@@ -23,6 +23,7 @@
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
         ├── Draining            503  the process is shutting down; carries Retry-After
         ├── DeadlineExceeded    504  the request's own timeout passed
+        ├── NotSaved            507  a change of labels could not be written, so nothing has changed
         └── EngineFailed        500  the model failed on this request's rows: our bug
 
 The sentence in an error says what was expected, what was found and where.
@@ -199,6 +200,13 @@ class DeadlineExceeded(RequestError):
 
     status = 504
     title = "Deadline exceeded"
+
+
+class NotSaved(RequestError):
+    """A change could not be written where it would survive, so nothing has changed."""
+
+    status = 507
+    title = "Not saved"
 
 
 class EngineFailed(RequestError):
