@@ -30,6 +30,7 @@ from service.bundle.manifest import (
     Activation,
     Aggregation,
     CalibrationSection,
+    ChangesSection,
     DeclareSection,
     FeatureQuery,
     FeaturesInput,
@@ -48,8 +49,9 @@ from service.bundle.manifest import (
     ScoredLabel,
     TextInput,
 )
-from service.bundle.searching import ApproximateType, IndexSection, IndexType, OvaSection, UnidecSection
+from service.bundle.searching import ApproximateType, IndexSection, IndexType, LabelReading, OvaSection, UnidecSection
 from service.engine import Engine
+from service.filters.allowed import bits_of
 from service.models.queries import Features, Query
 from service.search.votes import Votes
 
@@ -119,6 +121,9 @@ class Spec:
     present: bool = False
     heading_weight: float = 0.0
     groups: tuple[str, ...] = ()
+    reads_labels: bool = True
+    zero_shot: int = 0
+    disabled: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def resign(path: Path) -> None:
     manifest = Manifest.model_validate_json((path / layout.MANIFEST).read_bytes())
     files = {name: file_entry(path / name) for name in manifest.files}
     scores = manifest.calibration, manifest.propensity, manifest.rerank
-    version = content_version(manifest.input, manifest.method, files, *scores, manifest.groups)
+    version = content_version(manifest.input, manifest.method, files, *scores, manifest.groups, manifest.changes)
     write_manifest(path, manifest.model_copy(update={"files": files, "version": version}))
 
 
@@ -312,6 +317,8 @@ def _write_labels(path: Path, spec: Spec) -> None:
         members_GL = np.random.default_rng(spec.seed).random((len(spec.groups), spec.label_count)) < GROUP_SHARE
         members_GL[:, 0] = True  # none is empty
         np.save(path / layout.LABEL_GROUPS, np.packbits(members_GL, axis=1, bitorder="little"))
+    if spec.disabled:
+        np.save(path / layout.LABELS_DISABLED, bits_of(np.array(spec.disabled), spec.label_count))
 
 
 def _tokenizer() -> Tokenizer:
@@ -347,10 +354,13 @@ def _draft(path: Path, spec: Spec) -> Manifest:
     if spec.groups:
         sizes = np.bitwise_count(np.load(path / layout.LABEL_GROUPS)).sum(axis=1)
         groups = dict(zip(sorted(spec.groups), sizes.tolist(), strict=True))
+    changes = None
+    if spec.zero_shot or spec.disabled:
+        changes = ChangesSection(zero_shot=spec.zero_shot, disabled=len(spec.disabled))
     files = {file.name: file_entry(file) for file in path.iterdir()}
     return Manifest(
         name=spec.name,
-        version=content_version(queries, method, files, calibration, propensity, rerank, groups),
+        version=content_version(queries, method, files, calibration, propensity, rerank, groups, changes),
         created_with={"onnx": onnx.__version__},
         input=queries,
         label_count=spec.label_count,
@@ -362,6 +372,7 @@ def _draft(path: Path, spec: Spec) -> Manifest:
         rerank=rerank,
         calibration=calibration,
         propensity=propensity,
+        changes=changes,
         files=files,
     )
 
@@ -394,7 +405,9 @@ def _section(path: Path, spec: Spec) -> MachSection | DeclareSection | UnidecSec
         span=0.1 if spec.index == "ivf" else None,
     )
     if spec.method == "unidec":
-        return UnidecSection(dimension=2 * spec.half_dimension, heads="both", index=index)
+        reads = spec.reads_labels and spec.input == "text"
+        reading = LabelReading(max_tokens=MAX_TOKENS, output="query") if reads else None
+        return UnidecSection(dimension=2 * spec.half_dimension, heads="both", reading=reading, index=index)
     return OvaSection(dimension=2 * spec.half_dimension, index=index)
 
 

@@ -47,6 +47,8 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
         _check_classifiers(manifest, arrays)
     if manifest.groups:
         _check_groups(manifest, arrays[layout.LABEL_GROUPS])
+    if manifest.changes is not None and manifest.changes.disabled:
+        _check_disabled(manifest.changes.disabled, manifest.label_count, arrays[layout.LABELS_DISABLED])
     match manifest.method:
         case MachSection(buckets=buckets):
             _check_buckets(arrays[layout.MACH_BUCKETS], buckets)
@@ -132,11 +134,18 @@ def check_slots(lines: NDArray[np.uint8], offsets: NDArray[np.integer], slots: N
 
 
 def _check_groups(manifest: Manifest, groups_GW: NDArray[np.uint8]) -> None:
-    name, spare = layout.LABEL_GROUPS, -manifest.label_count % 8
-    _require(not (groups_GW[:, -1] >> (8 - spare)).any(), name, f"no bits beyond {manifest.label_count} labels", "some")
     for (group, size), bits_W in zip(sorted(manifest.groups.items()), groups_GW, strict=True):
-        found = int(np.bitwise_count(bits_W).sum(dtype=np.int64))
-        _require(found == size, name, f"{size} labels in group {group!r} as the manifest says", f"{found}")
+        _check_bitmap(layout.LABEL_GROUPS, bits_W, manifest.label_count, size, f"labels in group {group!r}")
+
+
+def _check_disabled(size: int, label_count: int, bits_W: NDArray[np.uint8]) -> None:
+    _check_bitmap(layout.LABELS_DISABLED, bits_W, label_count, size, "disabled labels")
+
+
+def _check_bitmap(name: str, bits_W: NDArray[np.uint8], label_count: int, size: int, which: str) -> None:
+    _require(not bits_W[-1] >> (8 - -label_count % 8), name, f"no bits beyond {label_count} labels", "some")
+    found = int(np.bitwise_count(bits_W).sum(dtype=np.int64))
+    _require(found == size, name, f"{size} {which} as the manifest says", f"{found}")
 
 
 def _check_buckets(buckets_LR: NDArray[Any], buckets: int) -> None:

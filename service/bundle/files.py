@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from service.bundle.manifest import (
     CalibrationSection,
+    ChangesSection,
     FeaturesInput,
     FileEntry,
     MethodSection,
@@ -73,8 +74,9 @@ def content_version(
     propensity: PropensitySection | None = None,
     rerank: RerankSection | None = None,
     groups: Mapping[str, int] | None = None,
+    changes: ChangesSection | None = None,
 ) -> str:
-    """Digest of everything that decides an answer: the sections on input, method, scores and groups, and every file.
+    """Digest of everything that decides an answer: the sections on input, method, scores and labels, and every file.
 
     Name, measurements and golden answers are left out: the same model exported twice has the same version. Sections
     that a bundle does not have leave no trace, so that older bundles keep their version.
@@ -89,7 +91,7 @@ def content_version(
         "method": method.model_dump(mode="json", exclude_none=True, exclude={"index": {"curve"}}),
         "files": {name: entry.model_dump(mode="json") for name, entry in files.items()},
     }
-    optional = {"rerank": rerank, "calibration": calibration, "propensity": propensity}
+    optional = {"rerank": rerank, "calibration": calibration, "propensity": propensity, "changes": changes}
     content |= {name: section.model_dump(mode="json") for name, section in optional.items() if section is not None}
     if groups:
         content["groups"] = dict(groups)

@@ -21,6 +21,7 @@ LABELS = "labels.jsonl"
 LABEL_OFFSETS = "labels.offsets.npy"
 LABEL_SLOTS = "labels.slots.npy"
 LABEL_GROUPS = "labels.groups.npy"
+LABELS_DISABLED = "labels.disabled.npy"
 
 MACH_BUCKETS = "buckets.npy"
 MACH_INVERTED_STEPS = "inverted.steps.npy"
@@ -136,6 +137,8 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
         table[LABEL_SLOTS] = ArraySpec(("uint32",), (slot_count(manifest.label_count),))
     if manifest.groups:
         table[LABEL_GROUPS] = ArraySpec(("uint8",), (len(manifest.groups), bitmap_bytes(manifest.label_count)))
+    if manifest.changes is not None and manifest.changes.disabled:
+        table[LABELS_DISABLED] = ArraySpec(("uint8",), (bitmap_bytes(manifest.label_count),))
     if manifest.rerank is not None:
         table |= {
             RERANK_OFFSETS: _offsets(None),

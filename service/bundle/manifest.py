@@ -195,6 +195,24 @@ class PropensitySection(Strict):
     candidates: Count
 
 
+class ChangesSection(Strict):
+    """Changes of labels that were made while an older bundle was served, and went into this one.
+
+    Attributes:
+        zero_shot: so many labels, the last, were added from their texts: no word classifier knows them.
+        disabled: so many labels are not answered until they are enabled; their bitmap lies in a file.
+    """
+
+    zero_shot: Annotated[int, Field(ge=0)]
+    disabled: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _are_some(self) -> Self:
+        if not self.zero_shot and not self.disabled:
+            raise ValueError("expected labels that were added or disabled, found none")
+        return self
+
+
 class FileEntry(Strict):
     """One file; dtype (numpy's name, little-endian) and shape are given for arrays and null for the rest."""
 
@@ -253,6 +271,7 @@ class Manifest(Strict):
         rerank: word classifiers that have a say in raw scores; null for the method's own.
         calibration: makes probabilities of raw scores; null where these are served.
         propensity: another order of the answers; null for the order of scores.
+        changes: of labels, while an older bundle was served; null for none.
         files: every file but the manifest itself, by name.
         parity: measured at export; null only in a draft that has not been verified yet.
         golden: queries with known answers; empty only in a draft.
@@ -272,6 +291,7 @@ class Manifest(Strict):
     rerank: RerankSection | None = None
     calibration: CalibrationSection | None = None
     propensity: PropensitySection | None = None
+    changes: Annotated[ChangesSection | None, Field(exclude_if=lambda changes: changes is None)] = None
     files: dict[str, FileEntry]
     parity: Parity | None = None
     golden: tuple[GoldenAnswer, ...] = ()
@@ -295,6 +315,18 @@ class Manifest(Strict):
     def _propensities_need_probabilities(self) -> Self:
         if self.propensity is not None and self.calibration is None:
             raise ValueError("propensity: expected a calibration beside it, found raw scores")
+        return self
+
+    @model_validator(mode="after")
+    def _only_texts_become_labels(self) -> Self:
+        reading = self.method.reading if isinstance(self.method, UnidecSection) else None
+        if reading is not None and self.input.kind != "text":
+            raise ValueError(f"method.reading: expected null with {self.input.kind}, found it")
+        added = 0 if self.changes is None else self.changes.zero_shot
+        if added and reading is None:
+            raise ValueError(f"changes.zero_shot: expected 0 without method.reading, found {added}")
+        if added >= self.label_count:
+            raise ValueError(f"changes.zero_shot: expected less than all {self.label_count} labels, found {added}")
         return self
 
 

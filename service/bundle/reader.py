@@ -142,7 +142,8 @@ def _first_fault(error: ValidationError) -> str:
 
 def _check_version(manifest: Manifest) -> None:
     scores = manifest.calibration, manifest.propensity, manifest.rerank
-    expected = content_version(manifest.input, manifest.method, manifest.files, *scores, manifest.groups)
+    labels = manifest.groups, manifest.changes
+    expected = content_version(manifest.input, manifest.method, manifest.files, *scores, *labels)
     if manifest.version != expected:
         raise BundleError(f"{layout.MANIFEST}: expected version {expected} by its contents, found {manifest.version}")
 

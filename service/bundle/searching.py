@@ -70,11 +70,24 @@ class IndexSection(Strict):
         return self
 
 
+class LabelReading(Strict):
+    """How the graph reads the text of a label, so that labels can be added while a bundle is served.
+
+    Attributes:
+        max_tokens: those after are cut off; all else is as for queries.
+        output: of the graph, that holds the dual encoder's vector at any length: "query", the first half of it where
+            both heads are served, or "label", where label texts pass a projection of their own.
+    """
+
+    max_tokens: Count
+    output: Literal["query", "label"]
+
+
 class UnidecSection(Strict):
     """UniDEC: label vectors searched by inner product; ``dimension`` is the width of a whole query vector.
 
     ``heads`` says whose vectors they are; of both, the dual encoder's are the first half. Null: not known, in bundles
-    from before this field.
+    from before this field. ``reading`` is null in those, too, and where the classifier alone is served.
     """
 
     name: Literal["unidec"] = "unidec"
@@ -82,7 +95,16 @@ class UnidecSection(Strict):
     heads: Annotated[Literal["encoder", "classifier", "both"] | None, Field(exclude_if=lambda heads: heads is None)] = (
         None
     )
+    reading: Annotated[LabelReading | None, Field(exclude_if=lambda reading: reading is None)] = None
     index: IndexSection
+
+    @model_validator(mode="after")
+    def _has_a_dual_encoder_to_read_with(self) -> Self:
+        if self.reading is not None and self.heads not in ("encoder", "both"):
+            raise ValueError(
+                f"reading: expected null where no dual encoder is served, found it with heads {self.heads}"
+            )
+        return self
 
 
 class OvaSection(Strict):

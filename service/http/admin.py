@@ -31,6 +31,7 @@ PROBLEMS = {
     415: "The body is not declared as JSON.",
     422: "A field is wrong; or, where the answer was waited for, the bundle cannot be served.",
     503: "The first models are loading, or the service is shutting down; come back after Retry-After seconds.",
+    507: "The change could not be written to the journal, so nothing has changed.",
 }
 
 

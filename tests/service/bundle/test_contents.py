@@ -314,3 +314,22 @@ def test_groups_that_contradict_the_manifest_are_refused(copy: Copy, change: Arr
     resign(path)
     with pytest.raises(BundleError, match=f"labels.groups.npy: {sentence}"):
         open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put(-1, 0x80), "expected no bits beyond 38 labels, found some"),
+        (put(0, 0), "expected 3 disabled labels as the manifest says, found 1"),
+        (lambda bits_W: bits_W[:-1], r"expected shape \(5\), found \(4,\)"),
+    ],
+)
+def test_disabled_labels_that_contradict_the_manifest_are_refused(
+    copy: Copy, change: ArrayChange, sentence: str
+) -> None:
+    path = copy(disabled=(0, 3, 37), label_count=38)
+    open_bundle(path)
+    change_array(path, layout.LABELS_DISABLED, change)
+    resign(path)
+    with pytest.raises(BundleError, match=f"labels.disabled.npy: {sentence}"):
+        open_bundle(path)

@@ -13,6 +13,7 @@ from service.bundle.files import map_array, map_bytes
 from service.bundle.labels import LabelTable
 from service.bundle.layout import bucket_dtype, offset_dtype
 from service.bundle.manifest import (
+    ChangesSection,
     DeclareSection,
     FeaturesInput,
     FileEntry,
@@ -68,12 +69,13 @@ def test_the_version_covers_what_decides_an_answer_and_nothing_else() -> None:
         content_version(TextInput(max_tokens=8, heading_weight=2.0), SECTION, files),
         content_version(TextInput(max_tokens=8), SECTION, files, groups={"a": 1, "b": 2}),
         content_version(TextInput(max_tokens=8), SECTION, files, groups={"a": 1, "c": 2}),
+        content_version(TextInput(max_tokens=8), SECTION, files, changes=ChangesSection(zero_shot=0, disabled=1)),
         *(
             content_version(TextInput(max_tokens=8), SECTION, files, rerank=RERANK.model_copy(update=changes))
             for changes in ({}, {"terms": True}, {"present": True})
         ),
     }
-    assert len(others - {version}) == 14
+    assert len(others - {version}) == 15
 
 
 def test_a_bundle_without_sections_on_scores_keeps_the_version_it_was_written_with() -> None:

@@ -156,3 +156,40 @@ def test_an_index_holds_divided_rows_already() -> None:
 def test_a_temperature_is_above_zero(temperature: float) -> None:
     with pytest.raises(ValidationError, match="temperature"):
         DeclareSection(rank=3, neighbours=2, recovery="rows", temperature=temperature)
+
+
+@pytest.mark.parametrize(
+    ("spec", "change", "sentence"),
+    [
+        (Spec(method="unidec", zero_shot=2), {"zero_shot": 40}, "expected less than all 40 labels, found 40"),
+        (
+            Spec(method="unidec", zero_shot=2),
+            {"zero_shot": 0},
+            "changes.*expected labels that were added or disabled",
+        ),
+        (Spec(method="unidec", zero_shot=2), {"zero_shot": -1}, "changes.zero_shot"),
+        (Spec(method="mach", disabled=(1,)), {"zero_shot": 1}, "changes.zero_shot: expected 0 without method.reading"),
+        (
+            Spec(method="unidec", reads_labels=False, disabled=(1,)),
+            {"zero_shot": 1},
+            "expected 0 without method.reading",
+        ),
+    ],
+)
+def test_changes_of_labels_must_be_possible(tmp_path: Path, spec: Spec, change: dict[str, int], sentence: str) -> None:
+    write_bundle(tmp_path / "bundle", spec)
+    content = read_manifest(tmp_path / "bundle").model_dump()
+    Manifest.model_validate(content)
+    with pytest.raises(ValidationError, match=f"(?s){sentence}"):
+        Manifest.model_validate(content | {"changes": {"zero_shot": 0, "disabled": 0} | change})
+
+
+def test_labels_are_read_from_texts_by_a_dual_encoder_alone(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "bundle", Spec(method="unidec"))
+    content = read_manifest(tmp_path / "bundle").model_dump()
+    method = content["method"]
+    with pytest.raises(ValidationError, match="reading: expected null where no dual encoder is served"):
+        Manifest.model_validate(content | {"method": method | {"heads": "classifier"}})
+    features = {"input": {"kind": "features", "dimension": 30}, "golden": ()}
+    with pytest.raises(ValidationError, match="reading: expected null with features, found it"):
+        Manifest.model_validate(content | features)
