@@ -32,6 +32,7 @@ from service.errors import (
     RateExceeded,
     RequestTooSlow,
 )
+from service.live.changes import LabelChanges
 
 # 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
 SECONDS = tuple(1e-4 * 2**power for power in range(18))
@@ -197,15 +198,26 @@ class Metrics:
 
         self._filtered = self._counter(
             "xmc_filtered_queries",
-            "Queries with a filter: answered from what their batch found (within), from more of the best labels "
-            "(overfetch), or by scoring all that are allowed (direct).",
+            "Queries with a filter, or whose labels would have been disabled ones: answered from what their batch "
+            "found (within), from more of the best labels (overfetch), or by scoring all that are allowed (direct).",
             (*MODEL, "mode"),
+        )
+        self._labels_disabled = self._gauge(
+            "xmc_labels_disabled", "Labels that were disabled while they are served.", ("model",)
+        )
+        self._labels_added = self._gauge(
+            "xmc_labels_added", "Labels that were added while the model is served.", ("model",)
         )
         self._unlogged = self._counter(
             "xmc_prediction_log_dropped", "Predictions that the prediction log had no room for, or could not write.", ()
         )
         self._gpu_memory = _GpuMemory()
         self.registry.register(self._gpu_memory)
+
+    def set_labels(self, model: str, changes: LabelChanges) -> None:
+        """Say what was changed of a model's labels."""
+        self._labels_disabled.labels(model).set(len(changes.disabled))
+        self._labels_added.labels(model).set(len(changes.added))
 
     def count_unlogged(self, rows: int) -> None:
         """Count predictions that will not be in the prediction log."""

@@ -88,6 +88,7 @@ def test_a_worker_says_what_it_has_loaded_and_ends_with_its_connection(bundle: P
     loaded = launched.wait_until_loaded()
     assert (loaded.manifest.name, loaded.device, loaded.limits.queue_rows) == ("tiny", "cpu", 64)
     launched.end.close()
+    launched.proposals.close()
     assert launched.process.wait() == 0
 
 
@@ -96,6 +97,7 @@ def test_a_worker_says_what_it_has_against_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=str(tmp_path)):
         launched.wait_until_loaded()
     launched.end.close()
+    launched.proposals.close()
     assert launched.process.wait() == 1
 
 
@@ -105,6 +107,7 @@ def test_a_worker_that_dies_while_it_loads_is_no_riddle(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"the process that loads it ended with code -9"):
         launched.wait_until_loaded()
     launched.end.close()
+    launched.proposals.close()
 
 
 def test_whoever_waits_for_a_worker_hears_that_it_was_abandoned(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
