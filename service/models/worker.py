@@ -8,10 +8,10 @@ takes nothing with it and leaves nothing behind.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 
 from service.batching.batcher import Batcher
@@ -141,5 +141,5 @@ def main(end: int, left: int, log_format: LogFormat) -> None:
     worker = Worker(Connection(socket.socket(fileno=end)), SharedCount(left))
     code = 0 if worker.work() else 1
     # Not sys.exit: threads of the numerical libraries must not hold up, or crash, the way out.
-    sys.stderr.flush()
+    logging.shutdown()
     os._exit(code)
