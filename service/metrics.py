@@ -18,7 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from service.errors import (
@@ -127,6 +127,26 @@ class _GpuMemory(Collector):
             yield family
 
 
+class _LostLines(Collector):
+    """Asked when somebody scrapes.
+
+    Attributes:
+        read: lines of the log that are lost, so far.
+    """
+
+    def __init__(self) -> None:
+        self.read: Callable[[], int] = lambda: 0
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """See `Collector.collect`."""
+        yield CounterMetricFamily(
+            "xmc_log_lines_dropped",
+            "Lines that the process that speaks HTTP logged and nobody read in time; "
+            "others tell theirs in the log alone.",
+            self.read(),
+        )
+
+
 class Metrics:
     """All series; make one for each application.
 
@@ -211,6 +231,8 @@ class Metrics:
         self._unlogged = self._counter(
             "xmc_prediction_log_dropped", "Predictions that the prediction log had no room for, or could not write.", ()
         )
+        self._lost_lines = _LostLines()
+        self.registry.register(self._lost_lines)
         self._gpu_memory = _GpuMemory()
         self.registry.register(self._gpu_memory)
 
@@ -222,6 +244,14 @@ class Metrics:
     def count_unlogged(self, rows: int) -> None:
         """Count predictions that will not be in the prediction log."""
         self._unlogged.inc(rows)
+
+    def watch_log(self, read: Callable[[], int]) -> None:
+        """Tell from now on how many lines the log has lost.
+
+        Args:
+            read: counts them, each time that somebody scrapes.
+        """
+        self._lost_lines.read = read
 
     def watch_gpus(self, read: Callable[[], Mapping[str, float]]) -> None:
         """Tell of GPUs from now on.

@@ -8,10 +8,10 @@ takes nothing with it and leaves nothing behind.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -157,5 +157,5 @@ def main(end: int, proposals: int, left: int, log_format: LogFormat) -> None:
     worker = Worker(asked, proposed, SharedCount(left))
     code = 0 if worker.work() else 1
     # Not sys.exit: threads of the numerical libraries must not hold up, or crash, the way out.
-    sys.stderr.flush()
+    logging.shutdown()
     os._exit(code)

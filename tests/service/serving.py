@@ -198,9 +198,7 @@ class Process:
 def running(*arguments: str | Path, until: str = "ready", within: tuple[str, ...] = ()) -> Iterator[Process]:
     """``xmc-serve run`` on a free port, once its log says `until`; started by another command, if there is one."""
     command = [sys.executable, "-m", "service.cli", "run", "--port", "0", "--log-format", "json", "--device", "cpu"]
-    # Nobody reads the log while a test asks: many lines would fill the pipe, and then the service would wait.
-    command += ["--access-log", "off", *map(str, arguments)]
-    process = subprocess.Popen([*within, *command], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*within, *command, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
     with process:
         try:
             log: list[dict[str, Any]] = []
@@ -245,17 +243,17 @@ def in_this_process(*bundles: Path, **changes: Any) -> Iterator[tuple[Service, i
         gc.unfreeze()
 
 
-def ask(port: int, path: str = "/predict") -> tuple[int, Any, http.client.HTTPMessage]:
-    """One request on a connection of its own."""
+def ask(port: int, path: str = "/predict", body: bytes = BODY) -> tuple[int, Any, http.client.HTTPMessage]:
+    """One request on a connection of its own, with a body where it asks for labels."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     if path == "/predict":
-        connection.request("POST", path, BODY, {"Content-Type": "application/json"})
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
     else:
         connection.request("GET", path)
     response = connection.getresponse()
-    body = response.read()
+    answer = response.read()
     connection.close()
-    return response.status, body, response.headers
+    return response.status, answer, response.headers
 
 
 def wait_for_metric(port: int, line: str) -> None:

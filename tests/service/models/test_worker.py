@@ -9,20 +9,23 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from service.batching.channel import Connection
-from service.errors import BundleError
-from service.models.launch import Launched, Order, launch
+from service.batching.channel import Connection, SharedCount
+from service.errors import BundleError, EngineFailed
+from service.models.launch import Launched, Loaded, Order, launch
 from service.settings import Settings
 from tests.bundles import Spec, write_bundle
 from tests.service.models.processes import children_of
-from tests.service.serving import ask, running
+from tests.service.serving import TEXT, ask, running
 
 PATIENCE_SECONDS = 60
+# Of each the log has two stacks of a thousand characters and more: together more than a pipe takes.
+FAILURES = 100
 # What no process that speaks HTTP needs.
 COMPUTING = ("onnxruntime", "faiss", "numba", "tokenizers", "scipy")
 
@@ -139,6 +142,39 @@ def test_a_worker_that_does_not_end_is_ended(bundle: Path, monkeypatch: pytest.M
     launched.end_process()  # its connection is still open
     assert launched.process.wait() == -signal.SIGKILL
     launched.end.close()
+
+
+def test_a_worker_whose_log_nobody_reads_computes_on(bundle: Path) -> None:
+    ours, theirs = socket.socketpair()
+    left = os.memfd_create("left")
+    os.truncate(left, SharedCount.BYTES)
+    program = f"""
+from service.models import labelling, worker
+def fail(*_): raise RuntimeError("x" * 1000)
+labelling.Labeller.run = fail
+worker.main({theirs.fileno()}, {left}, "json")
+"""
+    command, files = [sys.executable, "-c", program], (theirs.fileno(), left)
+    process = subprocess.Popen(command, pass_fds=files, stderr=subprocess.PIPE, text=True)
+    theirs.close()
+    os.close(left)
+    with process, ours:
+        connection = Connection(ours)
+        connection.send(Order(bundle, Settings(device="cpu", threads=1)))
+        assert isinstance(connection.receive_one(), Loaded)
+        for number in range(FAILURES):
+            now = time.monotonic()
+            connection.send([(number, [(TEXT, 1, None, None, False)], now + PATIENCE_SECONDS, now)])
+            while not (closed := connection.receive_one().closed):
+                continue
+            ((answered, error),) = closed
+            assert (answered, type(error)) == (number, EngineFailed)
+        assert process.stderr is not None
+        causes = 0
+        while causes < FAILURES:
+            causes += "incident" in json.loads(process.stderr.readline())
+        ours.shutdown(socket.SHUT_RDWR)
+        assert process.wait() == 0
 
 
 def test_resident_memory_is_that_of_the_process(bundle: Path) -> None:
