@@ -146,19 +146,21 @@ def test_a_worker_that_does_not_end_is_ended(bundle: Path, monkeypatch: pytest.M
 
 def test_a_worker_whose_log_nobody_reads_computes_on(bundle: Path) -> None:
     ours, theirs = socket.socketpair()
+    our_proposals, their_proposals = socket.socketpair()
     left = os.memfd_create("left")
     os.truncate(left, SharedCount.BYTES)
     program = f"""
 from service.models import labelling, worker
 def fail(*_): raise RuntimeError("x" * 1000)
 labelling.Labeller.run = fail
-worker.main({theirs.fileno()}, {left}, "json")
+worker.main({theirs.fileno()}, {their_proposals.fileno()}, {left}, "json")
 """
-    command, files = [sys.executable, "-c", program], (theirs.fileno(), left)
+    command, files = [sys.executable, "-c", program], (theirs.fileno(), their_proposals.fileno(), left)
     process = subprocess.Popen(command, pass_fds=files, stderr=subprocess.PIPE, text=True)
     theirs.close()
+    their_proposals.close()
     os.close(left)
-    with process, ours:
+    with process, ours, our_proposals:
         connection = Connection(ours)
         connection.send(Order(bundle, Settings(device="cpu", threads=1)))
         assert isinstance(connection.receive_one(), Loaded)
