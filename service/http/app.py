@@ -18,6 +18,7 @@ from service.errors import BundleError, RequestError, without_folders
 from service.http.admin import add_admin_routes
 from service.http.asgi import ClientLeft
 from service.http.docs import add_docs
+from service.http.documents import describe_keys
 from service.http.exchange import exchange_of
 from service.http.lifecycle import Lifecycle
 from service.http.middleware import Gate
@@ -83,6 +84,7 @@ def create_app(
     add_docs(app)
     add_admin_routes(app, settings, lifecycle, registry, loader, keeper)
     add_playground(app)
+    describe_keys(app)
     return gate
 
 

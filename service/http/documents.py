@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
+from service.http.doorkeeper import ADMIN
 from service.http.problems import MEDIA_TYPE
 from service.schemas import Problem
+
+KEYS = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -31,6 +38,23 @@ def body(kind: type[BaseModel], **additional: Any) -> dict[str, Any]:
     """
     content = {"application/json": {"schema": _whole(kind) | additional}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def describe_keys(app: FastAPI) -> None:
+    """Say in the document how a key is sent, which `Doorkeeper` reads: `/admin` needs one, other paths may."""
+    describe = app.openapi
+
+    def described() -> dict[str, Any]:
+        document = describe()
+        document["components"]["securitySchemes"] = KEYS
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                operation["security"] = [{name: []} for name in KEYS]
+                if not path.startswith(ADMIN):
+                    operation["security"].append({})
+        return document
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 def _answer(text: str, media_type: str, kind: type[BaseModel]) -> dict[str, Any]:

@@ -88,3 +88,13 @@ def test_a_page_may_load_what_it_names() -> None:
     assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='; connect-src 'self'", policy)
     assert "form-action 'self'" in policy
     assert policy.startswith("default-src 'none'")
+
+
+def test_the_document_says_where_a_key_is_needed(service: Service) -> None:
+    document = service.client.get("/openapi.json").json()
+    schemes = document["components"]["securitySchemes"]
+    assert schemes["key"] == {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            without_a_key = [] if path.startswith("/admin") else [set()]
+            assert [set(way) for way in operation["security"]] == [{"key"}, {"bearer"}, *without_a_key]
