@@ -113,7 +113,7 @@ class LiveLabels:
                 f"{self._bundle.manifest.name} was exported before labels could be found by their ids: export it again"
             )
         named = [*(label.id for label in change.add), *change.remove]
-        own = [id_ for id_, row in _rows(self._bundle.labels, named).items() if row >= 0]
+        own = {id_: row for id_, row in _rows(self._bundle.labels, named).items() if row >= 0}
         new = [label for label in change.add if label.id not in own and label.id not in view.rows]
         refusal = self._encode if new and isinstance(self._encode, str) else None
         before, view = view, self._with(view, new if refusal is None else (), set(change.remove))
