@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.bundle import open_bundle
-from service.engine import Engine
+from service.engine import Answer, Engine
 from service.errors import Conflict, EngineFailed
 from service.filters.search import Wanted
 from service.live.changes import LabelChange, NewLabel
@@ -57,8 +57,11 @@ def made(engine: Engine, one: LabelChange) -> Reception:
 def answers(engine: Engine, query: str, k: int) -> list[tuple[str, float]]:
     """Ids and scores of a query's labels, asked in company."""
     bags = engine.prepare([*QUERIES, query])
-    answer = engine.run(bags, k)
-    place = len(bags) - 1
+    return labels_of(engine, engine.run(bags, k), len(bags) - 1)
+
+
+def labels_of(engine: Engine, answer: Answer, place: int) -> list[tuple[str, float]]:
+    """Ids and scores of one query's labels."""
     one = answer.filtered.get(place)
     ids_K, scores_K = (answer.top.ids_QK[place], answer.top.scores_QK[place]) if one is None else one[:2]
     return [(engine.labels.id(row), score) for row, score in zip(ids_K.tolist(), scores_K.tolist(), strict=True)]
@@ -109,6 +112,25 @@ def test_added_labels_are_ranked_by_the_cosines_of_the_dual_encoder(
     expected = [*own, *((id_, cosine(engine, query, text)) for id_, text in added.items() if id_ not in gone)]
     order = sorted(range(len(expected)), key=lambda place: -expected[place][1])
     assert alike(answers(engine, query, k), [expected[place] for place in order][:k])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    method=st.sampled_from(METHODS),
+    served=st.sampled_from(SERVED),
+    disabled=st.sets(st.integers(0, L - 1)),
+    ks=st.lists(st.integers(1, L), min_size=len(QUERIES), max_size=len(QUERIES)),
+)
+def test_company_changes_no_answer_where_labels_are_disabled(
+    folder: Path, method: Method, served: dict[str, Any], disabled: set[int], ks: list[int]
+) -> None:
+    engine = opened(folder, Spec(method=method, label_count=L, **served))
+    made(engine, change(disable=[f"label-{row:02d}" for row in sorted(disabled)]))
+    bags = engine.prepare(QUERIES)
+    together = engine.run(bags, max(ks), ks=ks)
+    for place, (bag, k) in enumerate(zip(bags, ks, strict=True)):
+        alone = engine.run([bag], k)
+        assert alike(labels_of(engine, together, place)[:k], labels_of(engine, alone, 0))
 
 
 def cosine(engine: Engine, query: str, text: str) -> float:
