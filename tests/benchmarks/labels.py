@@ -11,18 +11,14 @@ is timed with more and more labels added, and then with its best ones disabled.
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from service.access.keys import line_of, new_secret
-from service.bundle.reader import read_manifest
+from tests.benchmarks.administrator import Administrator
 from tests.benchmarks.server import running
 
 WORDS = ("alpine", "bridge", "copper", "desert", "engine", "forest", "garden", "harbour", "island", "jungle")
@@ -38,46 +34,20 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--adds", type=int, default=100)
     chosen = parser.parse_args()
-    secret, name = new_secret(), read_manifest(chosen.bundle).name
+    secret = new_secret()
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "keys").write_text(line_of("root", secret, ()))
         command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(chosen.bundle)]
         command += ["--admin-keys-file", f"{place}/keys", "--labels-dir", place]
         texts = [f"{WORDS[number % 10]} {WORDS[number // 10 % 10]} number {number}" for number in range(chosen.adds)]
         with running(command) as url:
-            measure_additions(Administrator(url, secret, name), texts)
+            measure_additions(Administrator(url, secret), texts)
         # Leaving it ends the server by SIGKILL.
         with running(command) as url:
-            administrator = Administrator(url, secret, name)
+            administrator = Administrator(url, secret)
             there = sum(f"new-{number}" in administrator.ask(text) for number, text in enumerate(texts))
             print(f"after kill -9 and a new start: {there} of {len(texts)} are found")
             measure_queries(administrator, len(texts))
-
-
-class Administrator:
-    """One connection with an admin key."""
-
-    def __init__(self, url: str, secret: str, model: str) -> None:
-        parts = urlsplit(url)
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 0)
-        self._headers = {"Content-Type": "application/json", "X-API-Key": secret}
-        self._model = model
-
-    def change(self, **body: Any) -> None:
-        """Change labels."""
-        self._post(f"/admin/models/{self._model}/labels", body)
-
-    def ask(self, text: str, k: int = 5) -> list[str]:
-        """The labels of a text."""
-        answer = self._post("/predict", {"queries": [text], "k": k})
-        return [label["id"] for label in answer["predictions"][0]["labels"]]
-
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        self._connection.request("POST", path, json.dumps(body), self._headers)
-        response = self._connection.getresponse()
-        content = json.loads(response.read())
-        assert response.status == 200, content
-        return content
 
 
 def measure_additions(administrator: Administrator, texts: list[str]) -> None:
@@ -85,10 +55,10 @@ def measure_additions(administrator: Administrator, texts: list[str]) -> None:
     acknowledged, found = [], []
     for number, text in enumerate(texts):
         since = time.perf_counter()
-        administrator.change(add=[{"id": f"new-{number}", "text": text}])
+        administrator.change_labels(add=[{"id": f"new-{number}", "text": text}])
         acknowledged.append(time.perf_counter() - since)
-        while f"new-{number}" not in administrator.ask(text):
-            continue
+        if f"new-{number}" not in administrator.ask(text):
+            raise SystemExit(f"the model does not tell {text!r} from other labels")
         found.append(time.perf_counter() - since)
     for what, seconds in (("acknowledged", acknowledged), ("found", found)):
         milliseconds = [1000 * each for each in seconds]
@@ -101,12 +71,12 @@ def measure_queries(administrator: Administrator, added: int) -> None:
     for count in ADDED:
         new = [{"id": f"more-{number}", "text": WORDS[number % 10]} for number in range(count - added)]
         for start in range(0, len(new), ADDED_AT_ONCE):
-            administrator.change(add=new[start : start + ADDED_AT_ONCE])
+            administrator.change_labels(add=new[start : start + ADDED_AT_ONCE])
         added = max(added, count)
         print(f"{added:7d} {0:9d} {p50(administrator):7.3f}")
     best = administrator.ask(QUERY, k=max(DISABLED))
     for count in DISABLED:
-        administrator.change(disable=best[:count])
+        administrator.change_labels(disable=best[:count])
         print(f"{added:7d} {count:9d} {p50(administrator):7.3f}")
 
 

@@ -1,16 +1,16 @@
-"""Bundles swapped for each other under load: what fails, and what the memory does.
+"""Bundles swapped for each other and labels changed under load: what fails, and what the memory does.
 
     python -m tests.benchmarks.swaps FOLDER FIRST SECOND --swaps 100
 
 FIRST and SECOND are bundles in FOLDER. A server starts with the first, clients ask without a pause, and the two replace
-each other in turn. Printed is a line for every tenth of the swaps: answers, what was no answer, the latencies of the
-last bench, processes, and the resident memory of the process that speaks HTTP and of all models.
+each other in turn; after each swap the best label of a query is disabled and enabled again. Printed is a line for every
+tenth of the swaps: answers, what was no answer, the latencies of the last bench, processes, and the resident memory of
+the process that speaks HTTP and of all models.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import threading
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from service.access.keys import line_of, new_secret
 from service.measuring.bench import Plan, bench
+from tests.benchmarks.administrator import Administrator
 from tests.benchmarks.endurance import resident_mb
 from tests.benchmarks.server import running
 
@@ -37,27 +38,27 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     chosen = parser.parse_args()
     secret = new_secret()
-    with tempfile.NamedTemporaryFile("w") as keys:
-        keys.write(line_of("swaps", secret, ()))
-        keys.flush()
+    with tempfile.TemporaryDirectory() as place:
+        (Path(place) / "keys").write_text(line_of("swaps", secret, ()))
         command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(chosen.folder / chosen.bundles[0])]
-        command += ["--models-dir", str(chosen.folder), "--admin-keys-file", keys.name]
+        command += ["--models-dir", str(chosen.folder), "--admin-keys-file", f"{place}/keys", "--labels-dir", place]
         with running(command) as url:
             load = Load(url, chosen.connections)
             load.start()
-            swap(url, secret, chosen.bundles, chosen.swaps, load)
+            swap(url, Administrator(url, secret), chosen.bundles, chosen.swaps, load)
             load.stop()
 
 
-def swap(url: str, secret: str, bundles: list[str], swaps: int, load: Load) -> None:
+def swap(url: str, administrator: Administrator, bundles: list[str], swaps: int, load: Load) -> None:
     """Replace the bundles by each other and print what happens."""
     print("  swaps   answers  failed  p50 ms  p99 ms  models    http MB   models MB", flush=True)
     for done in range(swaps + 1):
         if done:
-            body = json.dumps({"bundle": bundles[done % 2], "wait": True}).encode()
-            headers = {"Content-Type": "application/json", "X-API-Key": secret}
-            with urllib.request.urlopen(urllib.request.Request(f"{url}/admin/models", body, headers)) as answer:
-                assert json.load(answer)["state"] == "serving"
+            administrator.load(bundles[done % 2])
+            best = administrator.ask("a query")[0]
+            administrator.change_labels(disable=[best])
+            assert best not in administrator.ask("a query")
+            administrator.change_labels(enable=[best])
         if done % max(1, swaps // LINES) == 0:
             http, models = resident_mb(url)
             failed = sum(count for status, count in load.statuses.items() if status != "200")
