@@ -139,7 +139,7 @@ def _wanted_index(artifact: Artifact, options: Options) -> WantedIndex:
 def _write_files(exporter: Exporter[Any], folder: Path, precision: Precision, index: WantedIndex) -> MethodSection:
     """Everything but the manifest."""
     artifact = exporter.artifact
-    model = trace(exporter.graph(), exporter.output)
+    model = trace(exporter.graph(), exporter.outputs)
     save_encoder(quantised(model, precision), folder / layout.ENCODER)
     if artifact.tokenizer is not None:
         shutil.copyfile(artifact.path / TOKENIZER, folder / layout.TOKENIZER)

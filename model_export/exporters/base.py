@@ -20,6 +20,7 @@ from torch import nn
 from model_export.label_index import WantedIndex
 from model_export.reranker import reranked
 from service.bundle.manifest import MethodSection
+from service.bundle.searching import LabelReading
 from training.artifact import Artifact
 from training.data.batches import Bags
 from training.methods.base import Model
@@ -56,7 +57,7 @@ class Exporter(ABC, Generic[TrainedModel]):
     """One method's way into a bundle.
 
     Attributes:
-        output: name of the graph's output, as the method's decoder asks for it.
+        output: name of the graph's first output, as the method's decoder asks for it.
         has_index: whether the method's labels are found by an index that the user may choose.
         artifact: what is exported.
         model: its trained model, in evaluation mode.
@@ -71,9 +72,19 @@ class Exporter(ABC, Generic[TrainedModel]):
         for encoder in self.model.own_encoders():
             encoder.simplify()
 
+    @property
+    def reading(self) -> LabelReading | None:
+        """How the graph reads the text of a label; None where it cannot."""
+        return None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all that the graph gives."""
+        return (self.output,)
+
     @abstractmethod
     def graph(self) -> nn.Module:
-        """The encoder that becomes ONNX: padded ids int64 and values float32, (Q, T) each, to the one output."""
+        """The encoder that becomes ONNX: padded ids int64 and values float32, (Q, T) each, to the outputs."""
 
     @abstractmethod
     def write_tables(self, folder: Path, index: WantedIndex) -> MethodSection:
