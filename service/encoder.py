@@ -92,6 +92,12 @@ class Encoder:
         tokens = sum(bag.ids.size for bag in bags)
         return Encoded(outputs, padding_ratio=1.0 - tokens / ids_QT.size)
 
+    def vectors(self, bags: Sequence[Bag], output: str) -> NDArray[np.float32]:
+        """One output of the graph as an array, whether or not a decoder needs it; it may be NaN or infinite."""
+        ids_QT, values_QT = pad(bags)
+        vectors: NDArray[np.float32] = self._session.run([output], {"ids": ids_QT, "values": values_QT})[0]
+        return vectors
+
     def outputs_of(self, encoded: Encoded, query: int) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
         """What the graph made of one query of a batch, as `run` gives it and as arrays.
 

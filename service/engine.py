@@ -24,8 +24,11 @@ from service.encoder import Encoded, Encoder
 from service.errors import BundleError, EngineFailed
 from service.explaining import Explainer
 from service.filters import search as filtering
+from service.filters.allowed import Allowed
 from service.filters.resolver import Resolver
 from service.filters.search import Wanted
+from service.live.label_encoder import LabelEncoder, why_none
+from service.live.views import View, Views
 from service.models.queries import Features, Query
 from service.reranking import Reranker
 from service.scoring import RawScoring, Scoring, scoring_of
@@ -40,11 +43,13 @@ GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
 # CUDA loads a kernel at its first use, and takes other ones for other sizes.
 WARM_UP_ROWS = {"cpu": (1, 8), "cuda": (1, 2, 4, 8, 16, 32, 64, 128)}
 WARM_UP_K = 10
+# Labels that are found beyond those wanted, where some are disabled.
+SPARE = 8
 NO_FILTERS: Mapping[int, Wanted] = MappingProxyType({})
 
 
 class Filtered(NamedTuple):
-    """The answer to a query with a filter.
+    """The answer to a query of which some labels alone are wanted.
 
     Attributes:
         ids_K: best first, K = min(k, labels that are allowed).
@@ -67,7 +72,8 @@ class Answer:
         encode_seconds: padding and the ONNX graph.
         search_seconds: the decoder, and what is made of its scores.
         padding_ratio: share of the padded input that is padding.
-        filtered: answers to the queries with a filter, by their places in the batch.
+        filtered: answers to the queries with a filter, and to those that disabled labels would answer, by their places
+            in the batch.
         explainers: of the queries that ask why, by their places.
     """
 
@@ -85,23 +91,24 @@ class Engine:
 
     Attributes:
         manifest: of the bundle.
-        labels: ids and texts by label row.
         device: "cpu" or "cuda", as resolved.
         providers: ONNX Runtime's execution providers, first choice first.
-        filters: finds the labels that requests allow.
+        views: makes views of the labels.
+        view: the labels as queries see them; another may be put in its place at any time.
     """
 
     def __init__(self, bundle: Bundle, reader: QueryReader, encoder: Encoder, decoder: Decoder) -> None:
         self.manifest: Manifest = bundle.manifest
-        self.labels: LabelTable = bundle.labels
         self.device: str = encoder.device
         self.providers: list[str] = encoder.providers
         self._reader = reader
         self._encoder = encoder
-        self._decoder = decoder
         self._reranker = Reranker.from_bundle(bundle)
         self._scoring: Scoring = scoring_of(bundle)
-        self.filters = Resolver(bundle)
+        label_encoder = LabelEncoder.of(bundle, encoder)
+        encode = why_none(bundle.manifest) if label_encoder is None else label_encoder.encode
+        self.views = Views(bundle, decoder, encode)
+        self.view: View = self.views.first()
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> Engine:
@@ -127,6 +134,16 @@ class Engine:
         )
         return cls(bundle, _reader(bundle), encoder, decoder)
 
+    @property
+    def labels(self) -> LabelTable:
+        """Ids and texts by label row, of all labels that were ever found."""
+        return self.view.labels
+
+    @property
+    def filters(self) -> Resolver:
+        """Finds the labels that requests allow."""
+        return self.view.filters
+
     def prepare(self, queries: Sequence[Query]) -> list[Bag]:
         """Turn queries into bags, one each, in order; texts are tokenised in one pass.
 
@@ -141,6 +158,7 @@ class Engine:
         k: int,
         filters: Mapping[int, Wanted] = NO_FILTERS,
         explained: Sequence[int] = (),
+        ks: Sequence[int] | None = None,
         *,
         raw: bool = False,
     ) -> Answer:
@@ -151,7 +169,9 @@ class Engine:
             k: labels wanted, at least 1.
             filters: of queries that want some labels alone, by their places in the batch.
             explained: places of the queries that ask why.
-            raw: give raw scores in their order, whatever the bundle serves: training's scorer gives the same.
+            ks: labels that each query wants, k at most; None: k. What else it is given may hold disabled labels.
+            raw: give raw scores in their order, whatever the bundle serves, and disabled labels too: training's scorer
+                gives the same.
 
         Raises:
             EngineFailed: the model gave numbers that are not finite.
@@ -159,18 +179,34 @@ class Engine:
         started = perf_counter()
         encoded = self._encoder.run(bags)
         between = perf_counter()
-        scoring = RawScoring() if raw else self._scoring
-        widths = {place: self._width(max(wanted.k, scoring.head), scoring) for place, wanted in filters.items()}
-        found = self._decode(encoded.outputs, max(self._width(k, scoring), *widths.values(), 0), len(bags))
+        view, scoring = self.view, RawScoring() if raw else self._scoring
+        allowed = None if raw else view.allowed
+        # A few more, so that a query whose best labels are disabled seldom needs a search of its own.
+        spare = 0 if allowed is None else min(SPARE, view.denied)
+        wishes = {
+            place: (Wanted(one.k, one.allowed.within(allowed, len(view.labels))), self._needed(one.k, scoring))
+            for place, one in filters.items()
+        }
+        width = max(self._width(k, scoring), *(width for _, width in wishes.values()), 0)
+        if allowed is not None:
+            width = max(width, self._needed(k + spare, scoring))
+        found = self._decode(view.decoder, encoded.outputs, width, len(bags))
         ranked = scoring.serve(self._reranked(bags, found).first(scoring.wanted(k)), k)
+        if allowed is not None:
+            ks_Q = np.full(len(bags), k) if ks is None else np.array(ks)
+            for place in _with_others(ranked.top, ks_Q, allowed):
+                wanted = Wanted(int(ks_Q[place]), allowed)
+                wishes.setdefault(place, (wanted, self._needed(wanted.k + spare, scoring)))
         traces: dict[int, TopK] = {place: found.of(place) for place in explained}
         filtered = {}
-        for place, wanted in filters.items():
-            plain = found.of(place).first(widths[place])
-            filtered[place], trace = self._filtered(bags[place], plain, wanted, encoded, place, scoring)
+        for place, (wanted, width) in wishes.items():
+            plain = found.of(place).first(width)
+            filtered[place], trace = self._filtered(view, bags[place], plain, wanted, encoded, place, scoring)
             if place in traces:
                 traces[place] = trace
-        explainers = {place: self._explainer(bags[place], trace, encoded, place) for place, trace in traces.items()}
+        explainers = {
+            place: self._explainer(view, bags[place], trace, encoded, place) for place, trace in traces.items()
+        }
         ended = perf_counter()
         return Answer(
             ranked.top,
@@ -182,19 +218,24 @@ class Engine:
             explainers,
         )
 
-    def _explainer(self, bag: Bag, found: TopK, encoded: Encoded, place: int) -> Explainer:
+    def _explainer(self, view: View, bag: Bag, found: TopK, encoded: Encoded, place: int) -> Explainer:
         _, outputs = self._encoder.outputs_of(encoded, place)
         calibrated = self.manifest.calibration is not None
-        return Explainer(bag, outputs, found, self._decoder.scorer, self._reranker, calibrated)
+        return Explainer(bag, outputs, found, view.decoder.scorer, self._reranker, calibrated)
 
     def _width(self, k: int, scoring: Scoring) -> int:
         """How many labels the decoder must find, so that k can be served."""
         wanted = scoring.wanted(k)
         return wanted if self._reranker is None else self._reranker.wanted(wanted)
 
-    def _decode(self, outputs: Mapping[str, Any], width: int, queries: int) -> TopK:
+    def _needed(self, k: int, scoring: Scoring) -> int:
+        """How many the decoder must find, so that k of those that are allowed can be served, if enough are."""
+        return self._width(max(k, scoring.head), scoring)
+
+    @staticmethod
+    def _decode(decoder: Decoder, outputs: Mapping[str, Any], width: int, queries: int) -> TopK:
         """The best min(width, L) labels, by raw scores."""
-        found = self._decoder.decode(outputs, width)
+        found = decoder.decode(outputs, width)
         if not np.isfinite(found.scores_QK).all():
             raise EngineFailed(f"the decoder's scores are NaN or infinite for one of {queries} queries")
         return found
@@ -203,11 +244,11 @@ class Engine:
         return found if self._reranker is None else self._reranker.rerank(bags, found)
 
     def _filtered(
-        self, bag: Bag, plain: TopK, wanted: Wanted, encoded: Encoded, place: int, scoring: Scoring
+        self, view: View, bag: Bag, plain: TopK, wanted: Wanted, encoded: Encoded, place: int, scoring: Scoring
     ) -> tuple[Filtered, TopK]:
         """The best allowed labels of one query, from what its batch was decoded to; and what was found for it."""
         found = filtering.find(
-            self._decoder, plain, wanted, len(self.labels), lambda: self._encoder.outputs_of(encoded, place)
+            view.decoder, plain, wanted, len(view.labels), lambda: self._encoder.outputs_of(encoded, place)
         )
         whole = found.top if self._reranker is None else self._reranker.rerank_all([bag], found.top)
         top = scoring.serve(whole, whole.ids_QK.shape[1]).top
@@ -249,6 +290,14 @@ class Engine:
             fault = _difference(golden.labels, found, GOLDEN_TOLERANCE[self.manifest.precision])
             if fault:
                 raise BundleError(f"golden query {position} {golden.query!r}: {fault}")
+
+
+def _with_others(top: TopK, ks_Q: NDArray[np.int64], allowed: Allowed) -> list[int]:
+    """The queries that have labels which are not allowed among as many of their best as they want."""
+    denied_QK = ~allowed.keeps(top.ids_QK)
+    wanted_QK = np.arange(top.ids_QK.shape[1]) < ks_Q[:, None]
+    places: list[int] = np.flatnonzero((denied_QK & wanted_QK).any(axis=1)).tolist()
+    return places
 
 
 def _resident_decoder(bundle: Bundle) -> Decoder | None:

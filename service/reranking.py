@@ -33,6 +33,7 @@ class Reranker:
         self,
         section: RerankSection,
         label_count: int,
+        classified: int,
         offsets_V: NDArray[np.integer],
         labels: NDArray[Any],
         values: NDArray[Any],
@@ -42,6 +43,7 @@ class Reranker:
     ) -> None:
         self._section = section
         self._label_count = label_count
+        self._classified = classified
         self._offsets_V = offsets_V
         self._labels = labels
         # The compiler knows no half floats.
@@ -66,6 +68,7 @@ class Reranker:
         return cls(
             section,
             bundle.manifest.label_count,
+            bundle.manifest.trained_count,
             arrays[layout.RERANK_OFFSETS],
             arrays[layout.RERANK_LABELS],
             arrays[layout.RERANK_VALUES],
@@ -114,8 +117,10 @@ class Reranker:
         ids_QC, margins_QC = self._asked(bags, head.ids_QK)
         # Nominees have the last candidate's.
         lent = np.minimum(np.arange(ids_QC.shape[1]), head.ids_QK.shape[1] - 1)
-        words_QC = self._section.share * _probabilities(self._section.words, margins_QC)
-        return ids_QC, self._own(head.scores_QK)[:, lent], words_QC
+        own_QC = _probabilities(self._section.own, head.scores_QK)[:, lent]
+        # Of a label that no classifier knows, the method says what words would.
+        says_QC = np.where(ids_QC < self._classified, _probabilities(self._section.words, margins_QC), own_QC)
+        return ids_QC, (1 - self._section.share) * own_QC, self._section.share * says_QC
 
     def _own(self, scores_QK: NDArray[np.float32]) -> NDArray[np.float64]:
         return (1 - self._section.share) * _probabilities(self._section.own, scores_QK)
@@ -193,8 +198,9 @@ def _ask(
                 sums_L[labels[place]] += weight * values[place]
         ids_C, products_C = ids_QC[query], products_QC[query]
         for rank in range(found):
-            products_C[rank] = sums_L[ids_C[rank]]
-            sums_L[ids_C[rank]] = none
+            if ids_C[rank] < len(sums_L):  # others were added since
+                products_C[rank] = sums_L[ids_C[rank]]
+                sums_L[ids_C[rank]] = none
         last = len(ids_C) - 1
         for label in range(len(sums_L) if last >= found else 0):
             product = sums_L[label]

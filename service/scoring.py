@@ -106,6 +106,8 @@ class PropensityScoring:
     ) -> None:
         self._calibrated = calibrated
         self._inverse_propensities_L = inverse_propensities_L
+        # Of labels that were added since: nobody has annotated any.
+        self._rarest = float(inverse_propensities_L.max())
         self._weight = weight
         self._candidates = candidates
         self.head = calibrated.head
@@ -117,8 +119,7 @@ class PropensityScoring:
     def serve(self, found: TopK, k: int) -> Ranked:
         """See ``Scoring``; equal keys stay in the order of raw scores."""
         top = self._calibrated.serve(found, k).top
-        weights_QC = self._inverse_propensities_L[top.ids_QK].astype(np.float64) ** self._weight
-        keys_QC = top.scores_QK * weights_QC
+        keys_QC = top.scores_QK * self._inverse_propensities(top.ids_QK) ** self._weight
         # What lies beyond the candidates keeps its place after them.
         order_QC = np.argsort(-keys_QC[:, : self._candidates], axis=1, kind="stable")
         beyond = np.arange(order_QC.shape[1], keys_QC.shape[1])
@@ -126,6 +127,11 @@ class PropensityScoring:
         ids_QK = np.take_along_axis(top.ids_QK, order_QK, axis=1)
         scores_QK = np.take_along_axis(top.scores_QK, order_QK, axis=1)
         return Ranked(TopK(ids_QK, scores_QK), np.take_along_axis(keys_QC, order_QK, axis=1))
+
+    def _inverse_propensities(self, ids_QC: NDArray[np.int64]) -> Floats:
+        known_QC = ids_QC < len(self._inverse_propensities_L)
+        inverse_QC = self._inverse_propensities_L[np.where(known_QC, ids_QC, 0)].astype(np.float64)
+        return np.where(known_QC, inverse_QC, self._rarest)
 
 
 def scoring_of(bundle: Bundle) -> Scoring:

@@ -31,15 +31,21 @@ def encode_labels(ids: Sequence[str], texts: Sequence[str] | None) -> tuple[byte
     Returns:
         Lines like ``{"id":"a","text":"b"}``, and int64 offsets (L+1,): line i is ``lines[offsets[i]:offsets[i + 1]]``.
     """
-    records: Iterable[dict[str, str]]
-    if texts is None:
-        records = ({"id": id_} for id_ in ids)
-    else:
-        records = ({"id": id_, "text": text} for id_, text in zip(ids, texts, strict=True))
-    lines = [f"{json.dumps(record, ensure_ascii=False, separators=(',', ':'))}\n".encode() for record in records]
+    texts_or_none = [None] * len(ids) if texts is None else texts
+    lines = [record_of(id_, text) + b"\n" for id_, text in zip(ids, texts_or_none, strict=True)]
     offsets = np.zeros(len(lines) + 1, dtype=np.int64)
     np.cumsum([len(line) for line in lines], out=offsets[1:])
     return b"".join(lines), offsets
+
+
+def record_of(id_: str, text: str | None, *, zero_shot: bool = False) -> bytes:
+    """One label's record, without the end of the line; ``zero_shot`` where it was added and never trained."""
+    record: dict[str, str | bool] = {"id": id_}
+    if text is not None:
+        record["text"] = text
+    if zero_shot:
+        record["zero_shot"] = True
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def write_labels(folder: Path, ids: Sequence[str], texts: Sequence[str] | None) -> None:

@@ -296,6 +296,11 @@ class Manifest(Strict):
     parity: Parity | None = None
     golden: tuple[GoldenAnswer, ...] = ()
 
+    @property
+    def trained_count(self) -> int:
+        """How many labels, the first, were trained."""
+        return self.label_count - (0 if self.changes is None else self.changes.zero_shot)
+
     @model_validator(mode="after")
     def _golden_queries_fit_the_input(self) -> Self:
         wants_text = isinstance(self.input, TextInput)

@@ -35,6 +35,18 @@ class Allowed:
         """Those whose bits are set."""
         return cls(bits_W, int(np.bitwise_count(bits_W).sum(dtype=np.int64)))
 
+    def within(self, other: Allowed | None, label_count: int) -> Allowed:
+        """Those that both allow, of so many labels, which may be more than there were.
+
+        Args:
+            other: of so many labels; None: it allows all.
+            label_count: L.
+        """
+        bits_W = widened(self.bits_W, label_count)
+        if other is None:
+            return self if bits_W is self.bits_W else Allowed(bits_W, self.count)
+        return Allowed.of_bits(bits_W & other.bits_W)
+
     def keeps(self, rows: Rows) -> NDArray[np.bool_]:
         """Whether each of some labels, in any shape, is allowed."""
         kept: NDArray[np.bool_] = (self.bits_W[rows >> 3] >> (rows & 7).astype(np.uint8) & 1).astype(np.bool_)
@@ -53,6 +65,12 @@ def bits_of(rows_N: Rows, label_count: int) -> Bits:
     bits_W = np.zeros(layout.bitmap_bytes(label_count), dtype=np.uint8)
     np.bitwise_or.at(bits_W, rows_N >> 3, np.left_shift(1, rows_N & 7).astype(np.uint8))
     return bits_W
+
+
+def widened(bits_W: Bits, label_count: int) -> Bits:
+    """A bitmap of fewer labels with the bits of the others, 0."""
+    missing = layout.bitmap_bytes(label_count) - len(bits_W)
+    return np.pad(bits_W, (0, missing)) if missing else bits_W
 
 
 def all_bits(label_count: int) -> Bits:

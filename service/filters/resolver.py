@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from service.bundle import Bundle, layout
+from service.bundle import Bundle, LabelTable, layout
 from service.errors import InvalidRequest, shown
-from service.filters.allowed import Allowed, Bits, Rows, all_bits, bits_of
+from service.filters.allowed import Allowed, Bits, Rows, all_bits, bits_of, widened
 from service.models.queries import Filter
 
 # A tenant's list comes with every request of his. Of 10,000 among 1,000,000 ids, finding the labels takes 3 to 10 ms.
@@ -22,11 +22,12 @@ class Resolver:
 
     Args:
         bundle: with a table of ids or groups, or without both.
+        labels: the bundle's and others behind them, that are in no group; None: the bundle's.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, labels: LabelTable | None = None) -> None:
         self._manifest = bundle.manifest
-        self._labels = bundle.labels
+        self._labels = bundle.labels if labels is None else labels
         names = sorted(bundle.manifest.groups)
         self._groups: dict[str, Bits] = dict(zip(names, bundle.arrays.get(layout.LABEL_GROUPS, ()), strict=True))
         self.resolve = lru_cache(KEPT)(self._resolved)
@@ -41,7 +42,8 @@ class Resolver:
         count = len(self._labels)
         bits_W = all_bits(count) if allow is None else bits_of(self._rows("allow", allow), count)
         if groups is not None:
-            bits_W &= np.bitwise_or.reduce([self._group(place, name) for place, name in enumerate(groups)])
+            named_W = np.bitwise_or.reduce([self._group(place, name) for place, name in enumerate(groups)])
+            bits_W &= widened(named_W, count)
         if deny is not None:
             bits_W &= ~bits_of(self._rows("deny", deny), count)
         return Allowed.of_bits(bits_W)

@@ -72,7 +72,8 @@ class Labeller:
         engine, notes = self._engine, self._notes
         filters = {place: Wanted(one.k, one.allowed) for place, one in enumerate(prepared) if one.allowed is not None}
         explained = [place for place, one in enumerate(prepared) if one.explain]
-        answer = engine.run([one.bag for one in prepared], max(one.k for one in prepared), filters, explained)
+        ks = [one.k for one in prepared]
+        answer = engine.run([one.bag for one in prepared], max(ks), filters, explained, ks)
         notes.add("batch_rows", len(prepared))
         notes.add("batch_padding_ratio", answer.padding_ratio)
         notes.add("encode_seconds", answer.encode_seconds)

@@ -69,7 +69,7 @@ def served(reranker: Reranker, folder: Path, precision: Precision = "fp32") -> S
     names = (layout.RERANK_OFFSETS, layout.RERANK_LABELS, layout.RERANK_VALUES, layout.RERANK_SCALES)
     idf = np.load(folder / layout.RERANK_IDF) if section.terms or section.present else None
     terms = served_terms(folder) if section.terms else None
-    return Served(section, LABELS, *(np.load(folder / name) for name in names), idf, terms)
+    return Served(section, LABELS, LABELS, *(np.load(folder / name) for name in names), idf, terms)
 
 
 def queries(seed: int, count: int, kind: Kind) -> tuple[csr_array, list[Bag], TopK]:
@@ -179,7 +179,7 @@ def test_tokens_alone_are_read_without_terms(tmp_path: Path) -> None:
     section = write_reranker(reranker, tmp_path, "fp32").model_copy(update={"terms": False})
     names = (layout.RERANK_OFFSETS, layout.RERANK_LABELS, layout.RERANK_VALUES, layout.RERANK_SCALES)
     arrays = [np.load(tmp_path / name) for name in names]
-    old = Served(section, LABELS, *arrays, np.load(tmp_path / layout.RERANK_IDF), ServedTerms.of_tokens(WORDS))
+    old = Served(section, LABELS, LABELS, *arrays, np.load(tmp_path / layout.RERANK_IDF), ServedTerms.of_tokens(WORDS))
     _, scores = reranker.rerank(words, found.ids_QK, found.scores_QK)
     np.testing.assert_allclose(old.rerank(bags, found).scores_QK, scores, atol=1e-6)
 
