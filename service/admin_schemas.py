@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from service.live.changes import LabelChanges, NewLabel
 from service.models.loading import Load, State
 from service.models.placing import Placing
 
@@ -87,3 +88,29 @@ class Retired(BaseModel):
     """Versions that answer what they were asked, and then go."""
 
     retired: list[str] = Field(description='Each as "name:version".')
+
+
+class LabelCounts(BaseModel):
+    """What all changes of a model's labels come to, in numbers."""
+
+    disabled: int = Field(description="Labels that are not answered.")
+    added: int = Field(description="Labels that were added.")
+
+    @classmethod
+    def of(cls, changes: LabelChanges) -> LabelCounts:
+        """The numbers of some changes."""
+        return cls(disabled=len(changes.disabled), added=len(changes.added))
+
+
+class LabelState(BaseModel):
+    """What all changes of a model's labels come to."""
+
+    disabled: list[str] = Field(description="Ids of the labels that are not answered.")
+    added: list[NewLabel] = Field(description="Labels that were added, in that order.")
+    journal: str = Field(description="Name of the file in which this is kept.")
+
+    @classmethod
+    def of(cls, changes: LabelChanges, journal: str) -> LabelState:
+        """What is to be said of some changes."""
+        added = [NewLabel(id=id_, text=text) for id_, text in changes.added.items()]
+        return cls(disabled=changes.disabled, added=added, journal=journal)

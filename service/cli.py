@@ -7,6 +7,7 @@ it needs only when it runs.
 from __future__ import annotations
 
 import argparse
+import logging
 import math
 import os
 import resource
@@ -146,10 +147,10 @@ def _run(chosen: argparse.Namespace) -> int:
     from service.http.server import serve
     from service.logs import configure_logging
 
-    configure_logging(settings.log_format)
-    code = serve(settings, workers)
+    log = configure_logging(settings.log_format)
+    code = serve(settings, workers, lambda: log.lost)
     # Not sys.exit: a bundle that is still being verified on its thread must not hold up, or crash, the way out.
-    sys.stderr.flush()
+    logging.shutdown()
     os._exit(code)
 
 

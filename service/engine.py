@@ -28,7 +28,7 @@ from service.filters.allowed import Allowed
 from service.filters.resolver import Resolver
 from service.filters.search import Wanted
 from service.live.label_encoder import LabelEncoder, why_none
-from service.live.views import View, Views
+from service.live.views import LiveLabels, View
 from service.models.queries import Features, Query
 from service.reranking import Reranker
 from service.scoring import RawScoring, Scoring, scoring_of
@@ -103,8 +103,7 @@ class Engine:
         manifest: of the bundle.
         device: "cpu" or "cuda", as resolved.
         providers: ONNX Runtime's execution providers, first choice first.
-        views: makes views of the labels.
-        view: the labels as queries see them; another may be put in its place at any time.
+        live: its labels, which may change at any time.
     """
 
     def __init__(self, bundle: Bundle, reader: QueryReader, encoder: Encoder, decoder: Decoder) -> None:
@@ -117,8 +116,7 @@ class Engine:
         self._scoring: Scoring = scoring_of(bundle)
         label_encoder = LabelEncoder.of(bundle, encoder)
         encode = why_none(bundle.manifest) if label_encoder is None else label_encoder.encode
-        self.views = Views(bundle, decoder, encode)
-        self.view: View = self.views.first()
+        self.live = LiveLabels(bundle, decoder, encode)
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> Engine:
@@ -147,12 +145,12 @@ class Engine:
     @property
     def labels(self) -> LabelTable:
         """Ids and texts by label row, of all labels that were ever found."""
-        return self.view.labels
+        return self.live.view.labels
 
     @property
     def filters(self) -> Resolver:
         """Finds the labels that requests allow."""
-        return self.view.filters
+        return self.live.view.filters
 
     def prepare(self, queries: Sequence[Query]) -> list[Bag]:
         """Turn queries into bags, one each, in order; texts are tokenised in one pass.
@@ -189,7 +187,7 @@ class Engine:
         started = perf_counter()
         encoded = self._encoder.run(bags)
         between = perf_counter()
-        view, scoring = self.view, RawScoring() if raw else self._scoring
+        view, scoring = self.live.view, RawScoring() if raw else self._scoring
         allowed = None if raw else view.allowed
         # A few more, so that a query whose best labels are disabled seldom needs a search of its own.
         spare = 0 if allowed is None else min(SPARE, view.denied)

@@ -18,7 +18,7 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from service.errors import (
@@ -32,6 +32,7 @@ from service.errors import (
     RateExceeded,
     RequestTooSlow,
 )
+from service.live.changes import LabelChanges
 
 # 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
 SECONDS = tuple(1e-4 * 2**power for power in range(18))
@@ -126,6 +127,26 @@ class _GpuMemory(Collector):
             yield family
 
 
+class _LostLines(Collector):
+    """Asked when somebody scrapes.
+
+    Attributes:
+        read: lines of the log that are lost, so far.
+    """
+
+    def __init__(self) -> None:
+        self.read: Callable[[], int] = lambda: 0
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """See `Collector.collect`."""
+        yield CounterMetricFamily(
+            "xmc_log_lines_dropped",
+            "Lines that the process that speaks HTTP logged and nobody read in time; "
+            "others tell theirs in the log alone.",
+            self.read(),
+        )
+
+
 class Metrics:
     """All series; make one for each application.
 
@@ -197,19 +218,40 @@ class Metrics:
 
         self._filtered = self._counter(
             "xmc_filtered_queries",
-            "Queries with a filter: answered from what their batch found (within), from more of the best labels "
-            "(overfetch), or by scoring all that are allowed (direct).",
+            "Queries with a filter, or whose labels would have been disabled ones: answered from what their batch "
+            "found (within), from more of the best labels (overfetch), or by scoring all that are allowed (direct).",
             (*MODEL, "mode"),
+        )
+        self._labels_disabled = self._gauge(
+            "xmc_labels_disabled", "Labels that were disabled while they are served.", ("model",)
+        )
+        self._labels_added = self._gauge(
+            "xmc_labels_added", "Labels that were added while the model is served.", ("model",)
         )
         self._unlogged = self._counter(
             "xmc_prediction_log_dropped", "Predictions that the prediction log had no room for, or could not write.", ()
         )
+        self._lost_lines = _LostLines()
+        self.registry.register(self._lost_lines)
         self._gpu_memory = _GpuMemory()
         self.registry.register(self._gpu_memory)
+
+    def set_labels(self, model: str, changes: LabelChanges) -> None:
+        """Say what was changed of a model's labels."""
+        self._labels_disabled.labels(model).set(len(changes.disabled))
+        self._labels_added.labels(model).set(len(changes.added))
 
     def count_unlogged(self, rows: int) -> None:
         """Count predictions that will not be in the prediction log."""
         self._unlogged.inc(rows)
+
+    def watch_log(self, read: Callable[[], int]) -> None:
+        """Tell from now on how many lines the log has lost.
+
+        Args:
+            read: counts them, each time that somebody scrapes.
+        """
+        self._lost_lines.read = read
 
     def watch_gpus(self, read: Callable[[], Mapping[str, float]]) -> None:
         """Tell of GPUs from now on.

@@ -98,6 +98,9 @@ class ScoredLabel(BaseModel):
 
     id: str
     text: str | None = Field(None, description="Left out when the bundle has no label texts.")
+    zero_shot: bool | None = Field(
+        None, description="True for a label that was added from its text and never trained; else left out."
+    )
     score: float = Field(
         description="Probability that the label is relevant if the model's scores are calibrated, else as its method "
         "computes it; `GET /v1/models/{name}` tells which."

@@ -120,6 +120,15 @@ class Settings:
             default="none: it may load none",
         ),
     ] = None
+    labels_dir: Annotated[
+        Path | None,
+        Option(
+            Path,
+            "Folder for the journals of labels that are disabled or added while the service runs.",
+            "a folder",
+            default="beside the bundle",
+        ),
+    ] = None
     bundle_keys: Annotated[tuple[Path, ...], _BUNDLE_KEYS] = ()
     device: Annotated[
         Device, _word("Where models run; cuda without a CUDA device is an error.", "auto", "cpu", "cuda")

@@ -79,7 +79,8 @@ class Client(asyncio.Protocol, Generic[Item, Result]):
         """Note that a request is refused, and say why."""
         if self._has_died:
             return NotReady(
-                "the model stopped after an internal error; the process needs a restart", retry_after_seconds=1
+                "the model stopped after an internal error: load its bundle again or restart the service",
+                retry_after_seconds=1,
             )
         if self._is_closing:
             return Draining("the service is shutting down", retry_after_seconds=1)

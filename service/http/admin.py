@@ -6,12 +6,24 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 
-from service.admin_schemas import FOLLOWING, WEIGHED, LoadList, LoadRequest, LoadStatus, PlacingRequest, Retired
+from service.admin_schemas import (
+    FOLLOWING,
+    WEIGHED,
+    LabelCounts,
+    LabelState,
+    LoadList,
+    LoadRequest,
+    LoadStatus,
+    PlacingRequest,
+    Retired,
+)
 from service.errors import BundleRefused, InvalidRequest
 from service.http import documents
 from service.http.asgi import read_body
 from service.http.lifecycle import Lifecycle
 from service.http.predict import require_json
+from service.live.changes import LabelChange
+from service.live.keeper import LabelKeeper
 from service.models.loading import Loader, State
 from service.models.registry import Registry
 from service.parsing import parse
@@ -26,7 +38,7 @@ PROBLEMS = {
     401: "The key is missing or not known.",
     403: "The key is no admin key, or there are none.",
     404: "There is no such bundle, load or model.",
-    409: "Nobody would answer for a model, or no folder is set to load from.",
+    409: "Nobody would answer for a model, no folder is set to load from, or a label cannot be added or removed.",
     413: "The body is too large.",
     415: "The body is not declared as JSON.",
     422: "A field is wrong; or, where the answer was waited for, the bundle cannot be served.",
@@ -36,7 +48,12 @@ PROBLEMS = {
 
 
 def add_admin_routes(
-    app: FastAPI, settings: Settings, lifecycle: Lifecycle, registry: Registry, loader: Loader
+    app: FastAPI,
+    settings: Settings,
+    lifecycle: Lifecycle,
+    registry: Registry,
+    loader: Loader,
+    keeper: LabelKeeper,
 ) -> None:
     """Give the application the endpoints under `/admin`."""
     problems: documents.Responses = {status: documents.problem(text) for status, text in PROBLEMS.items()}
@@ -86,6 +103,19 @@ def add_admin_routes(
     async def retire_model(name: str) -> Retired:
         """Let all versions of a model go, or one: `name:version`."""
         return Retired(retired=[model.identity for model in registry.retire(name)])
+
+    @app.get("/admin/models/{name}/labels", responses={404: problems[404], 422: problems[422]})
+    async def show_labels(name: str) -> LabelState:
+        """What was changed of a model's labels while it is served."""
+        return LabelState.of(*keeper.changes(name))
+
+    @app.post("/admin/models/{name}/labels", responses=problems, openapi_extra=documents.body(LabelChange))
+    async def change_labels(name: str, request: Request) -> LabelCounts:
+        """Disable, enable, add or remove labels of all versions of a model, together or not at all."""
+        change = parse(LabelChange, await _read(request))
+        if change.is_empty:
+            raise InvalidRequest("expected labels to disable, enable, add or remove, found none")
+        return LabelCounts.of(await keeper.change(name, change))
 
     async def _read(request: Request) -> bytes:
         if refusal := lifecycle.refusal():

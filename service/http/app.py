@@ -24,6 +24,7 @@ from service.http.middleware import Gate
 from service.http.playground import add_playground
 from service.http.problems import error_reply, internal_error_reply, reply_in_style
 from service.http.routes import add_routes
+from service.live.keeper import LabelKeeper
 from service.metrics import Metrics
 from service.models.launch import Launched
 from service.models.loading import Launch, Loader, open_all
@@ -49,19 +50,21 @@ def create_app(
         launch: starts another one.
     """
     registry = Registry(metrics)
-    loader = Loader(settings, registry, metrics, launch)
+    keeper = LabelKeeper(registry, metrics, settings.labels_dir)
+    loader = Loader(settings, registry, keeper, metrics, launch)
     telemetry = Telemetry(settings, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         telemetry.start()
-        loading = asyncio.create_task(_load(settings, registry, lifecycle, metrics, workers))
+        loading = asyncio.create_task(_load(settings, registry, keeper, lifecycle, metrics, workers))
         probe = asyncio.create_task(_probe_lag(metrics))
         async with _answering_grpc(gate, settings, lifecycle, registry):
             yield
         probe.cancel()
         loading.cancel()
-        await asyncio.gather(loading, loader.close(), registry.close(), return_exceptions=True)
+        await asyncio.gather(loading, loader.close(), keeper.close(), return_exceptions=True)
+        await registry.close()
         await telemetry.close()
 
     app = FastAPI(
@@ -78,7 +81,7 @@ def create_app(
     gate = Gate(app, settings=settings, lifecycle=lifecycle, metrics=metrics, registry=registry, telemetry=telemetry)
     add_routes(app, gate.predictor, settings, lifecycle, metrics, registry)
     add_docs(app)
-    add_admin_routes(app, settings, lifecycle, registry, loader)
+    add_admin_routes(app, settings, lifecycle, registry, loader, keeper)
     add_playground(app)
     return gate
 
@@ -104,11 +107,23 @@ async def _answering_grpc(
 
 
 async def _load(
-    settings: Settings, registry: Registry, lifecycle: Lifecycle, metrics: Metrics, workers: Sequence[Launched]
+    settings: Settings,
+    registry: Registry,
+    keeper: LabelKeeper,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    workers: Sequence[Launched],
 ) -> None:
     """Put the first models in; on failure leave the sentence for the server, which ends the process."""
     try:
-        registry.start(await open_all(workers, metrics))
+        models = await open_all(workers, metrics)
+        try:
+            for model in models:
+                await keeper.bring_up(model)
+            registry.start(models)
+        except BundleError:
+            await asyncio.gather(*(model.close() for model in models))
+            raise
     except BundleError as error:
         logger.critical("%s", error)
         lifecycle.failure = without_folders(str(error), (*settings.bundles, *settings.bundle_keys))

@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -99,18 +99,20 @@ class Server(uvicorn.Server):
         self._phase_ends = time.monotonic() + seconds
 
 
-def serve(settings: Settings, workers: Sequence[Launched]) -> int:
+def serve(settings: Settings, workers: Sequence[Launched], lost_lines: Callable[[], int]) -> int:
     """Serve until a signal or a failure.
 
     Args:
         settings: of the process.
         workers: one for each of its bundles.
+        lost_lines: counts what the log has lost.
 
     Returns:
         Exit code: 0 after a signal, 1 when a bundle cannot be served or an address cannot be listened on.
     """
     lifecycle = Lifecycle()
     metrics = Metrics()
+    metrics.watch_log(lost_lines)
     if settings.device != "cpu":
         _watch_gpus(metrics)
     if settings.metrics_port is not None:

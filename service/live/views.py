@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import orjson
@@ -24,6 +23,7 @@ from service.errors import Conflict
 from service.filters.allowed import Allowed, Bits, all_bits, bits_of, widened
 from service.filters.resolver import Resolver
 from service.live.changes import LabelChange, NewLabel
+from service.live.proposals import Decision, Reception
 from service.live.table import WidenedTable
 
 # Each query is multiplied with the vectors of all of them.
@@ -64,49 +64,50 @@ class View:
         return 0 if self.allowed is None else len(self.labels) - self.allowed.count
 
 
-class Reception(NamedTuple):
-    """What a version says to a change.
-
-    Attributes:
-        unknown: ids that it would have to disable or enable, and does not have.
-        own: ids that it would have to add or remove, and that are its bundle's.
-        refusal: why it cannot add labels, if it would have to.
-    """
-
-    unknown: tuple[str, ...] = ()
-    own: tuple[str, ...] = ()
-    refusal: str | None = None
-
-
-class Views:
-    """Makes views of a bundle's labels.
+class LiveLabels:
+    """A bundle's labels, which may change; one thread at a time may change them, while any read them.
 
     Args:
         bundle: verified.
         decoder: of the bundle.
         encode: makes vectors of new labels; a sentence that says why there is none.
+
+    Attributes:
+        view: of now.
     """
 
     def __init__(self, bundle: Bundle, decoder: Decoder, encode: Encode | str) -> None:
         self._bundle = bundle
         self._decoder = decoder
         self._encode = encode
+        self.view = self._first()
+        self._ready: View | None = None
 
-    def first(self) -> View:
-        """The labels as they were exported."""
+    def propose(self, change: LabelChange) -> Reception:
+        """Make a change ready, but for what cannot be done, which is left out and said.
+
+        Raises:
+            Conflict: labels of this bundle cannot be found by their ids, or too many are added.
+            EngineFailed: the text of a label has no vector.
+        """
+        self._ready = None
+        self._ready, reception = self._after(self.view, change)
+        return reception
+
+    def decide(self, decision: Decision) -> None:
+        """Show the change that is ready, or drop it."""
+        if decision is Decision.DONE and self._ready is not None:
+            self.view = self._ready
+        self._ready = None
+
+    def _first(self) -> View:
         bundle, count = self._bundle, len(self._bundle.labels)
         disabled_W = bundle.arrays.get(layout.LABELS_DISABLED, bits_of(np.empty(0, dtype=np.int64), count))
         empty = np.empty((0, 0), dtype=np.float32)
         allowed = _allowed(disabled_W, count)
         return View(bundle.labels, self._decoder, Resolver(bundle), disabled_W, allowed, (), {}, empty)
 
-    def after(self, view: View, change: LabelChange) -> tuple[View, Reception]:
-        """What a change makes of a view, and what of it the version cannot do, which is left out.
-
-        Raises:
-            Conflict: labels of this bundle cannot be found by their ids, or too many are added.
-            EngineFailed: the text of a label has no vector.
-        """
+    def _after(self, view: View, change: LabelChange) -> tuple[View, Reception]:
         if self._bundle.labels.slots is None:
             raise Conflict(
                 f"{self._bundle.manifest.name} was exported before labels could be found by their ids: export it again"

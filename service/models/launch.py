@@ -19,7 +19,7 @@ from service.bundle.manifest import Manifest
 from service.errors import BundleError
 from service.settings import Settings
 
-_PROGRAM = "from service.models.worker import main; main({end}, {left}, {log_format!r})"
+_PROGRAM = "from service.models.worker import main; main({end}, {proposals}, {left}, {log_format!r})"
 _EXIT_SECONDS = 10
 
 
@@ -64,6 +64,7 @@ class Launched(NamedTuple):
     Attributes:
         order: that it has.
         end: of the connection to it.
+        proposals: of the connection on which its labels are changed.
         left: what its batcher counts.
         process: that it is.
         since: second of `time.perf_counter` at which it was started.
@@ -71,6 +72,7 @@ class Launched(NamedTuple):
 
     order: Order
     end: socket.socket
+    proposals: socket.socket
     left: SharedCount
     process: Process
     since: float
@@ -99,6 +101,7 @@ class Launched(NamedTuple):
         self.process.kill()
         self.process.wait()
         self.end.close()
+        self.proposals.close()
 
     def end_process(self) -> None:
         """Wait for the worker's end, which comes when the connection is closed; make it come if it does not."""
@@ -107,21 +110,24 @@ class Launched(NamedTuple):
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.proposals.close()
 
 
 def launch(order: Order) -> Launched:
     """Start a worker in a process of its own."""
     since = time.perf_counter()
     ours, theirs = socket.socketpair()
+    our_proposals, their_proposals = socket.socketpair()
     left = os.memfd_create("xmcserve-left")
     os.truncate(left, SharedCount.BYTES)
-    program = _PROGRAM.format(end=theirs.fileno(), left=left, log_format=order.settings.log_format)
-    with theirs:
-        process = start_process(program, theirs.fileno(), left)
+    descriptors = {"end": theirs.fileno(), "proposals": their_proposals.fileno(), "left": left}
+    program = _PROGRAM.format(**descriptors, log_format=order.settings.log_format)
+    with theirs, their_proposals:
+        process = start_process(program, *descriptors.values())
     count = SharedCount(left)
     os.close(left)
     Connection(ours).send(order)
-    return Launched(order, ours, count, process, since)
+    return Launched(order, ours, our_proposals, count, process, since)
 
 
 def start_process(program: str, *descriptors: int) -> subprocess.Popen[bytes]:

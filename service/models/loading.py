@@ -19,6 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from service.errors import BundleError, Conflict, RequestError, UnknownBundle, without_folders
+from service.live.keeper import LabelKeeper
 from service.metrics import Metrics
 from service.models.launch import Launched, Order
 from service.models.model import Model
@@ -89,13 +90,17 @@ class Loader:
     Args:
         settings: of the process, among them the folder.
         registry: takes the models.
+        keeper: tells them what was changed of their labels.
         metrics: counts how loads end.
         launch: starts a worker.
     """
 
-    def __init__(self, settings: Settings, registry: Registry, metrics: Metrics, launch: Launch) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, keeper: LabelKeeper, metrics: Metrics, launch: Launch
+    ) -> None:
         self._settings = settings
         self._registry = registry
+        self._keeper = keeper
         self._metrics = metrics
         self._launch = launch
         self._loads: dict[int, Load] = {}
@@ -185,11 +190,12 @@ class Loader:
         launched = await asyncio.to_thread(self._launch, Order(path, self._settings))
         (model,) = await open_all([launched], self._metrics)
         try:
-            if load.placing is None:
-                self._registry.replace(model)
-            else:
-                self._registry.add(model, load.placing)
-        except RequestError:
+            async with self._keeper.joining(model):
+                if load.placing is None:
+                    self._registry.replace(model)
+                else:
+                    self._registry.add(model, load.placing)
+        except (BundleError, RequestError):
             await model.close()
             raise
         return model.identity

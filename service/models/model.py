@@ -8,10 +8,13 @@ import math
 import time
 from collections.abc import Sequence
 
+from service.batching.channel import Connection
 from service.batching.client import Client, Served
 from service.bundle.manifest import Input, Manifest
 from service.bundle.searching import SearchSection
-from service.errors import RequestError
+from service.errors import NotReady, RequestError
+from service.live.changes import LabelChange
+from service.live.proposals import Decision, Reception
 from service.memory import resident_bytes
 from service.metrics import Metrics
 from service.models.launch import Launched, Loaded
@@ -48,6 +51,7 @@ class Model:
         self.path = launched.order.path
         self.metrics = metrics.model(self.name, self.version, manifest.method.name, loaded.device)
         self._client: Client[Asked, Labelled]
+        self._proposals = Connection(launched.proposals)
 
     @classmethod
     async def hear(cls, launched: Launched, metrics: Metrics) -> Model:
@@ -129,8 +133,39 @@ class Model:
         """Queue the queries of one request; see `Client.submit`."""
         return self._client.submit([(query, *wish) for query in queries], deadline)
 
+    async def propose(self, change: LabelChange) -> Reception:
+        """Have the process make a change of labels ready; one at a time.
+
+        Raises:
+            RequestError: it cannot be made.
+        """
+        reception = await self._discuss(change)
+        assert isinstance(reception, Reception)
+        return reception
+
+    async def decide(self, decision: Decision) -> None:
+        """Have the process show the change that is ready, or drop it.
+
+        Raises:
+            NotReady: it has died.
+        """
+        await self._discuss(decision)
+
+    async def _discuss(self, message: LabelChange | Decision) -> object:
+        def ask() -> object:
+            self._proposals.send(message)
+            return self._proposals.receive_one()
+
+        answer = await asyncio.to_thread(ask)
+        if answer is None:
+            raise NotReady(f"{self.identity} stopped after an internal error", retry_after_seconds=1)
+        if isinstance(answer, RequestError):
+            raise answer
+        return answer
+
     async def close(self) -> None:
         """Wait for the answers to what was asked, and for the end of the process."""
+        self._proposals.close()
         await self._client.close()
         await asyncio.to_thread(self._launched.end_process)
         await self._client.wait_closed()

@@ -163,7 +163,11 @@ class Registry:
     def unhealthy(self) -> str | None:
         """Which models that answer have stopped for good, in words, or None."""
         names = [model.identity for model in self._answering if not model.healthy]
-        return f"{', '.join(names)} stopped after an internal error; the process needs a restart" if names else None
+        return (
+            f"{', '.join(names)} stopped after an internal error: load the bundle again or restart the service"
+            if names
+            else None
+        )
 
     async def close(self) -> None:
         """Answer what is queued and end all processes."""

@@ -8,10 +8,11 @@ takes nothing with it and leaves nothing behind.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
-import sys
+import threading
 from pathlib import Path
 
 from service.batching.batcher import Batcher
@@ -20,6 +21,7 @@ from service.batching.queueing import Limits
 from service.bundle import open_bundle
 from service.engine import Engine
 from service.errors import BundleError
+from service.live.proposals import answer_proposals
 from service.logs import configure_logging
 from service.models.cost import Cost, measure, useful_runners
 from service.models.labelling import Labeller, Prepared
@@ -55,14 +57,16 @@ class Worker:
 
     Args:
         connection: on which an `Order` comes first.
+        proposals: on which changes of labels come.
         left: see `Batcher`.
 
     Attributes:
         engine: of the bundle.
     """
 
-    def __init__(self, connection: Connection, left: SharedCount) -> None:
+    def __init__(self, connection: Connection, proposals: Connection, left: SharedCount) -> None:
         self._connection = connection
+        self._proposals = proposals
         self._left = left
         self.engine: Engine
 
@@ -82,7 +86,17 @@ class Worker:
         except BundleError as error:
             self._connection.send(error)
             return False
-        return batcher.work()
+        return self._work(batcher)
+
+    def _work(self, batcher: Batcher[Asked, Prepared, Labelled]) -> bool:
+        """Answer queries on some threads and proposals on another, until the connection for queries ends."""
+        changing = threading.Thread(target=answer_proposals, args=(self._proposals, self.engine.live), daemon=True)
+        changing.start()
+        try:
+            return batcher.work()
+        finally:
+            self._proposals.close()
+            changing.join()
 
     def _load(self, order: Order) -> Batcher[Asked, Prepared, Labelled]:
         path, settings = order
@@ -126,11 +140,12 @@ def _runners(settings: Settings, device: str, cost: Cost) -> int:
     return 1 if device == "cuda" else useful_runners(settings.threads, cost.query_seconds)
 
 
-def main(end: int, left: int, log_format: LogFormat) -> None:
+def main(end: int, proposals: int, left: int, log_format: LogFormat) -> None:
     """Be the process.
 
     Args:
         end: descriptor of its end of the connection.
+        proposals: the same of the connection on which labels are changed.
         left: descriptor of the shared count's file.
         log_format: see `Settings`.
     """
@@ -138,8 +153,9 @@ def main(end: int, left: int, log_format: LogFormat) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     configure_logging(log_format)
-    worker = Worker(Connection(socket.socket(fileno=end)), SharedCount(left))
+    asked, proposed = Connection(socket.socket(fileno=end)), Connection(socket.socket(fileno=proposals))
+    worker = Worker(asked, proposed, SharedCount(left))
     code = 0 if worker.work() else 1
     # Not sys.exit: threads of the numerical libraries must not hold up, or crash, the way out.
-    sys.stderr.flush()
+    logging.shutdown()
     os._exit(code)

@@ -47,6 +47,7 @@ function item(label, share, other, opened) {
     made.classList.add("shared");
     made.append(element("span", { class: "mark" }, `Also there, at place ${other.get(label.id)}`));
   }
+  if (label.zero_shot) made.append(element("span", { class: "mark" }, "Added from its text, never trained"));
   if (label.explanation != null) made.append(explanation(label, opened));
   return made;
 }

@@ -79,7 +79,7 @@ def print_line(
     filters = {text: filter_of(text) for text in texts}
     allowed = {text: resolver.resolve(wanted) for text, wanted in filters.items()}
     finding = 1000 * seconds(partial(resolver._resolved, filters[texts[0]]))
-    scorer = engine.view.decoder.scorer
+    scorer = engine.live.view.decoder.scorer
     chosen = scorer.cheap_labels, scorer.most_fetched
     times = []
     for cheap_labels, most_fetched in ((len(engine.labels), NEVER), (NEVER, len(engine.labels)), chosen):

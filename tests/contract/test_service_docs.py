@@ -8,6 +8,7 @@ from pathlib import Path
 from service.errors import RequestError
 from service.http.admin import PROBLEMS as ADMIN_PROBLEMS
 from service.http.routes import PROBLEMS
+from service.live.changes import LabelChanges
 from service.metrics import REJECTIONS, Metrics
 from service.settings import default_text, flag, options, variable
 
@@ -50,6 +51,7 @@ def test_metrics() -> None:
     metrics.count_swap("done")
     metrics.shadow("name", "version")
     metrics.watch_gpus(lambda: {"GPU-0": 1})
+    metrics.set_labels("name", LabelChanges())
     for family in metrics.registry.collect():
         if family.name.startswith("process_"):
             continue

@@ -124,7 +124,7 @@ def drawn(method: Method, count: int, monkeypatch: pytest.MonkeyPatch) -> Counte
     @given(cases(method), st.sampled_from([0, 20, LABELS]), st.sampled_from([30, LABELS]), st.integers(3, 17))
     def run(case: tuple[Any, ...], cheap_labels: int, most_fetched: int, scored_at_once: int) -> None:
         kind, served, queries, k = case
-        scorer = engine_of(method, kind, served).view.decoder.scorer
+        scorer = engine_of(method, kind, served).live.view.decoder.scorer
         with monkeypatch.context() as patch:
             patch.setattr(search, "SCORED_AT_ONCE", scored_at_once)
             if method != "declare":  # which has nothing to gain from more labels

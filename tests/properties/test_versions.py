@@ -1,7 +1,8 @@
-"""Sequences of loads, swaps, splits, shadows, crashes and questions, held against a model of a few lines."""
+"""Loads, swaps, splits, shadows, changes of labels, crashes, restarts and questions, held against a few lines."""
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,25 +21,30 @@ from hypothesis.stateful import (
 
 from service.bundle.reader import read_manifest
 from tests.bundles import Spec, write_bundle
-from tests.service.http.test_admin import administered
-from tests.service.serving import TEXT, Service
+from tests.service.serving import TEXT, Service, administered
 
 BUNDLES = ("v0", "v1", "v2")
 WEIGHTS = st.sampled_from([0.0, 1.0, 3.0])
 ASKED = 4
+LABELS = 12
+OWN = tuple(f"label-{row:02d}" for row in range(LABELS))
+NEW = ("new-1", "new-2")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("machine")
     for number, bundle in enumerate(BUNDLES):
-        write_bundle(folder / bundle, Spec(name="tags", seed=number))
+        write_bundle(folder / bundle, Spec(method="unidec", name="tags", label_count=LABELS, seed=number))
     (folder / "broken").mkdir()
     return folder
 
 
 class Versions(RuleBasedStateMachine):
-    """A service of one model; `placings` is what should be loaded: weight and shadow by version, None for the dead."""
+    """A service of one model.
+
+    `placings` is what should be loaded: weight and shadow by version. `disabled` and `added` are its labels' changes.
+    """
 
     folder: Path
 
@@ -48,14 +54,21 @@ class Versions(RuleBasedStateMachine):
         self.service: Service
         self.placings: dict[str, tuple[float, float]] = {}
         self.dead: set[str] = set()
+        self.disabled: set[str] = set()
+        self.added: set[str] = set()
+        self._journals = tempfile.TemporaryDirectory()
 
     @initialize()
     def start(self) -> None:
-        self.service = self._stack.enter_context(administered(self.folder / "v0", models_dir=self.folder))
+        journals = Path(self._journals.name)
+        service = administered(self.folder / "v0", models_dir=self.folder, labels_dir=journals)
+        self.service = self._stack.enter_context(service)
         self.placings = {self.version("v0"): (1.0, 0.0)}
+        self.dead.clear()
 
     def teardown(self) -> None:
         self._stack.close()
+        self._journals.cleanup()
 
     def version(self, bundle: str) -> str:
         return read_manifest(self.folder / bundle).version
@@ -119,12 +132,47 @@ class Versions(RuleBasedStateMachine):
         self.dead.add(version)
 
     @rule()
+    def restart(self) -> None:
+        self._stack.close()
+        self.start()
+
+    @rule(
+        disable=st.sets(st.sampled_from([*OWN[:3], *NEW])),
+        enable=st.sets(st.sampled_from([*OWN[:3], *NEW])),
+        add=st.sets(st.sampled_from([*NEW, OWN[0]])),
+        remove=st.sets(st.sampled_from(NEW), max_size=1),
+    )
+    def change_labels(self, disable: set[str], enable: set[str], add: set[str], remove: set[str]) -> None:
+        """Ids that are wrong, twice or nobody's among them."""
+        ids = {"disable": sorted(disable), "enable": sorted(enable), "remove": sorted(remove)}
+        new = [{"id": id_, "text": TEXT} for id_ in sorted(add)]
+        status = self.service.client.post("/admin/models/tags/labels", json=ids | {"add": new}).status_code
+        contradicts = disable & enable or (disable | enable | add) & remove
+        there = {*OWN, *self.added, *add}
+        if contradicts or not disable | enable | add | remove:
+            assert status == 422
+        elif not remove <= self.added:
+            assert status == 409
+        elif not set(self.placings) - self.dead:
+            assert status == 503
+        elif not disable | enable <= there:
+            assert status == 422
+        elif OWN[0] in add:
+            assert status == 409
+        else:
+            assert status == 200
+            self.added = (self.added | add) - remove
+            self.disabled = (self.disabled | disable) - enable - remove
+
+    @rule()
     def ask(self) -> None:
         answering = {version for version, (weight, _) in self.placings.items() if weight}
         for _ in range(ASKED):
-            response = self.service.predict({"queries": [TEXT]})
+            response = self.service.predict({"queries": [TEXT], "k": LABELS + len(NEW)})
             if response.status_code == 200:
                 assert response.json()["version"] in answering - self.dead
+                found = [label["id"] for label in response.json()["predictions"][0]["labels"]]
+                assert sorted(found) == sorted({*OWN, *self.added} - self.disabled)
             else:
                 assert response.status_code == 503
                 assert answering & self.dead

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from service.access.keys import line_of, new_secret
 from service.batching.channel import Connection
 from service.engine import Answer, Engine
 from service.http.app import create_app
@@ -76,25 +78,29 @@ class Workers:
 
     def launch(self, order: Order) -> Launched:
         ours, theirs = socket.socketpair()
+        our_proposals, their_proposals = socket.socketpair()
         left = shared_count()
-        worker = Worker(Connection(theirs), left)
+        worker = Worker(Connection(theirs), Connection(their_proposals), left)
         self.all.append(worker)
         Connection(ours).send(order)
-        return Launched(order, ours, left, _Thread(worker, theirs), time.perf_counter())
+        thread = _Thread(worker, theirs, their_proposals)
+        return Launched(order, ours, our_proposals, left, thread, time.perf_counter())
 
 
 class _Thread:
     """A worker's thread as a process."""
 
-    def __init__(self, worker: Worker, end: socket.socket) -> None:
+    def __init__(self, worker: Worker, end: socket.socket, proposals: socket.socket) -> None:
         self.pid = os.getpid()
         self._end = end
+        self._proposals = proposals
         self._thread = threading.Thread(target=self._work, args=(worker,), daemon=True)
         self._thread.start()
 
     def _work(self, worker: Worker) -> None:
         worker.work()
         self._end.close()
+        self._proposals.close()
 
     def wait(self, timeout: float | None = None) -> int:
         self._thread.join(timeout)
@@ -124,6 +130,18 @@ def serving(*bundles: Path, **settings: Any) -> Iterator[Service]:
             service.client.get("/readyz")
         yield service
     gc.unfreeze()  # or what this service held, mapped files among it, would stay for as long as the tests run
+
+
+@contextmanager
+def administered(bundle: Path, **settings: Any) -> Iterator[Service]:
+    """A service whose client has the admin key."""
+    secret = new_secret()
+    with tempfile.TemporaryDirectory() as place:
+        keys = Path(place) / "keys"
+        keys.write_text(line_of("root", secret, ()))
+        with serving(bundle, admin_keys_file=keys, **settings) as service:
+            service.client.headers["x-api-key"] = secret
+            yield service
 
 
 @contextmanager
@@ -180,9 +198,7 @@ class Process:
 def running(*arguments: str | Path, until: str = "ready", within: tuple[str, ...] = ()) -> Iterator[Process]:
     """``xmc-serve run`` on a free port, once its log says `until`; started by another command, if there is one."""
     command = [sys.executable, "-m", "service.cli", "run", "--port", "0", "--log-format", "json", "--device", "cpu"]
-    # Nobody reads the log while a test asks: many lines would fill the pipe, and then the service would wait.
-    command += ["--access-log", "off", *map(str, arguments)]
-    process = subprocess.Popen([*within, *command], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*within, *command, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
     with process:
         try:
             log: list[dict[str, Any]] = []
@@ -227,17 +243,17 @@ def in_this_process(*bundles: Path, **changes: Any) -> Iterator[tuple[Service, i
         gc.unfreeze()
 
 
-def ask(port: int, path: str = "/predict") -> tuple[int, Any, http.client.HTTPMessage]:
-    """One request on a connection of its own."""
+def ask(port: int, path: str = "/predict", body: bytes = BODY) -> tuple[int, Any, http.client.HTTPMessage]:
+    """One request on a connection of its own, with a body where it asks for labels."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     if path == "/predict":
-        connection.request("POST", path, BODY, {"Content-Type": "application/json"})
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
     else:
         connection.request("GET", path)
     response = connection.getresponse()
-    body = response.read()
+    answer = response.read()
     connection.close()
-    return response.status, body, response.headers
+    return response.status, answer, response.headers
 
 
 def wait_for_metric(port: int, line: str) -> None:

@@ -47,7 +47,7 @@ def parts_of(explanation: dict[str, Any]) -> float:
 def test_parts_add_up_to_what_is_served(method: Method, kind: int, served: int) -> None:
     engine = engine_of(method, kind, served)
     bags = engine.prepare(TEXTS)
-    raw = engine.view.decoder.decode(engine._encoder.run(bags).outputs, LABELS)
+    raw = engine.live.view.decoder.decode(engine._encoder.run(bags).outputs, LABELS)
     plain = engine.run(bags, 20)
     few = Wanted(9, allowed_of([*range(0, LABELS, 4)]))
     answer = engine.run(bags, 20, {1: few}, range(len(TEXTS)))
@@ -172,7 +172,7 @@ def test_unidec_tells_both_heads_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("heads", ["encoder", "classifier"])
 def test_of_one_head_the_other_says_nothing(heads: Any) -> None:
-    scorer = engine_of("unidec", 0, 0).view.decoder.scorer
+    scorer = engine_of("unidec", 0, 0).live.view.decoder.scorer
     section = scorer._section  # type: ignore[attr-defined]
     scorer._section = section.model_copy(update={"heads": heads})  # type: ignore[attr-defined]
     try:

@@ -63,3 +63,10 @@ def test_gpus_are_read_when_they_are_scraped() -> None:
     assert exposed(metrics)['xmc_gpu_memory_bytes{gpu="GPU-0"}'] == 3
     used["GPU-0"] = 4
     assert exposed(metrics)['xmc_gpu_memory_bytes{gpu="GPU-0"}'] == 4
+
+
+def test_lost_lines_of_the_log_are_counted_when_they_are_scraped() -> None:
+    metrics = Metrics()
+    assert exposed(metrics)["xmc_log_lines_dropped_total"] == 0
+    metrics.watch_log(lambda: 7)
+    assert exposed(metrics)["xmc_log_lines_dropped_total"] == 7

@@ -16,6 +16,7 @@ from service.settings import Settings, default_text, flag, load_settings, option
 WRITTEN: dict[str, tuple[str, object]] = {
     "bundles": (os.pathsep.join(["a", "b/c"]), (Path("a"), Path("b/c"))),
     "models_dir": ("a/b", Path("a/b")),
+    "labels_dir": ("a/b", Path("a/b")),
     "bundle_keys": (os.pathsep.join(["a.pub", "b.pub"]), (Path("a.pub"), Path("b.pub"))),
     "device": ("cuda", "cuda"),
     "host": ("0.0.0.0", "0.0.0.0"),

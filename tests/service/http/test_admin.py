@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from service.access.keys import line_of, new_secret
 from service.bundle import layout
 from service.bundle.reader import read_manifest
 from tests.bundles import Spec, write_bundle
-from tests.service.serving import TEXT, Service, blocked, serving
+from tests.service.serving import TEXT, Service, administered, blocked
 
 JSON = {"content-type": "application/json"}
 
@@ -37,18 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content[-1] ^= 1
     file.write_bytes(content)
     return folder
-
-
-@contextmanager
-def administered(bundle: Path, **settings: Any) -> Iterator[Service]:
-    """A service whose client has the admin key."""
-    secret = new_secret()
-    with tempfile.TemporaryDirectory() as place:
-        keys = Path(place) / "keys"
-        keys.write_text(line_of("root", secret, ()))
-        with serving(bundle, admin_keys_file=keys, **settings) as service:
-            service.client.headers["x-api-key"] = secret
-            yield service
 
 
 @pytest.fixture

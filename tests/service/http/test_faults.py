@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
+import signal
 import socket
 import struct
 import time
@@ -16,12 +18,15 @@ from pathlib import Path
 import pytest
 
 from service.bundle import layout
+from service.lines import MOST_BYTES
 from service.memory import resident_bytes
 from tests.bundles import METHODS, Spec, write_bundle
 from tests.service.serving import BODY, HEAD, TEXT, Process, ask, running, serving, wait_for_metric
 
 IDLE_CONNECTIONS = 10_000
 STORM = 300
+# Of a line that holds what was asked: as much as a request may.
+LONG = json.dumps({"queries": ["x" * 50_000] * 20}).encode()
 LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -134,6 +139,36 @@ def test_ten_thousand_idle_connections_leave_room_for_a_query(bundle: Path) -> N
             assert connections[-1].recv(12) == b"HTTP/1.1 200"
             assert resident_bytes(service.process.pid) - before < IDLE_CONNECTIONS * 20_000
         assert service.stop() == 0
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request_and_tells_what_is_lost(bundle: Path) -> None:
+    arguments = ("--bundle", bundle, "--access-log", "all", "--log-queries", "on", "--drain-seconds", "0")
+    asked = 2 * MOST_BYTES // len(LONG)
+    with running(*arguments) as service:
+        for _ in range(asked):
+            assert ask(service.port, body=LONG)[0] == 200
+        (counted,) = [line for line in metrics(service) if line.startswith("xmc_log_lines_dropped_total ")]
+        asked += 1  # for the metrics
+        service.wait_for("lines of this log are lost")
+        assert service.stop() == 0
+    kept = [line for line in service.log if line["logger"] == "service.telemetry.access_log"]
+    told = [re.match(r"(\d+) lines of this log are lost", line["message"]) for line in service.log]
+    lost = sum(int(found[1]) for found in told if found)
+    assert len(kept) + lost == asked
+    assert 0 < float(counted.split()[1]) <= lost
+
+
+@pytest.mark.parametrize(("signals", "code"), [(1, 0), (2, 1)])
+def test_a_log_that_nobody_reads_holds_up_no_exit(bundle: Path, signals: int, code: int) -> None:
+    arguments = ("--bundle", bundle, "--access-log", "all", "--log-queries", "on")
+    with running(*arguments, "--drain-seconds", "0" if signals == 1 else "3600") as service:
+        assert ask(service.port, body=LONG)[0] == 200
+        for _ in range(signals - 1):
+            service.process.send_signal(signal.SIGTERM)
+            while ask(service.port, "/readyz")[0] == 200:
+                continue  # until the first signal has come
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait() == code
 
 
 def metrics(service: Process) -> list[str]:

@@ -9,20 +9,23 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from service.batching.channel import Connection
-from service.errors import BundleError
-from service.models.launch import Launched, Order, launch
+from service.batching.channel import Connection, SharedCount
+from service.errors import BundleError, EngineFailed
+from service.models.launch import Launched, Loaded, Order, launch
 from service.settings import Settings
 from tests.bundles import Spec, write_bundle
 from tests.service.models.processes import children_of
-from tests.service.serving import ask, running
+from tests.service.serving import TEXT, ask, running
 
 PATIENCE_SECONDS = 60
+# Of each the log has two stacks of a thousand characters and more: together more than a pipe takes.
+FAILURES = 100
 # What no process that speaks HTTP needs.
 COMPUTING = ("onnxruntime", "faiss", "numba", "tokenizers", "scipy")
 
@@ -58,7 +61,7 @@ def test_a_model_whose_process_dies_turns_health_red_and_leaves_nobody_waiting(b
             continue
         for path in ("/readyz", "/livez"):
             status, body, _ = ask(service.port, path)
-            assert (status, b"needs a restart" in body) == (503, True)
+            assert (status, b"or restart the service" in body) == (503, True)
         assert ask(service.port)[0] == 503
         assert 'xmc_model_resident_bytes{model="tiny"' in ask(service.port, "/metrics")[1].decode()
         assert service.stop(signal.SIGINT) == 0
@@ -88,6 +91,7 @@ def test_a_worker_says_what_it_has_loaded_and_ends_with_its_connection(bundle: P
     loaded = launched.wait_until_loaded()
     assert (loaded.manifest.name, loaded.device, loaded.limits.queue_rows) == ("tiny", "cpu", 64)
     launched.end.close()
+    launched.proposals.close()
     assert launched.process.wait() == 0
 
 
@@ -96,6 +100,7 @@ def test_a_worker_says_what_it_has_against_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=str(tmp_path)):
         launched.wait_until_loaded()
     launched.end.close()
+    launched.proposals.close()
     assert launched.process.wait() == 1
 
 
@@ -105,6 +110,7 @@ def test_a_worker_that_dies_while_it_loads_is_no_riddle(bundle: Path) -> None:
     with pytest.raises(BundleError, match=r"the process that loads it ended with code -9"):
         launched.wait_until_loaded()
     launched.end.close()
+    launched.proposals.close()
 
 
 def test_whoever_waits_for_a_worker_hears_that_it_was_abandoned(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,6 +142,41 @@ def test_a_worker_that_does_not_end_is_ended(bundle: Path, monkeypatch: pytest.M
     launched.end_process()  # its connection is still open
     assert launched.process.wait() == -signal.SIGKILL
     launched.end.close()
+
+
+def test_a_worker_whose_log_nobody_reads_computes_on(bundle: Path) -> None:
+    ours, theirs = socket.socketpair()
+    our_proposals, their_proposals = socket.socketpair()
+    left = os.memfd_create("left")
+    os.truncate(left, SharedCount.BYTES)
+    program = f"""
+from service.models import labelling, worker
+def fail(*_): raise RuntimeError("x" * 1000)
+labelling.Labeller.run = fail
+worker.main({theirs.fileno()}, {their_proposals.fileno()}, {left}, "json")
+"""
+    command, files = [sys.executable, "-c", program], (theirs.fileno(), their_proposals.fileno(), left)
+    process = subprocess.Popen(command, pass_fds=files, stderr=subprocess.PIPE, text=True)
+    theirs.close()
+    their_proposals.close()
+    os.close(left)
+    with process, ours, our_proposals:
+        connection = Connection(ours)
+        connection.send(Order(bundle, Settings(device="cpu", threads=1)))
+        assert isinstance(connection.receive_one(), Loaded)
+        for number in range(FAILURES):
+            now = time.monotonic()
+            connection.send([(number, [(TEXT, 1, None, None, False)], now + PATIENCE_SECONDS, now)])
+            while not (closed := connection.receive_one().closed):
+                continue
+            ((answered, error),) = closed
+            assert (answered, type(error)) == (number, EngineFailed)
+        assert process.stderr is not None
+        causes = 0
+        while causes < FAILURES:
+            causes += "incident" in json.loads(process.stderr.readline())
+        ours.shutdown(socket.SHUT_RDWR)
+        assert process.wait() == 0
 
 
 def test_resident_memory_is_that_of_the_process(bundle: Path) -> None:

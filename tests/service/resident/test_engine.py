@@ -68,7 +68,7 @@ def test_filters_and_explanations_are_those_of_the_cpu(
     queries = plain.prepare(GOLDEN_TEXTS)
     best = plain.run(queries, 10).top.ids_QK[1]
     few, most = (Allowed.of_bits(bits_of(rows, 40)) for rows in (best[5:7], np.setdiff1d(np.arange(40), best[:3])))
-    monkeypatch.setattr(resident.view.decoder.scorer, "cheap_labels", 10)
+    monkeypatch.setattr(resident.live.view.decoder.scorer, "cheap_labels", 10)
     answer = resident.run(queries, 5, {0: Wanted(2, few), 1: Wanted(6, most)}, [0, 1, 2])
     expected = plain.run(queries, 5, {0: Wanted(2, few), 1: Wanted(6, most)}, [0, 1, 2])
     assert answer.filtered[1].mode == "overfetch"
