@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from model_export.changes import FoldedChanges
     from model_export.verify import Comparison
     from service.bundle import Manifest
     from service.bundle.searching import IndexSection
@@ -80,6 +81,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='groups of labels that filters may name: CSV with a header id,group, or lines {"id": …, "groups": […]}',
     )
+    build.add_argument(
+        "--journal",
+        type=Path,
+        metavar="FILE",
+        help="journal of the labels that were added and disabled while the model was served, as the service keeps it",
+    )
     build.set_defaults(command=_build)
     verify = commands.add_parser("verify", help="check a bundle's files and golden answers")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -130,10 +137,13 @@ def _build(arguments: argparse.Namespace) -> None:
         scores=arguments.scores,
         propensity_weight=arguments.propensity_weight,
         groups=arguments.groups,
+        journal=arguments.journal,
     )
     built = build(read_artifact(arguments.artifact), arguments.out, options)
     print(f"wrote {arguments.out}")
     _print_manifest(built.manifest)
+    if options.journal is not None:
+        _print_left_out(built.changes)
     _print_comparison(built.comparison)
 
 
@@ -187,11 +197,22 @@ def _print_manifest(manifest: Manifest) -> None:
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
     if manifest.groups:
         print(f"  groups     {', '.join(f'{name} {size:,}' for name, size in manifest.groups.items())}")
+    if manifest.changes is not None:
+        print(f"  changes    {manifest.changes.zero_shot:,} added, {manifest.changes.disabled:,} disabled")
     if isinstance(manifest.method, SearchSection):
         print(f"  index      {_index(manifest.method.index)}")
     print(f"  serves     {_scores(manifest)}")
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB")
     print(f"  golden     {len(manifest.golden)} queries answered")
+
+
+def _print_left_out(changes: FoldedChanges) -> None:
+    if changes.section is None:
+        print("  changes    none that the artifact does not have already")
+    if changes.known:
+        print(f"  left out   {changes.known:,} added, which the artifact has")
+    if changes.unknown:
+        print(f"  left out   {changes.unknown:,} disabled, which there are not")
 
 
 def _index(index: IndexSection) -> str:

@@ -105,11 +105,10 @@ def _agreement(golden: tuple[GoldenAnswer, ...], bundle: Bundle) -> float | str:
     for answer in golden:
         expected = {label.id for label in answer.labels}
         try:
-            bags = engine.prepare([_query(answer)])
+            found = engine.answer_alone(_query(answer), len(expected))
         except InvalidRequest as error:
             return error.detail
-        rows = engine.run(bags, len(expected)).top.ids_QK[0].tolist()
-        shared += len(expected & {engine.labels.id(row) for row in rows})
+        shared += len(expected & {one.label for one in found})
         wanted += len(expected)
     return shared / wanted
 

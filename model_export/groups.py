@@ -32,7 +32,7 @@ class _Record(Strict):
 
 @dataclass(frozen=True)
 class Groups:
-    """Groups of an artifact's labels.
+    """Groups of a bundle's labels.
 
     Attributes:
         sizes: labels in each, by name, in the order of the names' code points.
@@ -48,7 +48,7 @@ def read_groups(file: Path, label_ids: Sequence[str]) -> Groups:
 
     Args:
         file: UTF-8, gzip or not; its first character tells which of both it is. No line may end within an id.
-        label_ids: of the artifact.
+        label_ids: of the bundle.
 
     Raises:
         DataError: the file cannot be read, a line is wrong or names an unknown label, or there are no groups; the

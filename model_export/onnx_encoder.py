@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,12 +30,12 @@ MOST_BYTES = 2**31 - 1
 OUTER = "outer."
 
 
-def trace(graph: nn.Module, output: str) -> ModelProto:
+def trace(graph: nn.Module, outputs: Sequence[str]) -> ModelProto:
     """Translate a module to ONNX.
 
     Args:
-        graph: takes padded ids int64 and values float32, (Q, T) each; gives one tensor with Q rows.
-        output: name of that tensor.
+        graph: takes padded ids int64 and values float32, (Q, T) each; gives a tensor with Q rows, or several.
+        outputs: names of these tensors, in their order.
     """
     # Neither size is 0 or 1, which the tracer would take for constants.
     example = (torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3))
@@ -47,11 +47,11 @@ def trace(graph: nn.Module, output: str) -> ModelProto:
             verbose=False,
             opset_version=OPSET,
             input_names=[OUTER + name for name in INPUTS],
-            output_names=[OUTER + output],
+            output_names=[OUTER + name for name in outputs],
             dynamic_shapes=({0: "Q", 1: "T"}, {0: "Q", 1: "T"}),
         )
     assert program is not None, "without a file to write to, the exporter returns the program"
-    return stripped(_named(program.model_proto, {*INPUTS, output}))
+    return stripped(_named(program.model_proto, {*INPUTS, *outputs}))
 
 
 def _named(model: ModelProto, names: set[str]) -> ModelProto:

@@ -16,10 +16,17 @@ from training.reranker import Reranker
 INT8_LIMIT = 127
 
 
-def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> RerankSection:
-    """Write the classifiers by word: in fp16 as half floats, in int8 as 8 bits with a scale for each word."""
+def write_reranker(reranker: Reranker, folder: Path, precision: Precision, label_count: int) -> RerankSection:
+    """Write the classifiers by word: in fp16 as half floats, in int8 as 8 bits with a scale for each word.
+
+    Args:
+        reranker: of the artifact.
+        folder: the bundle in the making.
+        precision: of the weights.
+        label_count: of the bundle, which may have labels without classifier behind the others.
+    """
     weights = reranker.weights
-    words, labels = weights.shape
+    words = weights.shape[0]
     values: NDArray[Any] = weights.data.astype(np.float32)
     scales = np.ones(words, dtype=np.float32)
     if precision == "fp16":
@@ -29,7 +36,7 @@ def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> Re
         values = np.rint(values / np.repeat(scales, np.diff(weights.indptr))).astype(np.int8)
     arrays: dict[str, NDArray[Any]] = {
         layout.RERANK_OFFSETS: weights.indptr.astype(layout.offset_dtype(weights.nnz)),
-        layout.RERANK_LABELS: weights.indices.astype(layout.label_dtype(labels)),
+        layout.RERANK_LABELS: weights.indices.astype(layout.label_dtype(label_count)),
         layout.RERANK_VALUES: values,
         layout.RERANK_SCALES: scales,
     }
@@ -49,7 +56,10 @@ def write_reranker(reranker: Reranker, folder: Path, precision: Precision) -> Re
 
 
 def reranked(reranker: Reranker, words: csr_array, scores_QL: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores of all labels, float32 (Q, L), as an answer that holds them all has them."""
+    """Scores of all labels, float32 (Q, L), as an answer that holds them all has them.
+
+    Labels behind those of the classifiers have none.
+    """
     labels_QL = np.argsort(-scores_QL, axis=1, kind="stable")
     found_QL, mixed_QL = reranker.rerank(words, labels_QL, np.take_along_axis(scores_QL, labels_QL, axis=1))
     result_QL = np.empty_like(scores_QL)

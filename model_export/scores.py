@@ -40,9 +40,14 @@ def calibration_section(artifact: Artifact, scores: Scores | None) -> Calibratio
 
 
 def propensity_section(
-    artifact: Artifact, weight: float, calibration: CalibrationSection | None
+    label_count: int, weight: float, calibration: CalibrationSection | None
 ) -> PropensitySection | None:
     """How answers are re-ranked; None where they are not.
+
+    Args:
+        label_count: of the bundle.
+        weight: the user's choice.
+        calibration: what is served.
 
     Raises:
         UsageError: the weight is out of range, or scores are raw: a sum of logits times a propensity means nothing.
@@ -54,13 +59,19 @@ def propensity_section(
         return None
     if calibration is None:
         raise UsageError(f"--propensity-weight {weight:g}: expected calibrated scores to weight, found raw ones")
-    return PropensitySection(weight=weight, candidates=min(CANDIDATES, len(artifact.label_ids)))
+    return PropensitySection(weight=weight, candidates=min(CANDIDATES, label_count))
 
 
-def inverse_propensities(artifact: Artifact) -> NDArray[np.float32]:
-    """1 / p_l of every label, from its training points and the data card: float32 (L,)."""
+def inverse_propensities(artifact: Artifact, label_count: int) -> NDArray[np.float32]:
+    """1 / p_l of every label, from its training points and the data card: float32 (L,).
+
+    Args:
+        artifact: what is exported.
+        label_count: of the bundle, which may have labels without training points behind the artifact's.
+    """
     config = artifact.config
     card = config.card
-    return metrics.inverse_propensities(
-        artifact.label_counts, config.counted_rows, card.propensity_a, card.propensity_b
-    ).astype(np.float32)
+    counts_L = np.pad(artifact.label_counts, (0, label_count - len(artifact.label_counts)))
+    return metrics.inverse_propensities(counts_L, config.counted_rows, card.propensity_a, card.propensity_b).astype(
+        np.float32
+    )

@@ -142,7 +142,10 @@ def verify_bundle(path: Path, artifact: Artifact | None = None) -> Verified:
     if artifact is None:
         return Verified(engine.manifest, None)
     _check_same_model(engine, artifact)
-    comparison = compare(engine, EXPORTERS[artifact.config.run.method.name](artifact))
+    exporter = EXPORTERS[artifact.config.run.method.name](artifact, _added_texts(engine))
+    if exporter.added_texts and exporter.reading is None:
+        raise ExportError(f"{artifact.path}: expected an artifact that reads label texts, found one that reads none")
+    comparison = compare(engine, exporter)
     require_equal(comparison, engine.manifest)
     return Verified(engine.manifest, comparison)
 
@@ -155,11 +158,8 @@ def query_of(sample: str | dict[str, list[float]]) -> Query:
 
 
 def _golden(engine: Engine, query: Query) -> GoldenAnswer:
-    top = engine.run(engine.prepare([query]), GOLDEN_K).top
-    labels = tuple(
-        ScoredLabel(id=engine.labels.id(row), score=score)
-        for row, score in zip(top.ids_QK[0].tolist(), top.scores_QK[0].tolist(), strict=True)
-    )
+    found = engine.answer_alone(query, GOLDEN_K)
+    labels = tuple(ScoredLabel(id=one.label, score=one.score) for one in found)
     if isinstance(query, str):
         return GoldenAnswer(query=query, labels=labels)
     return GoldenAnswer(query=FeatureQuery(indices=tuple(query.indices), values=tuple(query.values)), labels=labels)
@@ -173,11 +173,21 @@ def _check_same_model(engine: Engine, artifact: Artifact) -> None:
     kind = "text" if config.shape.text else "features"
     if manifest.input.kind != kind:
         raise ExportError(f"{artifact.path}: expected an artifact for {manifest.input.kind}, found one for {kind}")
-    ids = [engine.labels.id(row) for row in range(len(engine.labels))]
+    ids = [engine.labels.id(row) for row in range(manifest.trained_count)]
     if ids != artifact.label_ids:
         raise ExportError(f"{artifact.path}: expected the {len(ids):,} labels of {manifest.name}, found other ones")
     if manifest.calibration is not None and manifest.calibration != calibration_section(artifact, None):
         raise ExportError(f"{artifact.path}: expected the calibration of {manifest.name}, found another or none")
+
+
+def _added_texts(engine: Engine) -> list[str]:
+    """Texts of the labels that were added to the artifact's."""
+    manifest = engine.manifest
+    texts = [engine.labels.text(row) for row in range(manifest.trained_count, manifest.label_count)]
+    found = [text for text in texts if text is not None]
+    if len(found) < len(texts):
+        raise ExportError(f"{manifest.name}: expected the text of every label that was added, found labels without")
+    return found
 
 
 def _is_exact(manifest: Manifest) -> bool:

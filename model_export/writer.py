@@ -20,6 +20,7 @@ import onnxscript
 import torch
 from pydantic import TypeAdapter, ValidationError
 
+from model_export.changes import FoldedChanges, fold
 from model_export.errors import UsageError
 from model_export.exporters import EXPORTERS
 from model_export.exporters.base import Exporter
@@ -35,6 +36,7 @@ from service.bundle import Manifest, content_version, file_entry, layout, load_b
 from service.bundle.manifest import (
     BundleName,
     CalibrationSection,
+    ChangesSection,
     FeaturesInput,
     MethodSection,
     Precision,
@@ -43,6 +45,7 @@ from service.bundle.manifest import (
     TextInput,
 )
 from service.engine import Engine
+from service.live.label_encoder import LEARNED
 from training.artifact import TOKENIZER, Artifact
 
 
@@ -58,6 +61,7 @@ class Options:
         scores: what is served; None for probabilities where the artifact has a calibration.
         propensity_weight: power of the inverse propensities that answers are re-ranked by; 0 for not at all.
         groups: file of named groups of labels; None for none.
+        journal: file of changes of labels that were made while an older bundle was served; None for none.
     """
 
     name: str | None = None
@@ -67,49 +71,68 @@ class Options:
     scores: Scores | None = None
     propensity_weight: float = 0.0
     groups: Path | None = None
+    journal: Path | None = None
+
+
+@dataclass(frozen=True)
+class Sections:
+    """What a manifest says of method, scores and labels; see there."""
+
+    method: MethodSection
+    rerank: RerankSection | None
+    calibration: CalibrationSection | None
+    propensity: PropensitySection | None
+    groups: dict[str, int]
+    changes: ChangesSection | None
 
 
 @dataclass(frozen=True)
 class Built:
-    """A finished bundle: its manifest, and how it compares with the trained model."""
+    """A finished bundle: its manifest, how it compares with the trained model, and what a journal came to."""
 
     manifest: Manifest
     comparison: Comparison
+    changes: FoldedChanges
 
 
 def build(artifact: Artifact, out: Path, options: Options) -> Built:
     """Write the bundle of an artifact to ``out``, in place of a bundle that is there.
 
     Raises:
-        UsageError: options do not fit the artifact, or ``out`` holds something else than a bundle.
+        UsageError: options do not fit the artifact, the journal cannot be read, or ``out`` holds something else than a
+            bundle.
         DataError: the file of groups is wrong.
         ExportError: the bundle's answers are not the trained model's, or it cannot be written as asked.
         BundleError: the service's reader refuses what was written.
     """
     name = _name(artifact, options)
     index = _wanted_index(artifact, options)
+    changes = FoldedChanges() if options.journal is None else fold(options.journal, artifact.label_ids)
+    label_ids = [*artifact.label_ids, *changes.added]
     calibration = calibration_section(artifact, options.scores)
-    propensity = propensity_section(artifact, options.propensity_weight, calibration)
-    groups = None if options.groups is None else read_groups(options.groups, artifact.label_ids)
-    exporter = EXPORTERS[artifact.config.run.method.name](artifact)
+    propensity = propensity_section(len(label_ids), options.propensity_weight, calibration)
+    groups = None if options.groups is None else read_groups(options.groups, label_ids)
+    exporter = EXPORTERS[artifact.config.run.method.name](artifact, list(changes.added.values()))
+    _require_reading(exporter)
     with replacing(out) as folder:
-        section = _write_files(exporter, folder, options.precision, index)
+        method = _write_files(exporter, folder, options.precision, index, changes)
         if propensity is not None:
-            np.save(folder / layout.INVERSE_PROPENSITIES, inverse_propensities(artifact))
+            np.save(folder / layout.INVERSE_PROPENSITIES, inverse_propensities(artifact, len(label_ids)))
         if groups is not None:
             np.save(folder / layout.LABEL_GROUPS, groups.bits_GW)
         rerank = None
         if artifact.reranker is not None:
-            rerank = write_reranker(artifact.reranker, folder, options.precision)
+            rerank = write_reranker(artifact.reranker, folder, options.precision, len(label_ids))
         sizes = {} if groups is None else groups.sizes
-        draft = _draft(artifact, folder, name, options.precision, section, rerank, calibration, propensity, sizes)
+        sections = Sections(method, rerank, calibration, propensity, sizes, changes.section)
+        draft = _draft(artifact, folder, name, options.precision, len(label_ids), sections)
         engine = Engine.open(load_bundle(folder, draft), device="cpu")
         comparison = compare(engine, exporter)
         require_equal(comparison, draft)
         golden = golden_answers(engine, map(query_of, artifact.samples))
         manifest = draft.model_copy(update={"parity": comparison.parity, "golden": golden})
         (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return Built(manifest, comparison)
+    return Built(manifest, comparison, changes)
 
 
 def _name(artifact: Artifact, options: Options) -> str:
@@ -136,14 +159,30 @@ def _wanted_index(artifact: Artifact, options: Options) -> WantedIndex:
     return WantedIndex(options.index, recall)
 
 
-def _write_files(exporter: Exporter[Any], folder: Path, precision: Precision, index: WantedIndex) -> MethodSection:
-    """Everything but the manifest."""
+def _require_reading(exporter: Exporter[Any]) -> None:
+    """Refuse added labels where no vectors can be made of their texts."""
+    count, method = len(exporter.added_texts), exporter.artifact.config.run.method.name
+    if count and exporter.reading is None:
+        raise UsageError(
+            f"--journal: expected labels of {exporter.artifact.path} alone, found {count:,} others that were added, "
+            f"and {LEARNED[method]}; train it with them"
+        )
+
+
+def _write_files(
+    exporter: Exporter[Any], folder: Path, precision: Precision, index: WantedIndex, changes: FoldedChanges
+) -> MethodSection:
+    """What every bundle has, and the method's tables."""
     artifact = exporter.artifact
-    model = trace(exporter.graph(), exporter.output)
+    model = trace(exporter.graph(), exporter.outputs)
     save_encoder(quantised(model, precision), folder / layout.ENCODER)
     if artifact.tokenizer is not None:
         shutil.copyfile(artifact.path / TOKENIZER, folder / layout.TOKENIZER)
-    write_labels(folder, artifact.label_ids, artifact.label_texts)
+    label_ids = [*artifact.label_ids, *changes.added]
+    texts = None if artifact.label_texts is None else [*artifact.label_texts, *changes.added.values()]
+    write_labels(folder, label_ids, texts, zero_shot=len(changes.added))
+    if changes.disabled:
+        np.save(folder / layout.LABELS_DISABLED, changes.bits_W(len(label_ids)))
     return exporter.write_tables(folder, index)
 
 
@@ -152,11 +191,8 @@ def _draft(
     folder: Path,
     name: str,
     precision: Precision,
-    section: MethodSection,
-    rerank: RerankSection | None,
-    calibration: CalibrationSection | None,
-    propensity: PropensitySection | None,
-    groups: dict[str, int],
+    label_count: int,
+    sections: Sections,
 ) -> Manifest:
     """The manifest but for what only the opened bundle can tell."""
     config = artifact.config
@@ -165,20 +201,22 @@ def _draft(
         texts = config.run.texts
         queries = TextInput(max_tokens=texts.max_tokens, order=texts.order, heading_weight=texts.heading_weight)
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
+    scores = sections.calibration, sections.propensity, sections.rerank
     return Manifest(
         name=name,
-        version=content_version(queries, section, files, calibration, propensity, rerank, groups),
+        version=content_version(queries, sections.method, files, *scores, sections.groups, sections.changes),
         created_with=_libraries(),
         input=queries,
-        label_count=config.shape.label_count,
+        label_count=label_count,
         has_label_texts=artifact.label_texts is not None,
         hashed_ids=True,
-        groups=groups,
+        groups=sections.groups,
         precision=precision,
-        method=section,
-        rerank=rerank,
-        calibration=calibration,
-        propensity=propensity,
+        method=sections.method,
+        rerank=sections.rerank,
+        calibration=sections.calibration,
+        propensity=sections.propensity,
+        changes=sections.changes,
         files=files,
     )
 

@@ -54,12 +54,22 @@ class Filtered(NamedTuple):
     Attributes:
         ids_K: best first, K = min(k, labels that are allowed).
         scores_K: theirs.
+        keys_K: what their order is by.
         mode: how they were found.
     """
 
     ids_K: NDArray[np.int64]
     scores_K: NDArray[np.float32]
+    keys_K: NDArray[np.floating]
     mode: filtering.Mode
+
+
+class Found(NamedTuple):
+    """One label of an answer: its id, score, and what the order is by."""
+
+    label: str
+    score: float
+    key: float
 
 
 @dataclass(frozen=True)
@@ -249,10 +259,26 @@ class Engine:
             view.decoder, plain, wanted, len(view.labels), lambda: self._encoder.outputs_of(encoded, place)
         )
         whole = found.top if self._reranker is None else self._reranker.rerank_all([bag], found.top)
-        top = scoring.serve(whole, whole.ids_QK.shape[1]).top
-        (ids_N,), (scores_N,) = top.ids_QK, top.scores_QK
+        ranked = scoring.serve(whole, whole.ids_QK.shape[1])
+        (ids_N,), (scores_N,), (keys_N,) = ranked.top.ids_QK, ranked.top.scores_QK, ranked.keys_QK
         kept_K = np.flatnonzero(wanted.allowed.keeps(ids_N))[: wanted.k]
-        return Filtered(ids_N[kept_K], scores_N[kept_K], found.mode), found.top
+        return Filtered(ids_N[kept_K], scores_N[kept_K], keys_N[kept_K], found.mode), found.top
+
+    def answer_alone(self, query: Query, k: int) -> list[Found]:
+        """The best labels of one query, best first, without disabled ones.
+
+        Raises:
+            InvalidRequest: see `prepare`.
+            EngineFailed: see `run`.
+        """
+        answer = self.run(self.prepare([query]), k)
+        filtered = answer.filtered.get(0)
+        if filtered is None:
+            columns = answer.top.ids_QK[0], answer.top.scores_QK[0], answer.keys_QK[0]
+        else:
+            columns = filtered.ids_K, filtered.scores_K, filtered.keys_K
+        rows, scores, keys = (column.tolist() for column in columns)
+        return [Found(self.labels.id(row), score, key) for row, score, key in zip(rows, scores, keys, strict=True)]
 
     @property
     def golden_queries(self) -> list[Query]:
@@ -275,16 +301,7 @@ class Engine:
             BundleError: an answer differs; the sentence names the query.
         """
         for position, golden in enumerate(self.manifest.golden):
-            answer = self.run(self.prepare([_query(golden)]), len(golden.labels))
-            found = [
-                _Found(self.labels.id(row), score, key)
-                for row, score, key in zip(
-                    answer.top.ids_QK[0].tolist(),
-                    answer.top.scores_QK[0].tolist(),
-                    answer.keys_QK[0].tolist(),
-                    strict=True,
-                )
-            ]
+            found = self.answer_alone(_query(golden), len(golden.labels))
             fault = _difference(golden.labels, found, GOLDEN_TOLERANCE[self.manifest.precision])
             if fault:
                 raise BundleError(f"golden query {position} {golden.query!r}: {fault}")
@@ -321,13 +338,7 @@ def _query(golden: GoldenAnswer) -> Query:
     return golden.query
 
 
-class _Found(NamedTuple):
-    label: str
-    score: float
-    key: float
-
-
-def _difference(expected: Sequence[ScoredLabel], found: Sequence[_Found], tolerance: float) -> str | None:
+def _difference(expected: Sequence[ScoredLabel], found: Sequence[Found], tolerance: float) -> str | None:
     """What sets an answer apart from the expected one, or None when nothing does."""
     if len(expected) != len(found):
         return f"expected {len(expected)} labels, found {len(found)}"

@@ -49,7 +49,11 @@ class Kind:
     hashed_width: int = 0
     transformer: bool = False
     reranked: bool = False
+    max_label_tokens: int | None = None
 
+
+# Label texts pass a projection of their own, or are cut where queries are not.
+OWN = {"dimensions": 24, "pool_size": 600, "label_projection": "own"}
 
 KINDS = {
     "mach": Kind("mach", "text", 4, (48, 48), {"repetitions": 6, "buckets": 300}),
@@ -58,15 +62,18 @@ KINDS = {
     "declare": Kind("declare", "text", 4, (48,), {"rank": 24, "neighbours": 7}),
     "unidec": Kind("unidec", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
     "depsl": Kind("depsl", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}),
+    "unidec-own": Kind("unidec", "headed", 4, (48,), OWN, max_label_tokens=3),
     "ova": Kind("ova", "text", 4, (48,), {"negatives": "astra", "uniform_negatives": 600, "hard_negatives": 3}),
     "mach-transformer": Kind("mach", "text", 4, (48,), {"repetitions": 6, "buckets": 300}, transformer=True),
     "declare-transformer": Kind("declare", "text", 4, (), {"rank": 24, "neighbours": 7}, transformer=True),
     "unidec-transformer": Kind("unidec", "text", 4, (), {"dimensions": 24, "pool_size": 600}, transformer=True),
+    "depsl-own-transformer": Kind("depsl", "text", 4, (), OWN, transformer=True, max_label_tokens=5),
     "ova-transformer": Kind("ova", "text", 4, (48,), {"negatives": "all"}, transformer=True),
     "mach-features": Kind("mach", "features", 20, (24,), {"repetitions": 4, "buckets": 16}),
     "declare-features": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}),
     "ova-features": Kind("ova", "features", 20, (24,), {}),
     "mach-reranked": Kind("mach", "headed", 4, (48,), {"repetitions": 6, "buckets": 300}, reranked=True),
+    "unidec-reranked": Kind("unidec", "text", 4, (48,), {"dimensions": 24, "pool_size": 600}, reranked=True),
     "ova-transformer-reranked": Kind("ova", "text", 4, (48,), {"negatives": "all"}, transformer=True, reranked=True),
     "declare-features-reranked": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}, reranked=True),
     "unidec-features": Kind("unidec", "features", 20, (24,), {"dimensions": 24, "encoder_weight": 0.0}),
@@ -182,12 +189,13 @@ def _run(kind: Kind) -> RunConfig:
     if kind.transformer:
         # Frozen, and its first layer alone: what is exported and served is the same, and training takes seconds.
         model = str(get_model_path())
-        encoder = TransformerConfig(model=model, layers=1, frozen=True, widths=kind.widths, max_tokens=32)
+        limits = {"max_tokens": 32, "max_label_tokens": kind.max_label_tokens}
+        encoder = TransformerConfig(model=model, layers=1, frozen=True, widths=kind.widths, **limits)
         return RunConfig(method=method, encoder=encoder, training=training, reranker=reranker)
     return RunConfig(
         method=method,
         encoder=BagConfig(widths=kind.widths, hashed_width=kind.hashed_width),
-        vocabulary=VocabularyConfig(words=2000, subwords=800, max_tokens=32),
+        vocabulary=VocabularyConfig(words=2000, subwords=800, max_tokens=32, max_label_tokens=kind.max_label_tokens),
         training=training,
         reranker=reranker,
     )

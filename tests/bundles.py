@@ -414,18 +414,14 @@ def _section(path: Path, spec: Spec) -> MachSection | DeclareSection | UnidecSec
 def _golden(path: Path, draft: Manifest) -> tuple[GoldenAnswer, ...]:
     engine = Engine.open(load_bundle(path, draft), device="cpu")
     queries: tuple[Query, ...] = GOLDEN_TEXTS if draft.input.kind == "text" else GOLDEN_FEATURES
-    top = engine.run(engine.prepare(queries), GOLDEN_K).top
     return tuple(
         GoldenAnswer(
             query=query
             if isinstance(query, str)
             else FeatureQuery(indices=tuple(query.indices), values=tuple(query.values)),
-            labels=tuple(
-                ScoredLabel(id=engine.labels.id(row), score=score)
-                for row, score in zip(ids_K.tolist(), scores_K.tolist(), strict=True)
-            ),
+            labels=tuple(ScoredLabel(id=one.label, score=one.score) for one in engine.answer_alone(query, GOLDEN_K)),
         )
-        for query, ids_K, scores_K in zip(queries, top.ids_QK, top.scores_QK, strict=True)
+        for query in queries
     )
 
 

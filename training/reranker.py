@@ -51,6 +51,8 @@ class RerankerConfig(BaseModel):
 class Mixture(BaseModel):
     """How two opinions become one: (1 - share) * own(score) + share * words(margin).
 
+    Of a label that has no classifier, whose margin is NaN, the model says what words would.
+
     Attributes:
         own: the model's probability, of its raw score.
         words: the classifier's, of its margin.
@@ -70,7 +72,7 @@ class Mixture(BaseModel):
     def __call__(self, scores_NC: NDArray[np.floating], margins_NC: NDArray[np.floating]) -> NDArray[np.float64]:
         """The mean of both probabilities."""
         own_NC, words_NC = self.own(scores_NC.astype(np.float64)), self.words(margins_NC.astype(np.float64))
-        return (1 - self.share) * own_NC + self.share * words_NC
+        return (1 - self.share) * own_NC + self.share * np.where(np.isnan(margins_NC), own_NC, words_NC)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Candidates:
     Attributes:
         labels_NC: the model's first labels, then nominees that are not among them.
         scores_NC: the model's raw scores; a nominee has that of the model's last one here, which is the most it can be.
-        margins_NC: the classifiers'.
+        margins_NC: the classifiers'; NaN of labels that have none, which come behind those that have one.
     """
 
     labels_NC: NDArray[np.int64]
@@ -105,10 +107,13 @@ class Candidates:
             scores_NC: their raw scores, padded with NaN.
             nominees: labels that may be nominated for a row, at most.
         """
-        found = labels_NC.shape[1]
-        all_NC, products_NC = products(unit_NW, weights, labels_NC, nominees)
+        found, classified = labels_NC.shape[1], weights.shape[1]
+        known_NC = np.where(labels_NC < classified, labels_NC, metrics.PADDING)
+        all_NC, products_NC = products(unit_NW, weights, known_NC, nominees)
+        all_NC[:, :found] = labels_NC
+        margins_NC = np.where(all_NC < classified, products_NC - np.float32(1), np.float32(np.nan))
         lent_NC = np.where(all_NC[:, found:] == metrics.PADDING, np.nan, scores_NC[:, -1:]).astype(np.float32)
-        return cls(all_NC, np.concatenate([scores_NC, lent_NC], axis=1), products_NC - np.float32(1))
+        return cls(all_NC, np.concatenate([scores_NC, lent_NC], axis=1), margins_NC)
 
     def ordered(self, mixture: Mixture) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Labels by what the mixture makes of them, ties by label row, and that."""

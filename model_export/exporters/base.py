@@ -6,6 +6,7 @@ Letters: Q queries, T ids of the longest bag, L labels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from torch import nn
+from torch import Tensor, nn
 
 from model_export.label_index import WantedIndex
 from model_export.reranker import reranked
 from service.bundle.manifest import MethodSection
+from service.bundle.searching import LabelReading
 from training.artifact import Artifact
 from training.data.batches import Bags
 from training.methods.base import Model
@@ -56,24 +58,36 @@ class Exporter(ABC, Generic[TrainedModel]):
     """One method's way into a bundle.
 
     Attributes:
-        output: name of the graph's output, as the method's decoder asks for it.
+        output: name of the graph's first output, as the method's decoder asks for it.
         has_index: whether the method's labels are found by an index that the user may choose.
         artifact: what is exported.
         model: its trained model, in evaluation mode.
+        added_texts: of labels that come behind the artifact's; only where there is a `reading`.
     """
 
     output: ClassVar[str]
     has_index: ClassVar[bool] = False
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, added_texts: Sequence[str] = ()) -> None:
         self.artifact = artifact
+        self.added_texts = added_texts
         self.model = cast(TrainedModel, artifact.restore())
         for encoder in self.model.own_encoders():
             encoder.simplify()
 
+    @property
+    def reading(self) -> LabelReading | None:
+        """How the graph reads the text of a label; None where it cannot."""
+        return None
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of all that the graph gives."""
+        return (self.output,)
+
     @abstractmethod
     def graph(self) -> nn.Module:
-        """The encoder that becomes ONNX: padded ids int64 and values float32, (Q, T) each, to the one output."""
+        """The encoder that becomes ONNX: padded ids int64 and values float32, (Q, T) each, to the outputs."""
 
     @abstractmethod
     def write_tables(self, folder: Path, index: WantedIndex) -> MethodSection:
@@ -90,11 +104,15 @@ class Exporter(ABC, Generic[TrainedModel]):
     @torch.no_grad()
     def reference(self) -> Reference:
         """What the trained model answers to the artifact's samples, slowly and exactly."""
-        scores_QL = self.model.score(self.samples).numpy()
+        scores_QL = self.scores().numpy()
         decided_Q = self.decided(scores_QL)
         if self.artifact.reranker is not None:
             scores_QL = reranked(self.artifact.reranker, self.sample_words, scores_QL)
         return Reference(scores_QL, decided_Q)
+
+    def scores(self) -> Tensor:
+        """The samples' raw scores of all labels, added ones behind the artifact's, float32 (Q, L)."""
+        return self.model.score(self.samples)
 
     def decided(self, scores_QL: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Which samples have an answer that does not hang on rounding: all of them, where scores are continuous."""

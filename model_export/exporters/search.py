@@ -52,7 +52,7 @@ class SearchExporter(Exporter[SearchModel]):
         Raises:
             ExportError: no index is as wanted.
         """
-        labels_LD = self.model.label_vectors().numpy()
+        labels_LD = self.label_vectors().numpy()
         width = labels_LD.shape[1]
         queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
         chosen = choose_index(labels_LD, queries_QD, wanted)
@@ -65,6 +65,10 @@ class SearchExporter(Exporter[SearchModel]):
             return width, chosen.section
         write_leading(folder, labels_LD, leading)
         return width, chosen.section.model_copy(update={"leading": leading.axes_DC.shape[1]})
+
+    def label_vectors(self) -> Tensor:
+        """All labels in the space that is searched, added ones behind the artifact's, float32 (L, D)."""
+        return self.model.label_vectors()
 
     @property
     def _answers(self) -> int:

@@ -21,18 +21,25 @@ LINE_END = b"}\n"
 ID_KEY = b'{"id":'
 
 
-def encode_labels(ids: Sequence[str], texts: Sequence[str] | None) -> tuple[bytes, NDArray[np.int64]]:
+def encode_labels(
+    ids: Sequence[str], texts: Sequence[str] | None, zero_shot: int = 0
+) -> tuple[bytes, NDArray[np.int64]]:
     """Write the records of all labels.
 
     Args:
         ids: public id of each label.
         texts: text of each label, or None where the data has none.
+        zero_shot: so many labels, the last, were added and never trained, as their records say.
 
     Returns:
         Lines like ``{"id":"a","text":"b"}``, and int64 offsets (L+1,): line i is ``lines[offsets[i]:offsets[i + 1]]``.
     """
     texts_or_none = [None] * len(ids) if texts is None else texts
-    lines = [record_of(id_, text) + b"\n" for id_, text in zip(ids, texts_or_none, strict=True)]
+    trained = len(ids) - zero_shot
+    lines = [
+        record_of(id_, text, zero_shot=row >= trained) + b"\n"
+        for row, (id_, text) in enumerate(zip(ids, texts_or_none, strict=True))
+    ]
     offsets = np.zeros(len(lines) + 1, dtype=np.int64)
     np.cumsum([len(line) for line in lines], out=offsets[1:])
     return b"".join(lines), offsets
@@ -48,9 +55,9 @@ def record_of(id_: str, text: str | None, *, zero_shot: bool = False) -> bytes:
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def write_labels(folder: Path, ids: Sequence[str], texts: Sequence[str] | None) -> None:
+def write_labels(folder: Path, ids: Sequence[str], texts: Sequence[str] | None, zero_shot: int = 0) -> None:
     """Write the files of a bundle's labels; see `encode_labels`."""
-    lines, offsets = encode_labels(ids, texts)
+    lines, offsets = encode_labels(ids, texts, zero_shot)
     (folder / layout.LABELS).write_bytes(lines)
     np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
     from service.bundle.lookup import hashed  # compiled: who never opens a bundle need not load the compiler

@@ -25,7 +25,8 @@ from service.errors import EngineFailed
 TINY = 1e-12
 TEXTS_AT_ONCE = 32
 
-_LEARNED = {
+# Why each method's labels have no vectors that a text would make.
+LEARNED = {
     "mach": "MACH finds labels by buckets that are learned together",
     "declare": "DECLARE finds labels by the training rows that have them",
     "ova": "each label has a classifier that is learned",
@@ -82,4 +83,4 @@ def why_none(manifest: Manifest) -> str:
     method = manifest.method
     if isinstance(method, UnidecSection) and method.heads != "classifier":
         return f"{manifest.name} was exported before label texts could be read: export it again"
-    return f"{manifest.name} cannot take new labels: {_LEARNED[method.name]}; train it with them"
+    return f"{manifest.name} cannot take new labels: {LEARNED[method.name]}; train it with them"

@@ -81,9 +81,9 @@ class Labeller:
         for score in answer.top.scores_QK.max(axis=1).tolist():
             notes.add("top_score", score)
         found = list(zip(answer.top.ids_QK, answer.top.scores_QK, strict=True))
-        for place, (ids_K, scores_K, mode) in answer.filtered.items():
-            notes.add(f"filtered_{mode}", 1)
-            found[place] = ids_K, scores_K
+        for place, other in answer.filtered.items():
+            notes.add(f"filtered_{other.mode}", 1)
+            found[place] = other.ids_K, other.scores_K
         section = self._section
         whys = {place: partial(encode_explanations, section, why) for place, why in answer.explainers.items()}
         return [

@@ -12,6 +12,7 @@ from model_export import onnx_encoder
 from model_export.errors import ExportError
 from model_export.exporters import EXPORTERS
 from service.bundle import layout
+from service.bundle.manifest import Precision
 from tests.artifacts import Workshop
 from training.artifact import read_artifact
 
@@ -35,7 +36,18 @@ def test_inputs_and_outputs_are_named_and_dynamic(workshop: Workshop, method: st
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", onnx_encoder.OPSET)]
 
 
-@pytest.mark.parametrize("kind", ["mach", "mach-independent", "declare", "unidec", "mach-features"])
+@pytest.mark.parametrize(("kind", "width"), [("unidec-own", 48), ("depsl-own-transformer", 24)])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_labels_with_a_projection_of_their_own_have_an_output(
+    workshop: Workshop, kind: str, width: int, precision: Precision
+) -> None:
+    model = onnx.load(workshop.bundle(kind, precision) / layout.ENCODER)
+    onnx.checker.check_model(model, full_check=True)
+    outputs = [(value.name, shape(value)) for value in model.graph.output]
+    assert outputs == [("query", ["Q", width]), ("label", ["Q", 24])]
+
+
+@pytest.mark.parametrize("kind", ["mach", "mach-independent", "declare", "unidec", "unidec-own", "mach-features"])
 def test_the_graph_holds_every_weight_once_and_nothing_else(workshop: Workshop, kind: str) -> None:
     model = loaded(workshop, kind)
     trained = read_artifact(workshop.artifact(kind)).restore()
@@ -60,7 +72,7 @@ def test_the_file_says_nothing_of_the_machine_that_wrote_it(workshop: Workshop, 
 
 def test_the_exporter_says_nothing(workshop: Workshop, capfd: pytest.CaptureFixture[str]) -> None:
     exporter = EXPORTERS["declare"](read_artifact(workshop.artifact("declare-features")))
-    onnx_encoder.trace(exporter.graph(), exporter.output)
+    onnx_encoder.trace(exporter.graph(), exporter.outputs)
     assert capfd.readouterr() == ("", "")
 
 

@@ -54,6 +54,31 @@ def test_every_kind_of_bundle_answers(tmp_path: Path, method: Method, kind: Inpu
     assert engine.manifest.method.name == method
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_golden_answers_hold_no_disabled_labels(tmp_path: Path, method: Method, calibrated: bool) -> None:
+    """The best of every query are disabled; the rest is answered in its order, and a later start finds it again."""
+    plain = opened(tmp_path / "plain", method=method, calibrated=calibrated)
+    rows = plain.run(plain.prepare(GOLDEN_TEXTS), 2).top.ids_QK
+    engine = opened(tmp_path / "bundle", method=method, calibrated=calibrated, disabled=tuple(np.unique(rows).tolist()))
+    engine.check_golden()
+    off = {engine.labels.id(row) for row in rows.ravel().tolist()}
+    for golden in engine.manifest.golden:
+        assert isinstance(golden.query, str)
+        found = engine.answer_alone(golden.query, 5)
+        assert [(one.label, one.score) for one in found] == [(label.id, label.score) for label in golden.labels]
+        others = [one.label for one in plain.answer_alone(golden.query, 40) if one.label not in off]
+        assert [one.label for one in found] == others[:5]
+        keys = [one.key for one in found]
+        assert keys == sorted(keys, reverse=True)
+    first, *rest = engine.manifest.golden[0].labels
+    labels = (first.model_copy(update={"id": next(iter(off))}), *rest)
+    wrong = (engine.manifest.golden[0].model_copy(update={"labels": labels}),)
+    write_manifest(tmp_path / "bundle", engine.manifest.model_copy(update={"golden": wrong}))
+    with pytest.raises(BundleError, match="golden query 0"):
+        Engine.open(open_bundle(tmp_path / "bundle"), device="cpu").check_golden()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_k_beyond_the_labels_gives_all_labels(tmp_path: Path, method: Method) -> None:
     engine = opened(tmp_path / "bundle", method=method)

@@ -55,7 +55,7 @@ def test_parts_add_up_to_what_is_served(method: Method, kind: int, served: int) 
     for place in range(len(TEXTS)):
         ids_K, scores_K = answer.top.ids_QK[place], answer.top.scores_QK[place]
         if place == 1:
-            ids_K, scores_K, _ = answer.filtered[1]
+            ids_K, scores_K, *_ = answer.filtered[1]
         own = dict(zip(raw.ids_QK[place].tolist(), raw.scores_QK[place].tolist(), strict=True))
         for label, score, why in zip(
             ids_K.tolist(), scores_K.tolist(), explained(engine, ids_K, scores_K, answer.explainers[place]), strict=True
@@ -89,7 +89,7 @@ def test_ranks_are_those_among_all_labels() -> None:
     bags = engine.prepare([TEXT])
     whole = engine.run(bags, LABELS).top.ids_QK[0].tolist()
     answer = engine.run(bags, 3, {0: Wanted(3, allowed_of(whole[2:4]))}, [0])
-    ids_K, scores_K, _ = answer.filtered[0]
+    ids_K, scores_K, *_ = answer.filtered[0]
     assert [why["rank"] for why in explained(engine, ids_K, scores_K, answer.explainers[0])] == [3, 4]
 
 

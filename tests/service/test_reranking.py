@@ -64,12 +64,12 @@ def served_terms(folder: Path) -> ServedTerms:
     return ServedTerms(*(np.load(folder / name) for name in names))
 
 
-def served(reranker: Reranker, folder: Path, precision: Precision = "fp32") -> Served:
-    section = write_reranker(reranker, folder, precision)
+def served(reranker: Reranker, folder: Path, precision: Precision = "fp32", label_count: int = LABELS) -> Served:
+    section = write_reranker(reranker, folder, precision, label_count)
     names = (layout.RERANK_OFFSETS, layout.RERANK_LABELS, layout.RERANK_VALUES, layout.RERANK_SCALES)
     idf = np.load(folder / layout.RERANK_IDF) if section.terms or section.present else None
     terms = served_terms(folder) if section.terms else None
-    return Served(section, LABELS, LABELS, *(np.load(folder / name) for name in names), idf, terms)
+    return Served(section, label_count, LABELS, *(np.load(folder / name) for name in names), idf, terms)
 
 
 def queries(seed: int, count: int, kind: Kind) -> tuple[csr_array, list[Bag], TopK]:
@@ -103,7 +103,7 @@ def test_terms_are_training_s(tmp_path_factory: pytest.TempPathFactory, seed: in
     reranker = trained(seed, 10, "terms")
     words, bags, _ = queries(seed + 1, count, "terms")
     folder = tmp_path_factory.mktemp("arrays")
-    write_reranker(reranker, folder, "fp32")
+    write_reranker(reranker, folder, "fp32", LABELS)
     assert reranker.weighing.terms is not None
     expected, found = reranker.weighing.terms.count(words), served_terms(folder).count(bags)
     np.testing.assert_array_equal(found.starts, expected.indptr)
@@ -149,6 +149,34 @@ def scattered(found: TopK) -> np.ndarray:
     return scores_QL
 
 
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**31),
+    candidates=st.integers(1, 40),
+    nominees=st.integers(0, 10),
+    added=st.integers(1, 12),
+    kind=st.sampled_from(KINDS),
+)
+def test_labels_without_classifier_are_ordered_as_in_the_reference(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, candidates: int, nominees: int, added: int, kind: Kind
+) -> None:
+    reranker = trained(seed, candidates, kind, nominees=nominees)
+    inputs, bags, _ = queries(seed + 1, 3, kind)
+    scores_QL = np.random.default_rng(seed + 2).integers(-2, 3, size=(3, LABELS + added)).astype(np.float32)
+    fast = served(reranker, tmp_path_factory.mktemp("arrays"), label_count=LABELS + added)
+    top = fast.rerank(bags, select(scores_QL, LABELS + added))
+    own_QL = reranked(reranker, inputs, scores_QL)
+    np.testing.assert_allclose(top.scores_QK, np.take_along_axis(own_QL, top.ids_QK, axis=1), atol=1e-6)
+    assert all(len(set(row)) == len(row) for row in top.ids_QK.tolist())
+
+
+@pytest.mark.parametrize(("label_count", "dtype"), [(1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)])
+def test_rows_are_as_wide_as_all_labels_of_a_bundle_need(tmp_path: Path, label_count: int, dtype: type) -> None:
+    """Those without classifier count: it is what the format says."""
+    write_reranker(trained(0, 10, "tokens"), tmp_path, "fp32", label_count)
+    assert np.load(tmp_path / layout.RERANK_LABELS).dtype == dtype
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_company_changes_nothing(tmp_path: Path, kind: Kind) -> None:
     reranker = served(trained(0, 10, kind), tmp_path)
@@ -176,7 +204,7 @@ def test_tokens_alone_are_read_without_terms(tmp_path: Path) -> None:
     """Bundles from before there were any."""
     reranker = trained(5, 10, "tokens")
     words, bags, found = queries(6, 8, "tokens")
-    section = write_reranker(reranker, tmp_path, "fp32").model_copy(update={"terms": False})
+    section = write_reranker(reranker, tmp_path, "fp32", LABELS).model_copy(update={"terms": False})
     names = (layout.RERANK_OFFSETS, layout.RERANK_LABELS, layout.RERANK_VALUES, layout.RERANK_SCALES)
     arrays = [np.load(tmp_path / name) for name in names]
     old = Served(section, LABELS, LABELS, *arrays, np.load(tmp_path / layout.RERANK_IDF), ServedTerms.of_tokens(WORDS))

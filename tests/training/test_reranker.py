@@ -77,6 +77,17 @@ def test_a_nominee_by_hand() -> None:
     assert scores[0, 3] == pytest.approx(0.5 * sigmoid(0.0), rel=1e-6)
 
 
+def test_a_label_without_classifier_by_hand() -> None:
+    """Labels 4 and 5 are behind the classifiers': the one among the candidates has its own probability whole."""
+    labels, scores = reranker(0.5).rerank(
+        rows([3, 4, 0]), np.array([[4, 0, 2, 5]]), np.array([[2.0, 1.5, 0.5, 0.4]], dtype=np.float32)
+    )
+    expected = {4: sigmoid(2.0), 2: (sigmoid(0.5) + sigmoid(0.8)) / 2, 0: (sigmoid(1.5) + sigmoid(-2.6)) / 2}
+    assert labels.tolist() == [[4, 2, 0, 5]]
+    assert scores[0, :3].tolist() == pytest.approx(list(expected.values()), rel=1e-6)
+    assert scores[0, 3] == pytest.approx(0.5 * sigmoid(0.4), rel=1e-6)
+
+
 def test_only_what_a_word_speaks_for_is_nominated() -> None:
     labels, _ = reranker(0.5, candidates=1, nominees=3).rerank(rows([0, 1, 0]), LABELS, SCORES)
     assert labels.tolist() == [[0, 1, 2, 3]]

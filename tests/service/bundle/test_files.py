@@ -178,3 +178,13 @@ def test_labels_come_back_by_row(tmp_path: Path, texts: list[str] | None) -> Non
     for row in (-1, 3):
         with pytest.raises(IndexError, match=r"outside 0\.\.2"):
             table.id(row)
+
+
+def test_the_last_labels_may_be_marked_as_added() -> None:
+    lines, offsets = encode_labels(["a", "b", "c"], ["x", "y", "z"], zero_shot=2)
+    assert lines.decode().split("\n")[:-1] == [
+        '{"id":"a","text":"x"}',
+        '{"id":"b","text":"y","zero_shot":true}',
+        '{"id":"c","text":"z","zero_shot":true}',
+    ]
+    assert [lines[start:][:6] for start in offsets[:-1]] == [b'{"id":'] * 3

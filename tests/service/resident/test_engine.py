@@ -79,7 +79,7 @@ def test_filters_and_explanations_are_those_of_the_cpu(
     for place, explainer in answer.explainers.items():
         ids_K, scores_K = answer.top.ids_QK[place][:3], answer.top.scores_QK[place][:3]
         if place in answer.filtered:
-            ids_K, scores_K, _ = answer.filtered[place]
+            ids_K, scores_K, *_ = answer.filtered[place]
         for one, other in zip(
             explainer.explain(ids_K, scores_K), expected.explainers[place].explain(ids_K, scores_K), strict=True
         ):
