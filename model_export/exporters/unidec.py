@@ -24,6 +24,11 @@ from training.methods.unidec import ROWS_AT_ONCE, Inference, Unidec
 from training.tokens import as_encoded, label_limit, read_words
 
 LABEL_OUTPUT: Final = "label"
+# Labels of each sample by which the scale is measured: those that an answer may hold.
+SCALED_BY = 100
+# What it would be if the classifier had nothing to say.
+LEAST_SCALE = 0.5
+TINY = 1e-12
 
 
 class LabelGraph(nn.Module):
@@ -49,7 +54,7 @@ class UnidecExporter(SearchExporter[Unidec]):
             return None
         shared = self.model.config.label_projection == "shared"
         limit = label_limit(self.artifact.config.run.texts)
-        return LabelReading(max_tokens=limit, output="query" if shared else LABEL_OUTPUT)
+        return LabelReading(max_tokens=limit, output="query" if shared else LABEL_OUTPUT, scale=self._scale)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -81,12 +86,34 @@ class UnidecExporter(SearchExporter[Unidec]):
     def added_vectors(self) -> Tensor:
         """Labels that were added, in the space that is searched, float32 (A, D) or (A, 2D).
 
-        A product with a query is the encoder head's cosine: the classifier, which knows nothing of them, has no say.
+        A product with a query is the encoder head's cosine times the scale: the classifier, which knows nothing of
+        them, has no say.
         """
         parts = [self._encoded(self.added_texts[low:high]) for low, high in ranges(len(self.added_texts), ROWS_AT_ONCE)]
         vectors_AD = torch.cat([torch.empty(0, self.model.config.dimensions), *parts])
         # Of a query whose heads are both searched, the encoder's half is scaled by the square root of 1/2.
-        return F.pad(2**0.5 * vectors_AD, (0, vectors_AD.shape[1])) if self._heads == "both" else vectors_AD
+        return (
+            F.pad(2**0.5 * self._scale * vectors_AD, (0, vectors_AD.shape[1])) if self._heads == "both" else vectors_AD
+        )
+
+    @cached_property
+    @torch.no_grad()
+    def _scale(self) -> float:
+        """What of its encoder's cosine a label's score is on average, among the best of the artifact's samples.
+
+        The encoder's best labels owe their places to luck as well, which the classifier takes out of the mean of both:
+        without a scale, new labels would crowd out those that are right.
+        """
+        if self._heads != "both":
+            return 1.0
+        queries_QD, labels_LD = self.model.query_vectors(self.model.encoder(self.samples)), self.model.label_vectors()
+        half = queries_QD.shape[1] // 2
+        scores_QL, cosines_QL = queries_QD @ labels_LD.T, 2 * queries_QD[:, :half] @ labels_LD[:, :half].T
+        best_QK = scores_QL.topk(min(SCALED_BY, scores_QL.shape[1])).indices
+        scores_QK, cosines_QK = scores_QL.gather(1, best_QK), cosines_QL.gather(1, best_QK)
+        share = float((scores_QK * cosines_QK).sum() / cosines_QK.square().sum().clamp(min=TINY))
+        # Rounded, so that the same model has the same version on any machine.
+        return max(LEAST_SCALE, round(share, 2))
 
     def _encoded(self, texts: Sequence[str]) -> Tensor:
         tokenizer, config = self.artifact.tokenizer, self.artifact.config.run.texts

@@ -77,10 +77,13 @@ class LabelReading(Strict):
         max_tokens: those after are cut off; all else is as for queries.
         output: of the graph, that holds the dual encoder's vector at any length: "query", the first half of it where
             both heads are served, or "label", where label texts pass a projection of their own.
+        scale: the score of an added label as a share of its encoder's cosine. Where both heads are served, answers have
+            on average so much of theirs: the encoder alone would be too sure of what it picks. 1 is not written.
     """
 
     max_tokens: Count
     output: Literal["query", "label"]
+    scale: Annotated[float, Field(gt=0.0, exclude_if=lambda scale: scale == 1)] = 1.0
 
 
 class UnidecSection(Strict):

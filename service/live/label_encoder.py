@@ -1,8 +1,8 @@
 """Vectors of labels from their texts, for labels that are added while a bundle is served.
 
 A label is searched by the dual encoder alone: the classifier has never seen it. Where both heads are served, its vector
-is twice the encoder's half and nothing of the classifier's, so that its score is the encoder's cosine in place of the
-mean of two.
+has nothing in the classifier's half, and is so long that its score is the encoder's cosine times a scale, which export
+has measured (`LabelReading`), in place of the mean of two cosines.
 
 Letters: N labels, D dimensions.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from service.bags import TextReader
 from service.bundle import Bundle, layout
 from service.bundle.manifest import Manifest, TextInput
-from service.bundle.searching import UnidecSection
+from service.bundle.searching import LabelReading, UnidecSection
 from service.encoder import Encoder
 from service.errors import EngineFailed
 
@@ -40,7 +40,7 @@ class LabelEncoder:
 
     reader: TextReader
     encoder: Encoder
-    output: str
+    reading: LabelReading
     both_heads: bool
 
     @classmethod
@@ -51,7 +51,7 @@ class LabelEncoder:
             return None
         limit = method.reading.max_tokens
         reader = TextReader.open(bundle.file(layout.TOKENIZER), limit, queries.order, queries.heading_weight)
-        return cls(reader, encoder, method.reading.output, both_heads=method.heads == "both")
+        return cls(reader, encoder, method.reading, both_heads=method.heads == "both")
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors in the space that is searched, (N, D).
@@ -64,18 +64,20 @@ class LabelEncoder:
         """
         bags = self.reader.read(texts)
         parts = [
-            self.encoder.vectors(bags[start : start + TEXTS_AT_ONCE], self.output)
+            self.encoder.vectors(bags[start : start + TEXTS_AT_ONCE], self.reading.output)
             for start in range(0, len(bags), TEXTS_AT_ONCE)
         ]
         vectors_ND = np.concatenate(parts)
         if not np.isfinite(vectors_ND).all():
             raise EngineFailed("the encoder's numbers for the text of a label are NaN or infinite")
-        if self.both_heads and self.output == "query":
+        if self.both_heads and self.reading.output == "query":
             vectors_ND = vectors_ND[:, : vectors_ND.shape[1] // 2]
-        units_ND = vectors_ND / np.maximum(TINY, np.linalg.norm(vectors_ND, axis=1, keepdims=True))
+        lengths_N1 = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
+        scaled_ND = self.reading.scale * vectors_ND / np.maximum(TINY, lengths_N1)
         if self.both_heads:
-            units_ND = np.concatenate([np.sqrt(2) * units_ND, np.zeros_like(units_ND)], axis=1)
-        return np.ascontiguousarray(units_ND, dtype=np.float32)
+            # A query's half is shorter than 1 by the same factor.
+            scaled_ND = np.concatenate([np.sqrt(2) * scaled_ND, np.zeros_like(scaled_ND)], axis=1)
+        return np.ascontiguousarray(scaled_ND, dtype=np.float32)
 
 
 def why_none(manifest: Manifest) -> str:
