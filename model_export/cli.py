@@ -91,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check a bundle's files and golden answers")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
     verify.add_argument("--artifact", type=Path, metavar="ARTIFACT", help="also compare it with the trained model")
+    verify.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="public key that must have signed it; of several, one",
+    )
     verify.set_defaults(command=_verify)
     diff = commands.add_parser("diff", help="print what sets two bundles apart")
     diff.add_argument("a", type=Path, metavar="A")
@@ -152,7 +160,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     from training.artifact import read_artifact
 
     artifact = None if arguments.artifact is None else read_artifact(arguments.artifact)
-    verified = verify_bundle(arguments.bundle, artifact)
+    verified = verify_bundle(arguments.bundle, artifact, arguments.key)
     _print_manifest(verified.manifest)
     if verified.comparison is not None:
         _print_comparison(verified.comparison)

@@ -5,7 +5,7 @@ Letters: Q queries, K answers, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -130,14 +130,19 @@ def golden_answers(engine: Engine, queries: Iterable[Query]) -> tuple[GoldenAnsw
     return tuple(_golden(engine, query) for query in islice(queries, GOLDEN_QUERIES))
 
 
-def verify_bundle(path: Path, artifact: Artifact | None = None) -> Verified:
+def verify_bundle(path: Path, artifact: Artifact | None = None, keys: Sequence[Path] = ()) -> Verified:
     """Open a bundle, have it answer its golden queries and, where an artifact is given, compare it with that.
 
+    Args:
+        path: of the bundle.
+        artifact: that it should do the same as.
+        keys: files of public keys, one of which must have signed it; without any, no signature is looked at.
+
     Raises:
-        BundleError: the bundle is damaged or answers otherwise than at export.
+        BundleError: the bundle is damaged, not signed by one of the keys, or answers otherwise than at export.
         ExportError: it is not this artifact's bundle, or does not do what the artifact does.
     """
-    engine = Engine.open(open_bundle(path), device="cpu")
+    engine = Engine.open(open_bundle(path, keys), device="cpu")
     engine.check_golden()
     if artifact is None:
         return Verified(engine.manifest, None)

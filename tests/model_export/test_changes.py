@@ -32,6 +32,7 @@ from service.filters.allowed import Allowed, bits_of
 from service.filters.search import Wanted
 from service.live.changes import LabelChange, NewLabel
 from service.live.journal import Journal
+from service.live.proposals import Decision
 from tests.artifacts import Workshop
 from tests.bundles import resign, write_manifest
 from training import metrics
@@ -207,6 +208,21 @@ def test_a_new_labels_score_is_the_encoders_cosine_to_scale(
     found = engine.run(bags, 1, dict.fromkeys(range(len(bags)), wanted), raw=True).filtered
     bound = 1e-5 if index == "auto" else 1e-2
     np.testing.assert_allclose([found[place].scores_K[0] for place in range(len(bags))], expected_Q, atol=bound)
+
+
+@pytest.mark.parametrize("kind", ["unidec", "unidec-own", "depsl-own-transformer", "unidec-reranked"])
+def test_an_export_answers_as_the_live_labels_did(workshop: Workshop, built: Builder, kind: str) -> None:
+    """The same change of the bundle without it, made while that is open."""
+    artifact = read_artifact(workshop.artifact(kind))
+    live = Engine.open(open_bundle(workshop.bundle(kind)), device="cpu")
+    live.live.propose(adding(labels_for(artifact), [artifact.label_ids[3], artifact.label_ids[0], "twin"]))
+    live.live.decide(Decision.DONE)
+    folded = Engine.open(built(kind)[1], device="cpu")
+    for text in (NEW, *sample_texts(artifact)[:10]):
+        expected, found = live.answer_alone(text, 20), folded.answer_alone(text, 20)
+        assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=1e-4)
+        last = found[-1].score + 1e-4  # rounding decides what comes after it
+        assert {one.label for one in found if one.score > last} == {one.label for one in expected if one.score > last}
 
 
 @pytest.mark.parametrize(("kind", "heads"), [("unidec", 2), ("unidec-own", 2), ("depsl-own-transformer", 1)])

@@ -37,6 +37,9 @@ def test_a_bundle_that_was_signed_is_opened_with_the_public_key(
         open_bundle(bundle, [tmp_path / "other.pub"])
     assert run("sign", bundle, "--key", tmp_path / "other") == 0
     open_bundle(bundle, [tmp_path / "other.pub"])
+    assert run("verify", bundle, "--key", tmp_path / "one.pub", "--key", tmp_path / "other.pub") == 0
+    assert run("verify", bundle, "--key", tmp_path / "one.pub") == 1
+    assert "by one.pub, found another" in capsys.readouterr().err
 
 
 def test_keys_are_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
