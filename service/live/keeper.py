@@ -123,7 +123,7 @@ class LabelKeeper:
                 raise NotReady(f"no version of {name} runs", retry_after_seconds=1)
             decision = Decision.DROPPED
             try:
-                receptions = await asyncio.gather(*(model.propose(change) for model in models))
+                receptions = await _received(change, models)
                 _check(name, change, before, receptions)
                 await asyncio.to_thread(book.journal.append, change)
                 decision = Decision.DONE
@@ -163,6 +163,21 @@ class LabelKeeper:
         if model.name not in self._books:
             raise UnknownModel(f"no labels of {wanted} are known yet")
         return model.name
+
+
+async def _received(change: LabelChange, models: Sequence[Model]) -> list[Reception]:
+    """What all versions say to a change.
+
+    Raises:
+        RequestError: one cannot make it, or has died; all have answered by then, for the next word would cross theirs.
+    """
+    answers = await asyncio.gather(*(model.propose(change) for model in models), return_exceptions=True)
+    receptions = []
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+        receptions.append(answer)
+    return receptions
 
 
 def _note(model: Model, reception: Reception) -> None:

@@ -195,7 +195,7 @@ class Loader:
                     self._registry.replace(model)
                 else:
                     self._registry.add(model, load.placing)
-        except (BundleError, RequestError):
+        except BaseException:
             await model.close()
             raise
         return model.identity

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ from typing import Any
 import pytest
 
 from service.access.keys import line_of, new_secret
+from service.errors import Conflict
+from service.live.changes import LabelChange
 from service.live.journal import read_journal
+from service.live.proposals import Reception
 from tests.bundles import METHODS, Spec, write_bundle
 from tests.service.live.test_journal import at_most
 from tests.service.models.processes import children_of
@@ -218,6 +222,33 @@ def test_all_versions_change_together(service: Service) -> None:
     for model in service.registry.models:
         ids = {label["id"] for label in labels(service, k=41, model=model.identity)}
         assert ids == {f"label-{row:02d}" for row in range(1, 40)} | {"new"}
+
+
+def test_versions_that_disagree_are_all_heard_out(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that answers after another has refused: no next word comes before its answer."""
+    service.client.post("/admin/models", json={"bundle": "again", "wait": True, "weight": 0})
+    slow, other = (worker.engine.live for worker in service.workers)
+    propose, has_refused, interrupted = slow.propose, threading.Event(), []
+
+    def propose_later(asked: LabelChange) -> Reception:
+        has_refused.wait()
+        interrupted.extend(service.workers[0]._proposals._readable.poll(300))
+        return propose(asked)
+
+    def refuse(_: LabelChange) -> Reception:
+        has_refused.set()
+        raise Conflict("not I")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slow, "propose", propose_later)
+        patch.setattr(other, "propose", refuse)
+        response = change(service, disable=["label-00"])
+        assert (response.status_code, response.json()["detail"]) == (409, "not I")
+    assert interrupted == []
+    assert change(service, disable=["label-01"]).status_code == 200
+    for model in service.registry.models:
+        ids = {label["id"] for label in labels(service, k=41, model=model.identity)}
+        assert ids == {f"label-{row:02d}" for row in range(40) if row != 1}
 
 
 def test_what_cannot_be_written_is_not_served(service: Service, journals: Path) -> None:
