@@ -139,6 +139,7 @@ class LiveLabels:
             assert not isinstance(self._encode, str)
             vectors_ND = self._encode([label.text for label in new])
             vectors_AD = np.concatenate([vectors_AD, vectors_ND]) if view.ever else vectors_ND
+            vectors_AD.flags.writeable = False  # like those of bundles, for which kernels are compiled beforehand
         bundle, ever = self._bundle, (*view.ever, *new)
         added = {label.id: len(view.labels) + place for place, label in enumerate(new)}
         rows = {id_: row for id_, row in view.rows.items() if id_ not in removed} | added
