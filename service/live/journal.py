@@ -89,6 +89,7 @@ class Journal:
         try:
             if self._file is None:
                 self._file = self._open()
+            self._require_in_place(self._file)
             if not self._size:
                 text = f"{JournalHead(model=self._model).model_dump_json()}\n{text}"
             self._write(self._file, text.encode())
@@ -121,8 +122,18 @@ class Journal:
         except BlockingIOError:
             raise NotSaved(f"{self.path.name} is written by another process; nothing has changed") from None
         # Whoever held the lock since this process has read it may have written, but never within what was read.
-        if _read(self.path, self._model)[1] != self._size:
+        try:
+            size = _read(self.path, self._model)[1]
+        except BundleError:
+            size = -1
+        if size != self._size:
             raise NotSaved(f"{self.path.name} was changed by another process: this one needs a restart to know it")
+
+    def _require_in_place(self, file: int) -> None:
+        """Refuse to write what nobody would read after a restart."""
+        own, there = os.fstat(file), self.path.stat() if self.path.exists() else None
+        if there is None or (there.st_dev, there.st_ino) != (own.st_dev, own.st_ino):
+            raise NotSaved(f"{self.path.name} was moved or deleted: this process needs a restart to know what is there")
 
     def _write(self, file: int, line: bytes) -> None:
         """Add a line, or leave the file as it was."""

@@ -111,6 +111,27 @@ def test_one_process_at_a_time_writes(tmp_path: Path) -> None:
     assert read_journal(path) == LabelChanges.of([NEW, ON])
 
 
+@pytest.mark.parametrize("instead", [None, b'{"journal":1,"model":"tags"}\n'])
+def test_nothing_is_written_where_nobody_would_read_it(tmp_path: Path, instead: bytes | None) -> None:
+    path = tmp_path / "j"
+    journal = written(path, NEW)
+    path.rename(tmp_path / "moved")
+    if instead is not None:
+        path.write_bytes(instead)
+    with pytest.raises(NotSaved, match="was moved or deleted"):
+        journal.append(OFF)
+    assert journal.changes == read_journal(tmp_path / "moved") == LabelChanges.of([NEW])
+
+
+def test_what_another_process_has_broken_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "j"
+    journal = Journal(path, "tags")
+    path.write_bytes(b"{}\n")
+    with pytest.raises(NotSaved, match="changed by another process"):
+        journal.append(OFF)
+    assert path.read_bytes() == b"{}\n"
+
+
 def test_a_writer_that_is_killed_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "j"
     program = (
