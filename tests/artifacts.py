@@ -67,7 +67,7 @@ KINDS = {
     "mach-transformer": Kind("mach", "text", 4, (48,), {"repetitions": 6, "buckets": 300}, transformer=True),
     "declare-transformer": Kind("declare", "text", 4, (), {"rank": 24, "neighbours": 7}, transformer=True),
     "unidec-transformer": Kind("unidec", "text", 4, (), {"dimensions": 24, "pool_size": 600}, transformer=True),
-    "depsl-own-transformer": Kind("depsl", "text", 4, (), OWN, transformer=True, max_label_tokens=5),
+    "depsl-own-transformer": Kind("depsl", "text", 8, (), OWN, transformer=True, max_label_tokens=8),
     "ova-transformer": Kind("ova", "text", 4, (48,), {"negatives": "all"}, transformer=True),
     "mach-features": Kind("mach", "features", 20, (24,), {"repetitions": 4, "buckets": 16}),
     "declare-features": Kind("declare", "features", 20, (24,), {"rank": 8, "neighbours": 7}),

@@ -96,7 +96,7 @@ def test_other_texts_are_read_as_training_would(workshop: Workshop, kind: str) -
     holds()
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("unidec", 32), ("unidec-own", 3), ("depsl-own-transformer", 5)])
+@pytest.mark.parametrize(("kind", "limit"), [("unidec", 32), ("unidec-own", 3), ("depsl-own-transformer", 8)])
 def test_the_limit_is_that_of_labels(workshop: Workshop, kind: str, limit: int) -> None:
     reader = LabelReader(workshop.bundle(kind))
     assert reader.reading is not None
