@@ -15,6 +15,8 @@ from service.engine import Engine
 from service.errors import EngineFailed
 from service.filters.allowed import Allowed, bits_of
 from service.filters.search import Wanted
+from service.live.changes import LabelChange, NewLabel
+from service.live.proposals import Decision
 from service.resident import resident_decoder
 from tests.bundles import GOLDEN_FEATURES, GOLDEN_TEXTS, INPUT_KINDS, METHODS, InputKind, Method, Spec, write_bundle
 from tests.service.resident.devices import DEVICES
@@ -85,6 +87,23 @@ def test_filters_and_explanations_are_those_of_the_cpu(
         ):
             np.testing.assert_allclose(one.raw, other.raw, rtol=1e-4, atol=1e-5)
             assert one.rank == other.rank
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_labels_that_change_are_those_of_the_cpu(opened: Any, tmp_path: Path, device: str) -> None:
+    """Added ones are scored beside the device, disabled ones searched around on it."""
+    resident = opened(device, method="unidec")
+    plain = Engine.open(open_bundle(tmp_path / device), device="cpu")
+    best = [one.label for one in plain.answer_alone(GOLDEN_TEXTS[0], 30)]
+    added = (NewLabel(id="new", text=GOLDEN_TEXTS[0]), NewLabel(id="other", text="font"))
+    for one in (resident, plain):
+        one.live.propose(LabelChange(add=added, disable=tuple(best[:20])))
+        one.live.decide(Decision.DONE)
+    for text in GOLDEN_TEXTS:
+        found, expected = resident.answer_alone(text, 9), plain.answer_alone(text, 9)
+        assert [one.label for one in found] == [one.label for one in expected]
+        np.testing.assert_allclose([one.score for one in found], [one.score for one in expected], rtol=1e-4, atol=1e-5)
+    assert resident.answer_alone(GOLDEN_TEXTS[0], 1)[0].label == "new"
 
 
 @pytest.mark.parametrize("device", DEVICES)
