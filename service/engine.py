@@ -31,7 +31,7 @@ from service.live.label_encoder import LabelEncoder, why_none
 from service.live.views import LiveLabels, View
 from service.models.queries import Features, Query
 from service.reranking import Reranker
-from service.scoring import RawScoring, Scoring, scoring_of
+from service.scoring import Ranked, RawScoring, Scoring, scoring_of
 from service.search.topk import TopK
 from service.sessions import resolve_device
 
@@ -64,12 +64,32 @@ class Filtered(NamedTuple):
     mode: filtering.Mode
 
 
+class _Wishes(NamedTuple):
+    """What the queries of a batch want beside their best labels.
+
+    Attributes:
+        filters: some labels alone, by their places.
+        explained: places of those that ask why.
+        allowed: labels that are not disabled; None where that is all.
+        ks_Q: labels that each wants.
+    """
+
+    filters: Mapping[int, Wanted]
+    explained: Sequence[int]
+    allowed: Allowed | None
+    ks_Q: NDArray[np.int64]
+
+
 class Found(NamedTuple):
     """One label of an answer: its id, score, and what the order is by."""
 
     label: str
     score: float
     key: float
+
+
+NO_ANSWERS: Mapping[int, Filtered] = MappingProxyType({})
+NO_REASONS: Mapping[int, Explainer] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -189,32 +209,14 @@ class Engine:
         between = perf_counter()
         view, scoring = self.live.view, RawScoring() if raw else self._scoring
         allowed = None if raw else view.allowed
-        # A few more, so that a query whose best labels are disabled seldom needs a search of its own.
-        spare = 0 if allowed is None else min(SPARE, view.denied)
-        wishes = {
-            place: (Wanted(one.k, one.allowed.within(allowed, len(view.labels))), self._needed(one.k, scoring))
-            for place, one in filters.items()
-        }
-        width = max(self._width(k, scoring), *(width for _, width in wishes.values()), 0)
-        if allowed is not None:
-            width = max(width, self._needed(k + spare, scoring))
-        found = self._decode(view.decoder, encoded.outputs, width, len(bags))
-        ranked = scoring.serve(self._reranked(bags, found).first(scoring.wanted(k)), k)
-        if allowed is not None:
+        filtered, explainers = NO_ANSWERS, NO_REASONS
+        if filters or explained or allowed is not None:
             ks_Q = np.full(len(bags), k) if ks is None else np.array(ks)
-            for place in _with_others(ranked.top, ks_Q, allowed):
-                wanted = Wanted(int(ks_Q[place]), allowed)
-                wishes.setdefault(place, (wanted, self._needed(wanted.k + spare, scoring)))
-        traces: dict[int, TopK] = {place: found.of(place) for place in explained}
-        filtered = {}
-        for place, (wanted, width) in wishes.items():
-            plain = found.of(place).first(width)
-            filtered[place], trace = self._filtered(view, bags[place], plain, wanted, encoded, place, scoring)
-            if place in traces:
-                traces[place] = trace
-        explainers = {
-            place: self._explainer(view, bags[place], trace, encoded, place) for place, trace in traces.items()
-        }
+            wishes = _Wishes(filters, explained, allowed, ks_Q)
+            ranked, filtered, explainers = self._search_for(wishes, bags, encoded, k, view, scoring)
+        else:  # nearly all batches; what nobody asks for costs nobody anything
+            found = self._decode(view.decoder, encoded.outputs, self._width(k, scoring), len(bags))
+            ranked = scoring.serve(self._reranked(bags, found).first(scoring.wanted(k)), k)
         ended = perf_counter()
         return Answer(
             ranked.top,
@@ -225,6 +227,42 @@ class Engine:
             filtered,
             explainers,
         )
+
+    def _search_for(
+        self, wishes: _Wishes, bags: Sequence[Bag], encoded: Encoded, k: int, view: View, scoring: Scoring
+    ) -> tuple[Ranked, Mapping[int, Filtered], Mapping[int, Explainer]]:
+        """A batch where some queries want some labels alone or ask why, or some labels are disabled.
+
+        Returns:
+            Answers of all labels, those of which some alone are wanted, and explainers, both by their places.
+        """
+        allowed = wishes.allowed
+        # A few more, so that a query whose best labels are disabled seldom needs a search of its own.
+        spare = 0 if allowed is None else min(SPARE, view.denied)
+        wanted = {
+            place: (Wanted(one.k, one.allowed.within(allowed, len(view.labels))), self._needed(one.k, scoring))
+            for place, one in wishes.filters.items()
+        }
+        width = max(self._width(k, scoring), *(width for _, width in wanted.values()), 0)
+        if allowed is not None:
+            width = max(width, self._needed(k + spare, scoring))
+        found = self._decode(view.decoder, encoded.outputs, width, len(bags))
+        ranked = scoring.serve(self._reranked(bags, found).first(scoring.wanted(k)), k)
+        if allowed is not None:
+            for place in _with_others(ranked.top, wishes.ks_Q, allowed):
+                own = Wanted(int(wishes.ks_Q[place]), allowed)
+                wanted.setdefault(place, (own, self._needed(own.k + spare, scoring)))
+        traces: dict[int, TopK] = {place: found.of(place) for place in wishes.explained}
+        filtered: dict[int, Filtered] = {}
+        for place, (own, width) in wanted.items():
+            plain = found.of(place).first(width)
+            filtered[place], trace = self._filtered(view, bags[place], plain, own, encoded, place, scoring)
+            if place in traces:
+                traces[place] = trace
+        explainers = {
+            place: self._explainer(view, bags[place], trace, encoded, place) for place, trace in traces.items()
+        }
+        return ranked, filtered, explainers
 
     def _explainer(self, view: View, bag: Bag, found: TopK, encoded: Encoded, place: int) -> Explainer:
         _, outputs = self._encoder.outputs_of(encoded, place)

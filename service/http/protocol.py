@@ -41,6 +41,8 @@ class Protocol(HttpToolsProtocol):
     _part: Part = "beginning"
     _was_turned_away = False
     _unfinished_bytes = 0
+    _unfinished_since = 0.0  # second of the loop's clock; 0 where nothing is unfinished
+    # It outlives the request for which it was set: to set one for each takes longer than to look twice.
     _unfinished_timer: asyncio.TimerHandle | None = None
     _had_to_wait = False
 
@@ -54,6 +56,9 @@ class Protocol(HttpToolsProtocol):
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         self._finish()
+        if self._unfinished_timer is not None:
+            self._unfinished_timer.cancel()
+            self._unfinished_timer = None
 
     def data_received(self, data: bytes) -> None:
         """Turn a request for labels away unread if it must be refused anyway; leave all else to the parser."""
@@ -89,7 +94,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that it has all of it."""
         self._part = "beginning"
-        if self._unfinished_timer is not None:
+        if self._unfinished_since:
             self._finish()
         super().on_message_complete()
 
@@ -126,26 +131,37 @@ class Protocol(HttpToolsProtocol):
             self._give_up(HeadTooLarge(f"expected a head of at most {MAX_HEAD_BYTES} bytes, found more"))
         elif self._unfinished_bytes > MAX_HEAD_BYTES + BYTES_IN_CHUNKS * self.app.max_body_bytes:
             self._give_up(too_large(self.app.max_body_bytes))
-        elif self._unfinished_timer is None:
-            self._unfinished_timer = self.loop.call_later(self.app.request_seconds, self._on_too_slow)
+        elif not self._unfinished_since:
+            self._unfinished_since = self.loop.time()
+            if self._unfinished_timer is None:
+                self._unfinished_timer = self.loop.call_later(self.app.request_seconds, self._on_timer)
 
     def _finish(self) -> None:
         self._unfinished_bytes = 0
+        self._unfinished_since = 0.0
         self._had_to_wait = False
-        if self._unfinished_timer is not None:
-            self._unfinished_timer.cancel()
-            self._unfinished_timer = None
 
-    def _on_too_slow(self) -> None:
+    def _on_timer(self) -> None:
+        """Whatever the timer was set for, look at what is unfinished now."""
         assert isinstance(self.app, Gate)
-        seconds = self.app.request_seconds
+        self._unfinished_timer = None
+        if not self._unfinished_since:
+            return
+        left = self._unfinished_since + self.app.request_seconds - self.loop.time()
+        if left > 0:
+            self._unfinished_timer = self.loop.call_later(left, self._on_timer)
+        else:
+            self._on_too_slow(self.app.request_seconds)
+
+    def _on_too_slow(self, seconds: float) -> None:
         # It may be for us that it waits: for the answer to the request before it. Its time begins anew then.
         had_to_wait, self._had_to_wait = (
             self._had_to_wait,
             bool(self.pipeline) or (self._part == "head" and self._is_answering),
         )
         if self._had_to_wait or had_to_wait:
-            self._unfinished_timer = self.loop.call_later(seconds, self._on_too_slow)
+            self._unfinished_since = self.loop.time()
+            self._unfinished_timer = self.loop.call_later(seconds, self._on_timer)
         else:
             self._give_up(RequestTooSlow(f"expected the whole request within {seconds:g} seconds, found a part of it"))
 
