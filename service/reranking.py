@@ -91,20 +91,26 @@ class Reranker:
         Raises:
             EngineFailed: the tokenizer gave a token that no classifier can know.
         """
-        return self.rerank_all(bags, found).first(found.ids_QK.shape[1])
+        count = found.ids_QK.shape[1]
+        if count <= self._section.candidates:  # nothing lies beyond, and what stands for no nominee comes last
+            return self._mixed(bags, found).first(count)
+        return self.rerank_all(bags, found).first(count)
 
     def rerank_all(self, bags: Sequence[Bag], found: TopK) -> TopK:
         """The same with the labels that nominees left no room for: all of one query, of several as many as each has.
 
         Beyond the candidates a score hangs on the label's own and the last before it: labels may be missing there.
         """
+        beyond = slice(min(self._section.candidates, found.ids_QK.shape[1]), None)
+        own_QK = self._own(found.scores_QK[:, beyond]).astype(np.float32)
+        return _followed(self._mixed(bags, found), TopK(found.ids_QK[:, beyond], own_QK))
+
+    def _mixed(self, bags: Sequence[Bag], found: TopK) -> TopK:
+        """Candidates and nominees in the order of the mixture, and after them what stands for no nominee."""
         ids_QC, own_QC, words_QC = self.shares(bags, found)
         keys_QC = np.where(ids_QC == NONE, -np.inf, own_QC + words_QC).astype(np.float32)
         order_QC = np.lexsort((ids_QC, -keys_QC), axis=1)
-        top = TopK(np.take_along_axis(ids_QC, order_QC, axis=1), np.take_along_axis(keys_QC, order_QC, axis=1))
-        beyond = slice(min(self._section.candidates, found.ids_QK.shape[1]), None)
-        own_QK = self._own(found.scores_QK[:, beyond]).astype(np.float32)
-        return _followed(top, TopK(found.ids_QK[:, beyond], own_QK))
+        return TopK(np.take_along_axis(ids_QC, order_QC, axis=1), np.take_along_axis(keys_QC, order_QC, axis=1))
 
     def shares(
         self, bags: Sequence[Bag], found: TopK
@@ -118,9 +124,11 @@ class Reranker:
         # Nominees have the last candidate's.
         lent = np.minimum(np.arange(ids_QC.shape[1]), head.ids_QK.shape[1] - 1)
         own_QC = _probabilities(self._section.own, head.scores_QK)[:, lent]
-        # Of a label that no classifier knows, the method says what words would.
-        says_QC = np.where(ids_QC < self._classified, _probabilities(self._section.words, margins_QC), own_QC)
-        return ids_QC, (1 - self._section.share) * own_QC, self._section.share * says_QC
+        words_QC = _probabilities(self._section.words, margins_QC)
+        if (unknown_QC := ids_QC >= self._classified).any():
+            # Of a label that no classifier knows, the method says what words would.
+            words_QC = np.where(unknown_QC, own_QC, words_QC)
+        return ids_QC, (1 - self._section.share) * own_QC, self._section.share * words_QC
 
     def _own(self, scores_QK: NDArray[np.float32]) -> NDArray[np.float64]:
         return (1 - self._section.share) * _probabilities(self._section.own, scores_QK)
