@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -324,6 +325,20 @@ def test_a_request_that_does_not_end_is_refused_in_time(
     assert "the whole request within 0.25 seconds" in Problem.model_validate_json(answer.body).detail
     assert counted("xmc_requests_total", labels) == seen + 1
     wait_for_metric(port, "xmc_inflight_requests 1.0")  # the request that looks
+
+
+def test_time_begins_anew_with_each_request(impatient: tuple[Service, int]) -> None:
+    """Also where the timer of one that came in pieces, and ended, still runs."""
+    with connect(impatient[1]) as connection:
+        for _ in range(2):
+            connection.sendall(HEAD)
+            wait_for_metric(impatient[1], "xmc_inflight_requests 2.0")  # this one, and the request that looks
+            connection.sendall(BODY)
+            assert read(connection)[0].status == 200
+        since = time.monotonic()
+        connection.sendall(HEAD)
+        assert read(connection)[0].status == 408
+        assert time.monotonic() - since >= 0.25
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
