@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from service.bags import Bag, FeatureReader, QueryReader, TextReader
 from service.bundle import Bundle, LabelTable, Manifest, layout
-from service.bundle.manifest import FeatureQuery, GoldenAnswer, ScoredLabel, TextInput
+from service.bundle.manifest import TextInput
 from service.decoders import decoder_class
 from service.decoders.base import Decoder
 from service.encoder import Encoded, Encoder
@@ -27,9 +27,10 @@ from service.filters import search as filtering
 from service.filters.allowed import Allowed
 from service.filters.resolver import Resolver
 from service.filters.search import Wanted
+from service.golden import Found, difference, query_of
 from service.live.label_encoder import LabelEncoder, why_none
 from service.live.views import LiveLabels, View
-from service.models.queries import Features, Query
+from service.models.queries import Query
 from service.reranking import Reranker
 from service.scoring import Ranked, RawScoring, Scoring, scoring_of
 from service.search.topk import TopK
@@ -37,9 +38,6 @@ from service.sessions import resolve_device
 
 logger = logging.getLogger(__name__)
 
-# Largest difference from a golden score, absolute below 1 and relative above. Machines round differently, and 8-bit
-# kernels differ between instruction sets.
-GOLDEN_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 5e-2}
 # CUDA loads a kernel at its first use, and takes other ones for other sizes.
 WARM_UP_ROWS = {"cpu": (1, 8), "cuda": (1, 2, 4, 8, 16, 32, 64, 128)}
 WARM_UP_K = 10
@@ -78,14 +76,6 @@ class _Wishes(NamedTuple):
     explained: Sequence[int]
     allowed: Allowed | None
     ks_Q: NDArray[np.int64]
-
-
-class Found(NamedTuple):
-    """One label of an answer: its id, score, and what the order is by."""
-
-    label: str
-    score: float
-    key: float
 
 
 NO_ANSWERS: Mapping[int, Filtered] = MappingProxyType({})
@@ -321,7 +311,7 @@ class Engine:
     @property
     def golden_queries(self) -> list[Query]:
         """The queries whose answers the bundle holds."""
-        return [_query(golden) for golden in self.manifest.golden]
+        return [query_of(golden) for golden in self.manifest.golden]
 
     def warm_up(self) -> None:
         """Run batches of several sizes, so that no client pays for allocations and compilers."""
@@ -330,17 +320,14 @@ class Engine:
             self.run((bags * rows)[:rows], WARM_UP_K)
 
     def check_golden(self) -> None:
-        """Ask the golden queries again.
-
-        Scores may differ by the tolerance of the precision, and labels whose keys are that close may swap; by keys,
-        because calibrated scores belong to ranks as much as to labels.
+        """Ask the golden queries again; see `service.golden.difference`.
 
         Raises:
             BundleError: an answer differs; the sentence names the query.
         """
         for position, golden in enumerate(self.manifest.golden):
-            found = self.answer_alone(_query(golden), len(golden.labels))
-            fault = _difference(golden.labels, found, GOLDEN_TOLERANCE[self.manifest.precision])
+            found = self.answer_alone(query_of(golden), len(golden.labels))
+            fault = difference(golden.labels, found, self.manifest.precision)
             if fault:
                 raise BundleError(f"golden query {position} {golden.query!r}: {fault}")
 
@@ -368,32 +355,3 @@ def _reader(bundle: Bundle) -> QueryReader:
     if isinstance(section, TextInput):
         return TextReader.open(bundle.file(layout.TOKENIZER), section.max_tokens, section.order, section.heading_weight)
     return FeatureReader(section.dimension)
-
-
-def _query(golden: GoldenAnswer) -> Query:
-    if isinstance(golden.query, FeatureQuery):
-        return Features(golden.query.indices, golden.query.values)
-    return golden.query
-
-
-def _difference(expected: Sequence[ScoredLabel], found: Sequence[Found], tolerance: float) -> str | None:
-    """What sets an answer apart from the expected one, or None when nothing does."""
-    if len(expected) != len(found):
-        return f"expected {len(expected)} labels, found {len(found)}"
-    by_label = {one.label: one for one in found}
-    for rank, (wanted, one) in enumerate(zip(expected, found, strict=True), start=1):
-        own = by_label.get(wanted.id)
-        # A label that is not in the answer may have had to give way to one that ties with it: the last.
-        tied = not _apart((own or found[-1]).key, one.key, tolerance)
-        # Of labels that swap, calibrated scores stay with the rank, and re-ranked ones go with the label.
-        same_score = not all(_apart(wanted.score, either.score, tolerance) for either in (one, own or one))
-        if not tied or not same_score:
-            return (
-                f"expected {wanted.id!r} with {wanted.score:.6g} at rank {rank}, "
-                f"found {one.label!r} with {one.score:.6g}"
-            )
-    return None
-
-
-def _apart(expected: float, found: float, tolerance: float) -> bool:
-    return abs(found - expected) > tolerance * max(1.0, abs(expected))

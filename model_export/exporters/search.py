@@ -5,6 +5,7 @@ Letters: Q queries, T ids of a bag, D dimensions of a vector, L labels.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,7 +55,7 @@ class SearchExporter(Exporter[SearchModel]):
         """
         labels_LD = self.label_vectors().numpy()
         width = labels_LD.shape[1]
-        queries_QD = self.model.query_vectors(self.model.encoder(self.samples)).numpy()
+        queries_QD = self.sample_vectors.numpy()
         chosen = choose_index(labels_LD, queries_QD, wanted)
         if chosen.index is not None:
             chosen.index.write(folder)
@@ -65,6 +66,12 @@ class SearchExporter(Exporter[SearchModel]):
             return width, chosen.section
         write_leading(folder, labels_LD, leading)
         return width, chosen.section.model_copy(update={"leading": leading.axes_DC.shape[1]})
+
+    @cached_property
+    @torch.no_grad()
+    def sample_vectors(self) -> Tensor:
+        """The artifact's samples in the space that is searched, float32 (Q, D)."""
+        return self.model.query_vectors(self.model.encoder(self.samples))
 
     def label_vectors(self) -> Tensor:
         """All labels in the space that is searched, added ones behind the artifact's, float32 (L, D)."""

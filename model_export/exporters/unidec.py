@@ -74,12 +74,12 @@ class UnidecExporter(SearchExporter[Unidec]):
 
     def label_vectors(self) -> Tensor:
         """See `SearchExporter`."""
-        return torch.cat([super().label_vectors(), self.added_vectors])
+        trained_LD = self.model.kept_label_vectors()
+        return torch.cat([trained_LD, self.added_vectors]) if self.added_texts else trained_LD
 
     def scores(self) -> Tensor:
         """See `Exporter`."""
-        queries_QD = self.model.query_vectors(self.model.encoder(self.samples))
-        return torch.cat([super().scores(), queries_QD @ self.added_vectors.T], dim=1)
+        return torch.cat([super().scores(), self.sample_vectors @ self.added_vectors.T], dim=1)
 
     @cached_property
     @torch.no_grad()
@@ -106,7 +106,7 @@ class UnidecExporter(SearchExporter[Unidec]):
         """
         if self._heads != "both":
             return 1.0
-        queries_QD, labels_LD = self.model.query_vectors(self.model.encoder(self.samples)), self.model.label_vectors()
+        queries_QD, labels_LD = self.sample_vectors, self.model.kept_label_vectors()
         half = queries_QD.shape[1] // 2
         scores_QL, cosines_QL = queries_QD @ labels_LD.T, 2 * queries_QD[:, :half] @ labels_LD[:, :half].T
         best_QK = scores_QL.topk(min(SCALED_BY, scores_QL.shape[1])).indices

@@ -120,9 +120,8 @@ async def _load(
     try:
         models = await open_all(workers, metrics)
         try:
-            for model in models:
-                await keeper.bring_up(model)
-            registry.start(models)
+            async with keeper.joining(*models):
+                registry.start(models)
         except BundleError:
             await asyncio.gather(*(model.close() for model in models))
             raise

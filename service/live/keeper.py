@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from service.errors import (
     InvalidRequest,
     NotReady,
     RequestError,
-    UnknownModel,
     shown,
     without_folders,
 )
@@ -56,26 +55,21 @@ class LabelKeeper:
         self._books: dict[str, _Book] = {}
         self._running: set[asyncio.Task[LabelChanges]] = set()
 
-    async def bring_up(self, model: Model) -> None:
-        """Tell a version that is not among the others yet what was changed of its model's labels.
-
-        Raises:
-            BundleError: it cannot do as the others do, or the journal cannot be read.
-        """
-        book = await self._book(model)
-        async with book.turn:
-            await self._tell(model, book.journal.changes)
-
     @asynccontextmanager
-    async def joining(self, model: Model) -> AsyncIterator[None]:
-        """The same; and until the version is among the others, nothing changes.
+    async def joining(self, *models: Model) -> AsyncIterator[None]:
+        """Tell versions that are not among the others yet what was changed of their models' labels.
+
+        Until the block ends, by when they are among the others, nothing changes.
 
         Raises:
-            BundleError: see `bring_up`.
+            BundleError: one cannot do as the others do, or a journal cannot be read.
         """
-        book = await self._book(model)
-        async with book.turn:
-            await self._tell(model, book.journal.changes)
+        books = {model.name: await self._book(model) for model in models}
+        async with AsyncExitStack() as turns:
+            for book in books.values():
+                await turns.enter_async_context(book.turn)
+            for model in models:
+                await self._tell(model, books[model.name].journal.changes)
             yield
 
     def changes(self, wanted: str) -> tuple[LabelChanges, str]:
@@ -160,8 +154,6 @@ class LabelKeeper:
         model = self._registry.main(wanted)
         if wanted != model.name:
             raise InvalidRequest(f"labels change in all versions of a model: expected {model.name}, found {wanted}")
-        if model.name not in self._books:
-            raise UnknownModel(f"no labels of {wanted} are known yet")
         return model.name
 
 

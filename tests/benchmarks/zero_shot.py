@@ -22,7 +22,7 @@ from service.bundle import Bundle, open_bundle
 from service.bundle.searching import UnidecSection
 from service.engine import Engine
 from service.live.changes import LabelChange, NewLabel
-from service.live.proposals import Decision
+from tests.changes import make
 from training.data.records import open_named
 
 K, BATCH = 5, 64
@@ -76,8 +76,7 @@ def scaled(bundle: Bundle, scale: float) -> Bundle:
 def changed(bundle: Bundle, change: LabelChange) -> Engine:
     """An engine whose labels are changed."""
     engine = Engine.open(bundle, device="cpu")
-    engine.live.propose(change)
-    engine.live.decide(Decision.DONE)
+    make(engine, change)
     return engine
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,11 +30,11 @@ from service.bundle.searching import UnidecSection
 from service.engine import Engine
 from service.filters.allowed import Allowed, bits_of
 from service.filters.search import Wanted
-from service.live.changes import LabelChange, NewLabel
+from service.live.changes import LabelChange
 from service.live.journal import Journal
-from service.live.proposals import Decision
 from tests.artifacts import Workshop
 from tests.bundles import resign, write_manifest
+from tests.changes import change, make
 from training import metrics
 from training.artifact import Artifact, read_artifact
 from training.data.batches import Bags
@@ -46,14 +46,10 @@ Builder = Callable[..., tuple[Built, Bundle]]
 
 def write_journal(file: Path, *changes: LabelChange) -> Path:
     journal = Journal(file, "model")
-    for change in changes:
-        journal.append(change)
+    for one in changes:
+        journal.append(one)
     journal.close()
     return file
-
-
-def adding(labels: dict[str, str], disable: Sequence[str] = ()) -> LabelChange:
-    return LabelChange(add=tuple(NewLabel(id=id_, text=text) for id_, text in labels.items()), disable=tuple(disable))
 
 
 def sample_texts(artifact: Artifact) -> list[str]:
@@ -74,8 +70,8 @@ def built(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Build
     def bundle(kind: str, precision: Precision = "fp32", index: IndexChoice = "auto") -> tuple[Built, Bundle]:
         if (kind, precision, index) not in made:
             artifact, place = read_artifact(workshop.artifact(kind)), folder / str(len(made))
-            change = adding(labels_for(artifact), [artifact.label_ids[3], artifact.label_ids[0], "twin"])
-            journal = write_journal(folder / f"{len(made)}.jsonl", change)
+            one = change(labels_for(artifact), disable=[artifact.label_ids[3], artifact.label_ids[0], "twin"])
+            journal = write_journal(folder / f"{len(made)}.jsonl", one)
             options = Options(precision=precision, index=index, journal=journal)
             made[kind, precision, index] = build(artifact, place, options), open_bundle(place)
         return made[kind, precision, index]
@@ -95,7 +91,7 @@ def test_a_journal_is_folded_as_one_would_by_hand(ids: list[str], steps: list[tu
     changes = []
     for number, (id_, step) in enumerate(steps):
         if step == "add":
-            changes.append(adding({id_: added.setdefault(id_, f"text {number}")}))
+            changes.append(change({id_: added.setdefault(id_, f"text {number}")}))
         elif step == "disable":
             changes.append(LabelChange(disable=(id_,)))
             disabled.add(id_)
@@ -215,8 +211,7 @@ def test_an_export_answers_as_the_live_labels_did(workshop: Workshop, built: Bui
     """The same change of the bundle without it, made while that is open."""
     artifact = read_artifact(workshop.artifact(kind))
     live = Engine.open(open_bundle(workshop.bundle(kind)), device="cpu")
-    live.live.propose(adding(labels_for(artifact), [artifact.label_ids[3], artifact.label_ids[0], "twin"]))
-    live.live.decide(Decision.DONE)
+    make(live, change(labels_for(artifact), disable=[artifact.label_ids[3], artifact.label_ids[0], "twin"]))
     folded = Engine.open(built(kind)[1], device="cpu")
     for text in (NEW, *sample_texts(artifact)[:10]):
         expected, found = live.answer_alone(text, 20), folded.answer_alone(text, 20)
@@ -252,7 +247,7 @@ def test_a_wrong_vector_of_a_new_label_is_seen(
 ) -> None:
     """A sample asks for one of the new labels, so that the comparison reads it."""
     artifact = read_artifact(workshop.artifact("unidec"))
-    journal = write_journal(tmp_path / "labels.jsonl", adding(labels_for(artifact)))
+    journal = write_journal(tmp_path / "labels.jsonl", change(labels_for(artifact)))
     true_vectors = UnidecExporter.label_vectors
     monkeypatch.setattr(UnidecExporter, "label_vectors", lambda self: 0.99 * true_vectors(self))
     with pytest.raises(ExportError, match="unidec: expected scores within"):
@@ -324,11 +319,11 @@ def test_every_method_can_disable_labels(workshop: Workshop, tmp_path: Path, kin
 def test_who_reads_no_texts_takes_no_new_labels(workshop: Workshop, tmp_path: Path, kind: str, reason: str) -> None:
     artifact = read_artifact(workshop.artifact(kind))
     known = artifact.label_ids[1]
-    journal = write_journal(tmp_path / "labels.jsonl", adding({known: "there already", "x": "new", "y": "newer"}))
+    journal = write_journal(tmp_path / "labels.jsonl", change({known: "there already", "x": "new", "y": "newer"}))
     with pytest.raises(UsageError, match=f"found 2 others that were added, and {reason}"):
         build(artifact, tmp_path / "bundle", Options(journal=journal))
     assert not (tmp_path / "bundle").exists()
-    journal = write_journal(tmp_path / "other.jsonl", adding({known: "there already"}))
+    journal = write_journal(tmp_path / "other.jsonl", change({known: "there already"}))
     assert build(artifact, tmp_path / "bundle", Options(journal=journal)).changes.known == 1
 
 
@@ -336,12 +331,12 @@ def test_the_same_changes_give_the_same_version(workshop: Workshop, tmp_path: Pa
     """However they were written down, and another one where anything else was disabled or added."""
     artifact = read_artifact(workshop.artifact("depsl"))
     first, second, third = artifact.label_ids[:3]
-    steps = [adding({"x": NEW}, [second]), LabelChange(disable=(third,)), adding({"y": "new"}, [first])]
+    steps = [change({"x": NEW}, disable=[second]), LabelChange(disable=(third,)), change({"y": "new"}, disable=[first])]
     journals = [
         write_journal(tmp_path / "0", *steps, LabelChange(enable=(third,), remove=("y",))),
-        write_journal(tmp_path / "1", adding({"x": NEW}, [first, second])),
-        write_journal(tmp_path / "2", adding({"x": NEW}, [first])),
-        write_journal(tmp_path / "3", adding({"x": f"{NEW} again"}, [first, second])),
+        write_journal(tmp_path / "1", change({"x": NEW}, disable=[first, second])),
+        write_journal(tmp_path / "2", change({"x": NEW}, disable=[first])),
+        write_journal(tmp_path / "3", change({"x": f"{NEW} again"}, disable=[first, second])),
         write_journal(tmp_path / "4", LabelChange(enable=(third,))),
     ]
     made = [build(artifact, tmp_path / "bundle", Options(journal=journal)).manifest for journal in journals]
@@ -355,7 +350,7 @@ def test_the_same_changes_give_the_same_version(workshop: Workshop, tmp_path: Pa
 
 def test_new_labels_have_groups_and_propensities(workshop: Workshop, tmp_path: Path) -> None:
     artifact = read_artifact(workshop.artifact("depsl"))
-    journal = write_journal(tmp_path / "labels.jsonl", adding({"x": NEW, "y": "another new one"}))
+    journal = write_journal(tmp_path / "labels.jsonl", change({"x": NEW, "y": "another new one"}))
     groups = tmp_path / "groups.csv"
     groups.write_text(f"id,group\n{artifact.label_ids[2]},de\ny,de\nx,at\n", encoding="utf-8")
     options = Options(journal=journal, groups=groups, propensity_weight=1.0)
@@ -377,7 +372,7 @@ def test_new_labels_stand_behind_leading_coordinates_too(
     for name, value in {"LEAST_NUMBERS": 1, "STEP": 2, "WORTH": 9.0}.items():
         monkeypatch.setattr(leading, name, value)
     artifact = read_artifact(workshop.artifact("unidec"))
-    journal = write_journal(tmp_path / "labels.jsonl", adding(labels_for(artifact)))
+    journal = write_journal(tmp_path / "labels.jsonl", change(labels_for(artifact)))
     made = build(artifact, tmp_path / "bundle", Options(journal=journal))
     assert isinstance(made.manifest.method, UnidecSection)
     assert made.manifest.method.index.leading is not None
@@ -426,8 +421,8 @@ def test_a_wrong_journal_ends_the_command_with_2(
 def test_commands_say_what_changed(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     artifact, out = workshop.artifact("depsl"), tmp_path / "bundle"
     ids = read_artifact(artifact).label_ids
-    change = adding({ids[0]: "known", "x": NEW, "y": "new", ids[1]: "known"}, [ids[5], "gone", "y", ids[6]])
-    journal = write_journal(tmp_path / "labels.jsonl", change)
+    one = change({ids[0]: "known", "x": NEW, "y": "new", ids[1]: "known"}, disable=[ids[5], "gone", "y", ids[6]])
+    journal = write_journal(tmp_path / "labels.jsonl", one)
     assert main(["build", str(artifact), "--out", str(out), "--journal", str(journal)]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert f"  labels     {len(ids) + 2:,}" in printed

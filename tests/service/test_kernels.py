@@ -21,9 +21,8 @@ from service.bundle import open_bundle
 from service.decoders import factors, mach
 from service.engine import Engine
 from service.filters.search import Wanted
-from service.live.changes import LabelChange, NewLabel
-from service.live.proposals import Decision
 from tests.bundles import METHODS, Spec, write_bundle
+from tests.changes import change, make
 
 factors.SEARCHED_VOTES = mach.SEARCHED_ENTRIES = 0
 SPECS = [Spec(method=method, reranked=reranked) for method in METHODS for reranked in (False, True)] + [
@@ -53,9 +52,8 @@ for spec in SPECS:
     allowed = engine.filters.resolve((b'["label-35","label-36","label-37","label-38","label-39"]', None, None))
     answer = engine.run(engine.prepare(engine.golden_queries), 5, {0: Wanted(5, allowed)})
     assert answer.filtered[0].mode == "direct"
-    added = (NewLabel(id="new", text="web"),) if spec.method == "unidec" else ()
-    engine.live.propose(LabelChange(add=added, disable=("label-00",)))
-    engine.live.decide(Decision.DONE)
+    added = {"new": "web"} if spec.method == "unidec" else {}
+    make(engine, change(added, disable=["label-00"]))
     allowed = engine.filters.resolve((b'["new"]' if added else b'["label-35"]', None, None))
     answer = engine.run(engine.prepare(engine.golden_queries), 5, {0: Wanted(5, allowed)}, [0])
     answer.explainers[0].explain(answer.filtered[0].ids_K, answer.filtered[0].scores_K)

@@ -259,11 +259,15 @@ class Unidec(Model):
             parts.append(F.normalize(self.classifier.weight, dim=1))
         return torch.cat(parts, dim=1).div_(len(parts) ** 0.5)
 
-    def score(self, bags: Bags) -> Tensor:
-        """Inner products in the space that is searched."""
+    def kept_label_vectors(self) -> Tensor:
+        """Those of the heads that answer, encoded once for as long as the weights stay what they are."""
         if self._label_vectors_LD is None:
             self._label_vectors_LD = self.label_vectors()
-        scores_QL: Tensor = self.query_vectors(self.encoder(bags)) @ self._label_vectors_LD.T
+        return self._label_vectors_LD
+
+    def score(self, bags: Bags) -> Tensor:
+        """Inner products in the space that is searched."""
+        scores_QL: Tensor = self.query_vectors(self.encoder(bags)) @ self.kept_label_vectors().T
         return scores_QL
 
     def train(self, mode: bool = True) -> Self:

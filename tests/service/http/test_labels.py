@@ -19,8 +19,7 @@ from service.live.changes import LabelChange
 from service.live.journal import read_journal
 from service.live.proposals import Reception
 from tests.bundles import METHODS, Spec, write_bundle
-from tests.service.live.test_journal import at_most
-from tests.service.models.processes import children_of
+from tests.service.models.processes import at_most, children_of
 from tests.service.serving import TEXT, Service, administered, running
 
 NEW = {"id": "new", "text": TEXT}

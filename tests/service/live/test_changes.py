@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from service.errors import Conflict
-from service.live.changes import LabelChange, LabelChanges, NewLabel
+from service.live.changes import LabelChange, LabelChanges
+from tests.changes import change
 
 IDS = ("a", "b", "c")
-
-
-def change(add: dict[str, str] | None = None, **ids: Any) -> LabelChange:
-    new = tuple(NewLabel(id=id_, text=text) for id_, text in (add or {}).items())
-    return LabelChange(add=new, **{name: tuple(some) for name, some in ids.items()})
 
 
 @st.composite

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +14,7 @@ from hypothesis import strategies as st
 from service.errors import BundleError, Conflict, NotSaved
 from service.live.changes import LabelChange, LabelChanges, NewLabel
 from service.live.journal import Journal, journal_name, read_journal
+from tests.service.models.processes import at_most
 
 NEW = LabelChange(add=(NewLabel(id="a", text="näher\n“dran”"),))
 OFF, ON, GONE = LabelChange(disable=("a", "x")), LabelChange(enable=("x",)), LabelChange(remove=("a",))
@@ -28,19 +25,6 @@ def written(path: Path, *changes: LabelChange) -> Journal:
     for change in changes:
         journal.append(change)
     return journal
-
-
-@contextmanager
-def at_most(size: int) -> Iterator[None]:
-    """No file of this process may become larger."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_changes_are_there_again_after_a_restart(tmp_path: Path) -> None:

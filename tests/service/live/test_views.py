@@ -14,9 +14,9 @@ from service.bundle import open_bundle
 from service.engine import Answer, Engine
 from service.errors import Conflict, EngineFailed
 from service.filters.search import Wanted
-from service.live.changes import LabelChange, NewLabel
 from service.live.proposals import Decision, Reception
 from tests.bundles import METHODS, WORDS, Method, Spec, write_bundle
+from tests.changes import change, make
 
 L = 24
 TEXTS = ("a fast web server", "font data", "mail", "unheard-of words", "python library for image data")
@@ -41,17 +41,6 @@ def opened(folder: Path, spec: Spec) -> Engine:
     if not path.exists():
         write_bundle(path, spec)
     return Engine.open(open_bundle(path), device="cpu")
-
-
-def change(add: dict[str, str] | None = None, **ids: Any) -> LabelChange:
-    new = tuple(NewLabel(id=id_, text=text) for id_, text in (add or {}).items())
-    return LabelChange(add=new, **{kind: tuple(some) for kind, some in ids.items()})
-
-
-def made(engine: Engine, one: LabelChange) -> Reception:
-    reception = engine.live.propose(one)
-    engine.live.decide(Decision.DONE)
-    return reception
 
 
 def answers(engine: Engine, query: str, k: int) -> list[tuple[str, float]]:
@@ -84,10 +73,10 @@ def test_disabled_labels_leave_the_others_as_they_were(
     engine = opened(folder, Spec(method=method, label_count=L, **served))
     all_labels = answers(engine, query, L)
     off = {f"label-{row:02d}" for row in disabled}
-    assert made(engine, change(disable=sorted(off))) == Reception()
+    assert make(engine, change(disable=sorted(off))) == Reception()
     expected = [(id_, score) for id_, score in all_labels if id_ not in off][:k]
     assert alike(answers(engine, query, k), expected)
-    made(engine, change(enable=sorted(off)))
+    make(engine, change(enable=sorted(off)))
     assert answers(engine, query, L) == all_labels
 
 
@@ -106,9 +95,9 @@ def test_added_labels_are_ranked_by_the_cosines_of_the_dual_encoder(
     own = answers(engine, query, L)
     added = {f"new-{place}": text for place, text in enumerate(new)}
     for id_, text in added.items():
-        assert made(engine, change(add={id_: text})) == Reception()
+        assert make(engine, change(add={id_: text})) == Reception()
     gone = list(added)[:removed]
-    made(engine, change(remove=gone))
+    make(engine, change(remove=gone))
     expected = [*own, *((id_, cosine(engine, query, text)) for id_, text in added.items() if id_ not in gone)]
     order = sorted(range(len(expected)), key=lambda place: -expected[place][1])
     assert alike(answers(engine, query, k), [expected[place] for place in order][:k])
@@ -125,7 +114,7 @@ def test_company_changes_no_answer_where_labels_are_disabled(
     folder: Path, method: Method, served: dict[str, Any], disabled: set[int], ks: list[int]
 ) -> None:
     engine = opened(folder, Spec(method=method, label_count=L, **served))
-    made(engine, change(disable=[f"label-{row:02d}" for row in sorted(disabled)]))
+    make(engine, change(disable=[f"label-{row:02d}" for row in sorted(disabled)]))
     bags = engine.prepare(QUERIES)
     together = engine.run(bags, max(ks), ks=ks)
     for place, (bag, k) in enumerate(zip(bags, ks, strict=True)):
@@ -155,7 +144,7 @@ def alike(found: list[tuple[str, float]], expected: list[tuple[str, float]]) -> 
 def test_an_added_label_does_not_change_what_others_are_found(folder: Path, served: dict[str, Any]) -> None:
     """Ranks of calibration and candidates of words are ranks among all labels, and so shift by one."""
     engine = opened(folder, Spec(method="unidec", label_count=L, **served))
-    made(engine, change(add={"new": TEXTS[0]}))
+    make(engine, change(add={"new": TEXTS[0]}))
     found = answers(engine, TEXTS[0], L + 1)
     assert sorted(id_ for id_, _ in found) == sorted(["new", *(f"label-{row:02d}" for row in range(L))])
     assert found[0][0] == "new"
@@ -163,7 +152,7 @@ def test_an_added_label_does_not_change_what_others_are_found(folder: Path, serv
 
 def test_words_have_no_say_in_labels_that_they_do_not_know(folder: Path) -> None:
     engine = opened(folder, Spec(method="unidec", label_count=L, reranked=True))
-    made(engine, change(add={"new": TEXTS[0]}))
+    make(engine, change(add={"new": TEXTS[0]}))
     (own, words), rank = explained_first(engine)
     assert rank == 1
     # Half of each share: the method's probability of a cosine of 1, by the tiny bundle's curve.
@@ -181,7 +170,7 @@ def test_labels_that_were_disabled_at_export_are_not_answered_until_they_are_ena
     engine = opened(folder, Spec(method="declare", label_count=L, disabled=(0, 5)))
     assert not {"label-00", "label-05"} & {id_ for id_, _ in answers(engine, TEXTS[0], L)}
     assert len(answers(engine, TEXTS[0], L)) == L - 2
-    made(engine, change(enable=["label-05"]))
+    make(engine, change(enable=["label-05"]))
     assert len(answers(engine, TEXTS[0], L)) == L - 1
 
 
@@ -194,7 +183,7 @@ def test_raw_answers_have_all_labels(folder: Path) -> None:
 def test_a_filter_that_was_read_before_a_change_is_used_after_it(folder: Path) -> None:
     engine = opened(folder, Spec(method="unidec", label_count=L))
     denied = engine.filters.resolve((None, b'["label-00"]', None))
-    made(engine, change(add={f"new-{place}": TEXTS[0] for place in range(9)}, disable=["label-01"]))
+    make(engine, change(add={f"new-{place}": TEXTS[0] for place in range(9)}, disable=["label-01"]))
     answer = engine.run(engine.prepare([TEXTS[0]]), L, {0: Wanted(L, denied)})
     assert sorted(answer.filtered[0].ids_K.tolist()) == list(range(2, L))
 
@@ -212,7 +201,7 @@ def test_what_is_dropped_is_never_seen(folder: Path) -> None:
 def test_a_version_says_what_it_cannot_do(folder: Path) -> None:
     engine = opened(folder, Spec(method="unidec", label_count=L))
     asked = change(add={"label-00": "x", "new": "y"}, disable=["x"], enable=["z"], remove=["label-01"])
-    assert made(engine, asked) == Reception(unknown=("x", "z"), own=("label-00", "label-01"))
+    assert make(engine, asked) == Reception(unknown=("x", "z"), own=("label-00", "label-01"))
     assert len(answers(engine, TEXTS[0], L + 2)) == L + 1
 
 
@@ -226,7 +215,7 @@ def test_labels_that_cannot_be_found_cannot_be_changed(folder: Path) -> None:
 def test_too_many_added_labels_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.live.views.MOST_ADDED", 2)
     engine = opened(folder, Spec(method="unidec", label_count=L))
-    made(engine, change(add={"a": "web", "b": "mail"}))
+    make(engine, change(add={"a": "web", "b": "mail"}))
     with pytest.raises(Conflict, match="expected at most 2 labels added to tiny since it was loaded, found more"):
         engine.live.propose(change(add={"c": "font"}))
 

@@ -15,10 +15,9 @@ from service.engine import Engine
 from service.errors import EngineFailed
 from service.filters.allowed import Allowed, bits_of
 from service.filters.search import Wanted
-from service.live.changes import LabelChange, NewLabel
-from service.live.proposals import Decision
 from service.resident import resident_decoder
 from tests.bundles import GOLDEN_FEATURES, GOLDEN_TEXTS, INPUT_KINDS, METHODS, InputKind, Method, Spec, write_bundle
+from tests.changes import change, make
 from tests.service.resident.devices import DEVICES
 
 
@@ -95,10 +94,8 @@ def test_labels_that_change_are_those_of_the_cpu(opened: Any, tmp_path: Path, de
     resident = opened(device, method="unidec")
     plain = Engine.open(open_bundle(tmp_path / device), device="cpu")
     best = [one.label for one in plain.answer_alone(GOLDEN_TEXTS[0], 30)]
-    added = (NewLabel(id="new", text=GOLDEN_TEXTS[0]), NewLabel(id="other", text="font"))
     for one in (resident, plain):
-        one.live.propose(LabelChange(add=added, disable=tuple(best[:20])))
-        one.live.decide(Decision.DONE)
+        make(one, change({"new": GOLDEN_TEXTS[0], "other": "font"}, disable=best[:20]))
     for text in GOLDEN_TEXTS:
         found, expected = resident.answer_alone(text, 9), plain.answer_alone(text, 9)
         assert [one.label for one in found] == [one.label for one in expected]

@@ -9,9 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from service.access.keys import line_of
-from service.live.changes import LabelChange, NewLabel
-from service.live.proposals import Decision
 from tests.bundles import Spec, write_bundle
+from tests.changes import change, make
 from tests.service.serving import in_this_process
 from tests.service.web.browser import PHONE, Playground, opened
 from tests.service.web.conftest import GROUPS, LABELS, NASTY, NASTY_LABELS
@@ -475,8 +474,7 @@ def test_a_phone_shows_it_without_scrolling_sideways(browser: Browser, url: str)
 def test_a_label_that_was_added_is_marked(browser: Browser, tmp_path: Path) -> None:
     write_bundle(tmp_path / "bundle", Spec(name="tags", method="unidec"))
     with in_this_process(tmp_path / "bundle") as (service, port):
-        service.engine.live.propose(LabelChange(add=(NewLabel(id="new", text=TEXT),)))
-        service.engine.live.decide(Decision.DONE)
+        make(service.engine, change({"new": TEXT}))
         with opened(browser, f"http://127.0.0.1:{port}") as playground:
             playground.open()
             assert playground.ask(TEXT, 5)[0] == "new"
