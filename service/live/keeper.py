@@ -131,7 +131,7 @@ class LabelKeeper:
 
     async def _book(self, model: Model) -> _Book:
         if (book := self._books.get(model.name)) is None:
-            path = (self._folder or model.path.parent) / journal_name(model.name)
+            path = (self._folder or model.path.resolve().parent) / journal_name(model.name)
             try:
                 book = self._books[model.name] = _Book(await asyncio.to_thread(Journal, path, model.name))
             except BundleError as error:

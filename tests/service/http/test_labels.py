@@ -263,6 +263,19 @@ def test_what_cannot_be_written_is_not_served(service: Service, journals: Path) 
     assert labels(service)[0]["id"] == "new"
 
 
+@pytest.mark.parametrize("written", [".", "../bundle/../bundle", "../bundle/"])
+def test_a_journal_lies_beside_the_bundle_however_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """In it, it would be a file that the manifest does not know."""
+    write_bundle(tmp_path / "bundle", Spec(method="unidec", name="tags"))
+    monkeypatch.chdir(tmp_path / "bundle")
+    for disabled in ("label-00", "label-01"):
+        with administered(Path(written)) as service:
+            assert change(service, disable=[disabled]).status_code == 200
+    assert read_journal(tmp_path / "tags.labels.jsonl").disabled == ["label-00", "label-01"]
+
+
 def test_a_change_needs_an_admin_key(service: Service) -> None:
     del service.client.headers["x-api-key"]
     assert change(service, disable=["label-00"]).status_code == 401
