@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="journal of the labels that were added and disabled while the model was served, as the service keeps it",
     )
+    build.add_argument(
+        "--neighbour-texts",
+        metavar="DATA",
+        help="data folder that DECLARE was trained on: explanations then quote the rows that voted",
+    )
     build.set_defaults(command=_build)
     verify = commands.add_parser("verify", help="check a bundle's files and golden answers")
     verify.add_argument("bundle", type=Path, metavar="BUNDLE")
@@ -146,6 +151,7 @@ def _build(arguments: argparse.Namespace) -> None:
         propensity_weight=arguments.propensity_weight,
         groups=arguments.groups,
         journal=arguments.journal,
+        neighbour_texts=arguments.neighbour_texts,
     )
     built = build(read_artifact(arguments.artifact), arguments.out, options)
     print(f"wrote {arguments.out}")

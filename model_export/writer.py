@@ -30,6 +30,7 @@ from model_export.onnx_encoder import save_encoder, trace
 from model_export.quantise import quantised
 from model_export.replacement import replacing
 from model_export.reranker import write_reranker
+from model_export.row_texts import read_row_texts
 from model_export.scores import Scores, calibration_section, inverse_propensities, propensity_section
 from model_export.verify import Comparison, compare, golden_answers, query_of, require_equal
 from service.bundle import Manifest, content_version, file_entry, layout, load_bundle, write_labels
@@ -44,9 +45,11 @@ from service.bundle.manifest import (
     RerankSection,
     TextInput,
 )
+from service.bundle.row_texts import write_row_texts
 from service.engine import Engine
 from service.live.label_encoder import LEARNED
 from training.artifact import TOKENIZER, Artifact
+from training.data.records import open_named
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Options:
         propensity_weight: power of the inverse propensities that answers are re-ranked by; 0 for not at all.
         groups: file of named groups of labels; None for none.
         journal: file of changes of labels that were made while an older bundle was served; None for none.
+        neighbour_texts: data that DECLARE was trained on, for the texts of its rows; None for none.
     """
 
     name: str | None = None
@@ -72,6 +76,7 @@ class Options:
     propensity_weight: float = 0.0
     groups: Path | None = None
     journal: Path | None = None
+    neighbour_texts: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
     Raises:
         UsageError: options do not fit the artifact, the journal cannot be read, or ``out`` holds something else than a
             bundle.
-        DataError: the file of groups is wrong.
+        DataError: the file of groups, or the data for the texts, is wrong.
         ExportError: the bundle's answers are not the trained model's, or it cannot be written as asked.
         BundleError: the service's reader refuses what was written.
     """
@@ -112,10 +117,16 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
     calibration = calibration_section(artifact, options.scores)
     propensity = propensity_section(len(label_ids), options.propensity_weight, calibration)
     groups = None if options.groups is None else read_groups(options.groups, label_ids)
+    row_texts = None
+    if options.neighbour_texts is not None:
+        row_texts = read_row_texts(artifact, open_named(options.neighbour_texts))
     exporter = EXPORTERS[artifact.config.run.method.name](artifact, list(changes.added.values()))
     _require_reading(exporter)
     with replacing(out) as folder:
         method = _write_files(exporter, folder, options.precision, index, changes)
+        if row_texts is not None:
+            write_row_texts(folder, row_texts)
+            method = method.model_copy(update={"texts": True})
         if propensity is not None:
             np.save(folder / layout.INVERSE_PROPENSITIES, inverse_propensities(artifact, len(label_ids)))
         if groups is not None:

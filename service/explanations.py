@@ -66,6 +66,9 @@ class Neighbour(BaseModel):
     """A training row, or several with the same labels, that voted for the label."""
 
     row: int = Field(description="Number of the distinct row.")
+    text: str | None = Field(
+        None, description="Of the first training row that it is, or its beginning; left out where the bundle has none."
+    )
     rows: int = Field(description="Training rows that it stands for among the neighbours.")
     similarity: float
     weight: float

@@ -49,6 +49,7 @@ from service.bundle.manifest import (
     ScoredLabel,
     TextInput,
 )
+from service.bundle.row_texts import write_row_texts
 from service.bundle.searching import ApproximateType, IndexSection, IndexType, LabelReading, OvaSection, UnidecSection
 from service.engine import Engine
 from service.filters.allowed import bits_of
@@ -109,6 +110,7 @@ class Spec:
     merged: bool = False
     divided: bool = False
     temperature: float | None = None
+    row_texts: bool = False
     half_dimension: int = 4
     index: IndexType = "flat"
     directions: int | None = None
@@ -275,8 +277,15 @@ def _write_tables(path: Path, model: TinyModel) -> None:
             write_exact_search(model.tables["vectors"], path / layout.LABEL_VECTORS, path / layout.LABEL_SEARCH)
         else:
             _label_index(model.tables["vectors"], model.spec.index).write(path)
+    if model.spec.row_texts:
+        write_row_texts(path, [row_text(row) for row in range(model.spec.row_count)])
     if model.spec.method == "declare" and model.spec.recovery == "rows":
         write_exact_search(model.tables["vectors"], path / layout.DECLARE_ROWS, path / layout.DECLARE_ROW_SEARCH)
+
+
+def row_text(row: int) -> str | None:
+    """The text of a distinct training row; a third have none."""
+    return f"Rangée {row}" if row % 3 else None
 
 
 def _label_index(vectors_LD: NDArray[np.float32], kind: ApproximateType) -> LabelIndex:
@@ -395,6 +404,7 @@ def _section(path: Path, spec: Spec) -> MachSection | DeclareSection | UnidecSec
             alike=spec.alike or None,
             divided=spec.divided or None,
             temperature=spec.temperature,
+            texts=spec.row_texts or None,
         )
     index = IndexSection(
         type=spec.index,

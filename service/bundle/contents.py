@@ -84,18 +84,50 @@ def check_labels(lines: NDArray[np.uint8], offsets: NDArray[np.integer], has_tex
         BundleError: they do not.
     """
     name = layout.LABEL_OFFSETS
-    _require(offsets[0] == 0, name, "a first offset of 0", f"{offsets[0]}")
-    _require(bool((np.diff(offsets) > len(LINE_END)).all()), name, "offsets of lines that are records", "shorter ones")
-    size = f"a last offset of {lines.size}, the size of {layout.LABELS}"
-    _require(offsets[-1] == lines.size, name, size, f"{offsets[-1]}")
+    _check_cuts(lines, offsets, layout.LABELS, name, least=len(LINE_END) + 1)
     begin = bool((lines[offsets[:-1]] == ord("{")).all())
     end = all(bool((lines[offsets[1:] - back] == byte).all()) for back, byte in zip((2, 1), LINE_END, strict=True))
     _require(begin and end, name, f"offsets at the lines of {layout.LABELS}", "one within a line")
+    _check_utf_8(lines, layout.LABELS)
+    _check_record(bytes(lines[: offsets[1]]), has_texts)
+
+
+def check_row_texts(lines: NDArray[np.uint8], offsets: NDArray[np.integer], rows: int) -> None:
+    """Check that offsets cut valid UTF-8 into so many lines that look like JSON strings or nulls.
+
+    Args:
+        lines: bytes of the texts.
+        offsets: where each begins, and the end.
+        rows: distinct training rows of the bundle.
+
+    Raises:
+        BundleError: they do not.
+    """
+    file, name = layout.DECLARE_TEXTS, layout.DECLARE_TEXT_OFFSETS
+    _require(offsets.size == rows + 1, name, f"offsets of {rows} rows and an end", f"{offsets.size} offsets")
+    _check_cuts(lines, offsets, file, name, least=len('""\n'))
+    firsts, lasts, ends = lines[offsets[:-1]], lines[offsets[1:] - 2], lines[offsets[1:] - 1]
+    quoted = (firsts == ord('"')) & (lasts == ord('"'))
+    null = (firsts == ord("n")) & (lasts == ord("l")) & (np.diff(offsets) == len("null\n"))
+    holds = bool((quoted | null).all()) and bool((ends == ord("\n")).all())
+    _require(holds, name, f"offsets at the lines of {file}", "one within a line")
+    _check_utf_8(lines, file)
+
+
+def _check_cuts(lines: NDArray[np.uint8], offsets: NDArray[np.integer], file: str, name: str, *, least: int) -> None:
+    """Offsets must cut all of a file into lines of at least so many bytes."""
+    _require(offsets[0] == 0, name, "a first offset of 0", f"{offsets[0]}")
+    _require(
+        bool((np.diff(offsets) >= least).all()), name, f"offsets of lines of {least} bytes and more", "shorter ones"
+    )
+    _require(offsets[-1] == lines.size, name, f"a last offset of {lines.size}, the size of {file}", f"{offsets[-1]}")
+
+
+def _check_utf_8(lines: NDArray[np.uint8], file: str) -> None:
     try:
         str(lines.data, "utf-8")
     except UnicodeDecodeError as error:
-        raise BundleError(f"{layout.LABELS}: expected UTF-8, found {error.reason} at byte {error.start}") from error
-    _check_record(bytes(lines[: offsets[1]]), has_texts)
+        raise BundleError(f"{file}: expected UTF-8, found {error.reason} at byte {error.start}") from error
 
 
 def _check_record(line: bytes, has_texts: bool) -> None:

@@ -36,6 +36,8 @@ DECLARE_LENGTHS = "votes.lengths.npy"
 DECLARE_FACTORS = "factors.npy"
 DECLARE_ROWS = "rows.vectors.npy"
 DECLARE_ROW_SEARCH = "rows.search.onnx"
+DECLARE_TEXTS = "votes.texts.jsonl"
+DECLARE_TEXT_OFFSETS = "votes.texts.offsets.npy"
 
 # An exact search is a graph beside the vectors that it reads, an approximate one an index of candidates and the codes
 # that these are scored by.
@@ -183,6 +185,8 @@ def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, Array
         table[DECLARE_VOTES_COUNTS] = ArraySpec(("int32",), (None,))
     if declare.divided:
         table[DECLARE_LENGTHS] = ArraySpec(("float32",), (None,))
+    if declare.texts:
+        table |= {DECLARE_TEXTS: None, DECLARE_TEXT_OFFSETS: _offsets(None)}
     return table
 
 

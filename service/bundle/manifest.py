@@ -90,6 +90,7 @@ class DeclareSection(Strict):
         alike: all votes of a row are one number, which is stored once; null: each vote is.
         divided: similarities from factors are divided by the numbers in a file, one for each row; null: they are not.
         temperature: a vote weighs exp(similarity / temperature), as a share of all; null: its similarity.
+        texts: the texts of the rows are in a file, for explanations; null: they are not.
     """
 
     name: Literal["declare"] = "declare"
@@ -100,6 +101,7 @@ class DeclareSection(Strict):
     alike: Annotated[Literal[True] | None, Field(exclude_if=lambda alike: alike is None)] = None
     divided: Literal[True] | None = None
     temperature: Annotated[float, Field(gt=0.0)] | None = None
+    texts: Annotated[Literal[True] | None, Field(exclude_if=lambda texts: texts is None)] = None
 
     @model_validator(mode="after")
     def _rows_are_divided_already(self) -> Self:

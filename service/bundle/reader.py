@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.bundle import layout
-from service.bundle.contents import check_contents, check_labels, check_slots
+from service.bundle.contents import check_contents, check_labels, check_row_texts, check_slots
 from service.bundle.files import content_version, map_array, map_bytes, read_whole, sha256_of
 from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
 from service.bundle.manifest import SCHEMA_VERSION, FileEntry, Manifest
+from service.bundle.row_texts import RowTexts
 from service.bundle.signature import SIGNATURE_BYTES, check_signature
 from service.errors import BundleError
 from service.processors import at_once
@@ -41,12 +42,14 @@ class Bundle:
         manifest: what it says about itself.
         arrays: every array by file name, memory-mapped and read-only.
         labels: ids and texts by label row.
+        row_texts: of DECLARE's distinct training rows; None where the bundle carries none.
     """
 
     path: Path
     manifest: Manifest
     arrays: Mapping[str, NDArray[Any]]
     labels: LabelTable
+    row_texts: RowTexts | None = None
 
     def file(self, name: str) -> Path:
         """Where a file of the bundle lies."""
@@ -83,11 +86,12 @@ def load_bundle(path: Path, manifest: Manifest) -> Bundle:
         arrays = _map_arrays(path, manifest)
         check_contents(manifest, arrays)
         labels = _map_labels(path, manifest, arrays)
+        row_texts = _map_row_texts(path, arrays)
     except BundleError as error:
         raise BundleError(f"bundle {path}: {error}") from error
     except OSError as error:
         raise BundleError(f"bundle {path}: expected readable files, found: {error}") from error
-    return Bundle(path, manifest, MappingProxyType(arrays), labels)
+    return Bundle(path, manifest, MappingProxyType(arrays), labels, row_texts)
 
 
 def read_manifest(path: Path, keys: Sequence[Path] = ()) -> Manifest:
@@ -225,6 +229,15 @@ def _map_labels(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any
     if slots is not None:
         check_slots(lines, offsets, slots)
     return LabelTable(lines, offsets, slots)
+
+
+def _map_row_texts(path: Path, arrays: Mapping[str, NDArray[Any]]) -> RowTexts | None:
+    offsets = arrays.get(layout.DECLARE_TEXT_OFFSETS)
+    if offsets is None:
+        return None
+    lines: NDArray[np.uint8] = map_bytes(path / layout.DECLARE_TEXTS)
+    check_row_texts(lines, offsets, arrays[layout.DECLARE_VOTES_INDPTR].size - 1)
+    return RowTexts(lines, offsets)
 
 
 def _names(names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from service.bundle import Bundle, layout
 from service.bundle.manifest import DeclareSection
+from service.bundle.row_texts import RowTexts
 from service.decoders.base import Scorer, Search
 from service.decoders.factors import FactorSearch
 from service.decoders.parts import NeighbourPart, NeighbourParts
@@ -33,7 +34,12 @@ class DeclareDecoder:
     """Neighbour search and vote; scores are sums of weight times vote, labels without votes score 0."""
 
     def __init__(
-        self, section: DeclareSection, votes: Votes, search: Search, counts_G: NDArray[np.int32] | None = None
+        self,
+        section: DeclareSection,
+        votes: Votes,
+        search: Search,
+        counts_G: NDArray[np.int32] | None = None,
+        texts: RowTexts | None = None,
     ) -> None:
         self.required_outputs = {OUTPUT: (section.rank,)}
         # The nearest rows tell the scores of all labels at once: there is nothing to gain from asking for more labels.
@@ -44,6 +50,7 @@ class DeclareDecoder:
         self._votes = votes
         self._search = search
         self._counts_G = counts_G
+        self._texts = texts
 
     @property
     def scorer(self) -> Scorer:
@@ -58,10 +65,11 @@ class DeclareDecoder:
         votes, counts_G = _votes(bundle, section), bundle.arrays.get(layout.DECLARE_VOTES_COUNTS)
         if section.recovery == "factors":
             factors_LC, lengths_G = bundle.arrays[layout.DECLARE_FACTORS], bundle.arrays.get(layout.DECLARE_LENGTHS)
-            return cls(section, votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G)
-        graph = bundle.file(layout.DECLARE_ROW_SEARCH)
-        exact = ExactSearch.open(graph, dimension=section.rank, size=votes.row_count, threads=threads)
-        return cls(section, votes, exact.search, counts_G)
+            search: Search = FactorSearch(votes, factors_LC, lengths_G, counts_G)
+        else:
+            graph = bundle.file(layout.DECLARE_ROW_SEARCH)
+            search = ExactSearch.open(graph, dimension=section.rank, size=votes.row_count, threads=threads).search
+        return cls(section, votes, search, counts_G, bundle.row_texts)
 
     def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
         """See ``Decoder``."""
@@ -85,10 +93,11 @@ class DeclareDecoder:
         for place in np.flatnonzero(weights_N).tolist():
             row, similarity, weight = int(ids_N[place]), float(similarities_N[place]), float(weights_N[place])
             _, labels, votes = self._votes.of_rows(ids_N[place : place + 1])
-            for label, vote in zip(labels.tolist(), votes.tolist(), strict=True):
-                if label in parts:
-                    counted = int(counted_N[place])
-                    parts[label].append(NeighbourPart(row, counted, similarity, weight, vote, weight * vote))
+            asked = [pair for pair in zip(labels.tolist(), votes.tolist(), strict=True) if pair[0] in parts]
+            text = self._texts[row] if asked and self._texts is not None else None
+            for label, vote in asked:
+                counted = int(counted_N[place])
+                parts[label].append(NeighbourPart(row, text, counted, similarity, weight, vote, weight * vote))
         return [NeighbourParts(tuple(parts[label])) for label in rows_N.tolist()]
 
     def _counted(self, rows_QN: NDArray[np.int64]) -> NDArray[np.int32]:

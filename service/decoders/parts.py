@@ -35,6 +35,7 @@ class NeighbourPart:
 
     Attributes:
         row: its number.
+        text: of the first training row that it stands for; None where it has none, or the bundle carries no texts.
         rows: training rows that it stands for among the neighbours.
         similarity: to the query.
         weight: of its votes.
@@ -43,6 +44,7 @@ class NeighbourPart:
     """
 
     row: int
+    text: str | None
     rows: int
     similarity: float
     weight: float

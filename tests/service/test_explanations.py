@@ -12,12 +12,14 @@ import orjson
 import pytest
 
 from service.bundle import layout, open_bundle
+from service.bundle.contents import check_row_texts
+from service.bundle.row_texts import MOST_CHARACTERS, RowTexts, write_row_texts
 from service.decoders.mach import OUTPUT, bucket_scores
 from service.engine import Engine
 from service.explanations import encode_explanations
 from service.filters.search import Wanted
 from service.schemas import PredictResponse
-from tests.bundles import GOLDEN_TEXTS, METHODS, WORDS, Method, Spec, TinyModel, write_bundle
+from tests.bundles import GOLDEN_TEXTS, METHODS, WORDS, Method, Spec, TinyModel, row_text, write_bundle
 from tests.properties.test_filters import KINDS, SERVED, allowed_of, engine_of
 from tests.service.serving import TEXT, Service, serving
 
@@ -160,6 +162,25 @@ def test_declare_names_the_rows_that_voted(tmp_path: Path, merged: bool) -> None
             np.testing.assert_allclose(part["contribution"], part["weight"] * part["vote"], rtol=1e-5)
         voters += len(found)
     assert voters > 20
+
+
+@pytest.mark.parametrize("recovery", ["factors", "rows"])
+def test_declare_quotes_the_rows_where_the_bundle_has_their_texts(tmp_path: Path, recovery: Any) -> None:
+    spec = Spec(method="declare", recovery=recovery, row_texts=True)
+    _, engine = opened(tmp_path / "bundle", spec)
+    parts = [part for _, _, why in best_of(engine, TEXTS, 6) for part in why["neighbours"]]
+    assert {part.get("text") is None for part in parts} == {False, True}
+    assert all(part.get("text") == row_text(part["row"]) for part in parts)
+
+
+def test_long_texts_are_quoted_by_their_beginnings(tmp_path: Path) -> None:
+    texts = ["é" * MOST_CHARACTERS, "é" * (MOST_CHARACTERS + 1), 'two\nlines "quoted"', "", None]
+    write_row_texts(tmp_path, texts)
+    offsets = np.load(tmp_path / layout.DECLARE_TEXT_OFFSETS)
+    lines = np.fromfile(tmp_path / layout.DECLARE_TEXTS, dtype=np.uint8)
+    check_row_texts(lines, offsets, len(texts))
+    read = RowTexts(lines, offsets)
+    assert [read[row] for row in range(5)] == [texts[0], "é" * (MOST_CHARACTERS - 1) + "…", *texts[2:]]
 
 
 def test_unidec_tells_both_heads_apart(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def feature_dataset(
         label_counts=np.bincount(rows.targets.indices, minlength=labels),
         counted_rows=len(rows),
         train=rows,
+        points=np.arange(len(rows)),
         validation=rows,
         label_bags=None,
         tokenizer=None,

@@ -27,10 +27,11 @@ def dataset(texts: Path) -> Dataset:
     """No training point of which has a label's text."""
     dataset = load(texts, tiny("mach"))[0]
     assert dataset.label_bags is not None
-    train = dataset.train
+    train, points = dataset.train, dataset.points
     while twins := rows_with_label_texts(train, dataset.label_bags):
-        train = train.take(np.setdiff1d(np.arange(len(train)), list(twins.values())))
-    return replace(dataset, train=train)
+        kept = np.setdiff1d(np.arange(len(train)), list(twins.values()))
+        train, points = train.take(kept), points[kept]
+    return replace(dataset, train=train, points=points)
 
 
 def reference(member_NL: np.ndarray, threshold: float, most: int, own_target: bool) -> np.ndarray:

@@ -74,7 +74,8 @@ def gandalf(dataset: Dataset, config: GandalfConfig) -> Dataset:
     words = None
     if train.words is not None and dataset.label_words is not None:
         words = csr_array(vstack([train.words, dataset.label_words[chosen]], format="csr"))
-    return replace(dataset, train=Rows(csr_array(inputs), csr_array(targets), words))
+    points = np.concatenate([dataset.points, -1 - chosen])
+    return replace(dataset, train=Rows(csr_array(inputs), csr_array(targets), words), points=points)
 
 
 def soft_targets(

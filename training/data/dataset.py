@@ -42,6 +42,7 @@ class Dataset:
         label_counts: int64 (L,), training points of each label, validation rows included.
         counted_rows: training points that were counted, validation rows included.
         train: rows that the weights are fitted to.
+        points: int64 (N,), which row of the split "trn" each of these is; -1 - l for the text of label l.
         validation: rows that choose the best epoch.
         label_bags: label texts as the points' are, float32 CSR (L, V), or None.
         label_words: the same in reading order; None where there are no texts, or nobody asked.
@@ -56,6 +57,7 @@ class Dataset:
     label_counts: NDArray[np.int64]
     counted_rows: int
     train: Rows
+    points: NDArray[np.int64]
     validation: Rows
     label_bags: csr_array | None
     tokenizer: Tokenizer | None
@@ -134,6 +136,7 @@ def load_dataset(
         label_counts=label_counts,
         counted_rows=len(rows),
         train=rows if held is None else rows.take(train),
+        points=train,
         validation=validation,
         label_bags=label_bags,
         tokenizer=tokenizer,

@@ -119,6 +119,7 @@ class Declare(Model):
         """The distinct rows of Y that vote, what Z is computed from, and the sizes of its columns and rows."""
         rank, unit = settled(config.rank), config.rows == "unit"
         votes_GL, groups_N = merge_duplicates(unit_rows(dataset.train.targets) if unit else dataset.train.targets)
+        _, first_G = np.unique(groups_N, return_index=True)
         counts_G = np.bincount(groups_N).astype(np.int32)
         weights_L = tail_weights(dataset, config.tail_weighting)
         weighted_GL = csr_array(votes_GL * weights_L)
@@ -146,6 +147,7 @@ class Declare(Model):
             "votes.indices": votes_GL.indices.astype(np.int32),
             "votes.data": votes_GL.data.astype(np.float32),
             "votes.counts": counts_G,
+            "votes.points": dataset.points[first_G],
         }
 
     @classmethod
@@ -234,7 +236,7 @@ class Declare(Model):
         """Factors of the labels or rows of Z, and the voting rows, beside those of the data set."""
         rows, labels = dataset.train.targets.shape
         compressed = (labels if self.config.compression == "svd" else rows) * self.head.out_features
-        numbers = compressed + 2 * dataset.train.targets.nnz + 4 * rows + labels
+        numbers = compressed + 2 * dataset.train.targets.nnz + 6 * rows + labels
         return numbers * np.float32().nbytes
 
     def making_bytes(self, dataset: Dataset) -> int:

@@ -113,7 +113,7 @@ CONTENT_DAMAGES: list[tuple[str, str, ArrayChange, str]] = [
     ("unidec", layout.LABEL_VECTORS, put((0, 0), np.inf), "expected finite numbers, found NaN or infinity"),
     ("ova", layout.LABEL_VECTORS, put((39, 7), np.nan), "expected finite numbers, found NaN or infinity"),
     ("mach", layout.LABEL_OFFSETS, put(0, 1), "expected a first offset of 0, found 1"),
-    ("mach", layout.LABEL_OFFSETS, put(1, 999), "expected offsets of lines that are records, found shorter ones"),
+    ("mach", layout.LABEL_OFFSETS, put(1, 999), "expected offsets of lines of 3 bytes and more, found shorter ones"),
     (
         "mach",
         layout.LABEL_OFFSETS,
@@ -190,6 +190,29 @@ def assert_refused(path: Path, name: str, change: ArrayChange, sentence: str) ->
     change_array(path, name, change)
     resign(path)
     with pytest.raises(BundleError, match=f"bundle .*: {name}: {sentence}"):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda a: a[:-1], "expected offsets of 50 rows and an end, found 50 offsets"),
+        (put(0, 1), "expected a first offset of 0, found 1"),
+        (put(2, 6), "expected offsets of lines of 3 bytes and more, found shorter ones"),
+        (put(50, 9999), r"expected a last offset of \d+, the size of votes.texts.jsonl, found 9999"),
+        (put(1, 9), "expected offsets at the lines of votes.texts.jsonl, found one within a line"),
+    ],
+)
+def test_offsets_of_texts_that_cannot_be_right(copy: Copy, change: ArrayChange, sentence: str) -> None:
+    assert_refused(copy(method="declare", row_texts=True), layout.DECLARE_TEXT_OFFSETS, change, sentence)
+
+
+def test_texts_are_utf_8(copy: Copy) -> None:
+    path = copy(method="declare", row_texts=True)
+    file = path / layout.DECLARE_TEXTS
+    file.write_bytes(file.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    resign(path)
+    with pytest.raises(BundleError, match=r"votes\.texts\.jsonl: expected UTF-8, found invalid start byte"):
         open_bundle(path)
 
 
