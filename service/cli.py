@@ -1,4 +1,4 @@
-"""The command ``xmc-serve``: run a server, check a bundle, load a server, make a key.
+"""The command ``xmc-serve``: run a server, check or fetch a bundle, load a server, make a key.
 
 The thread pools of the numerical libraries are sized before those libraries are imported; so each command imports what
 it needs only when it runs.
@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--json", type=Path, metavar="FILE", help="write the latencies there too")
     check.set_defaults(command=_check)
 
+    _add_fetch(commands)
+
     bench = commands.add_parser(
         "bench",
         help="measure a running server",
@@ -122,6 +124,29 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--burst", metavar="N", help="most queries at once after a pause (default: one second's)")
     key.set_defaults(command=_key)
     return parser
+
+
+def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    fetch = commands.add_parser(
+        "fetch",
+        help="fetch a bundle",
+        description="Fetch a tar archive of a bundle, verify every file, and put the bundle in its place: whole, or "
+        "not at all. Proxies are those of the environment.",
+    )
+    fetch.add_argument("url", metavar="URL", help="of the archive: http://, https:// or file://")
+    fetch.add_argument("--into", type=Path, required=True, metavar="FOLDER", help="that becomes the bundle")
+    fetch.add_argument(
+        "--sha256",
+        metavar="DIGEST",
+        help="of the bundle's manifest.json; nothing is fetched where FOLDER has that bundle already",
+    )
+    fetch.add_argument(
+        "--key", type=Path, action="append", default=[], metavar="FILE", help="public key that must have signed it"
+    )
+    fetch.add_argument(
+        "--max-bytes", type=_count, default=1 << 36, metavar="N", help="most bytes to take (default: 2^36, 69 GB)"
+    )
+    fetch.set_defaults(command=_fetch)
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -188,6 +213,19 @@ def _time(engine: Engine, count: int, file: Path | None) -> int:
     )
     if file is not None:
         file.write_text(latency.as_json(), encoding="utf-8")
+    return OK
+
+
+def _fetch(chosen: argparse.Namespace) -> int:
+    bring()
+
+    from service.fetching import Order, fetch
+
+    found = fetch(Order(chosen.url, chosen.into, chosen.sha256, tuple(chosen.key), chosen.max_bytes))
+    manifest = found.manifest
+    print(f"{manifest.name}:{manifest.version} is in {chosen.into}{'' if found.is_new else ' already'}")
+    print(f"  manifest   sha256 {found.sha256}")
+    print(f"  signature  {'good' if chosen.key else 'not looked at: --key'}")
     return OK
 
 
