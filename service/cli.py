@@ -1,4 +1,4 @@
-"""The command ``xmc-serve``: run a server, check or fetch a bundle, load a server, make a key.
+"""The command ``xmc-serve``: run a server, check or fetch a bundle, load a server, make a key, examine a machine.
 
 The thread pools of the numerical libraries are sized before those libraries are imported; so each command imports what
 it needs only when it runs.
@@ -56,9 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve bundles", description="Serve bundles until SIGTERM or SIGINT.")
-    for name, option in options().items():
-        help_text = f"{option.summary} (default: {default_text(name)}; variable: {variable(name)})"
-        run.add_argument(flag(name), dest=name, action="append", metavar="VALUE", help=help_text.replace("%", "%%"))
+    _add_settings(run)
     run.set_defaults(command=_run)
 
     check = commands.add_parser(
@@ -123,6 +121,15 @@ def _parser() -> argparse.ArgumentParser:
     key.add_argument("--rate", metavar="N", help="most queries a second in the long run (default: no limit)")
     key.add_argument("--burst", metavar="N", help="most queries at once after a pause (default: one second's)")
     key.set_defaults(command=_key)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what would keep a server from starting or working",
+        description="Look at what a server with these settings would find here, and say what is wrong and what to do.",
+    )
+    _add_settings(doctor)
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    doctor.set_defaults(command=_doctor)
     return parser
 
 
@@ -149,13 +156,25 @@ def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     fetch.set_defaults(command=_fetch)
 
 
-def _run(chosen: argparse.Namespace) -> int:
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """Make every setting a flag."""
+    for name, option in options().items():
+        help_text = f"{option.summary} (default: {default_text(name)}; variable: {variable(name)})"
+        parser.add_argument(flag(name), dest=name, action="append", metavar="VALUE", help=help_text.replace("%", "%%"))
+
+
+def _flags(chosen: argparse.Namespace) -> dict[str, str]:
+    """The settings among the flags, as their variables would hold them."""
     flags = {}
     for name, option in options().items():
         given: list[str] | None = getattr(chosen, name)
         if given is not None:
             flags[name] = os.pathsep.join(given) if option.repeated else given[-1]
-    settings = load_settings(flags, os.environ)
+    return flags
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    settings = load_settings(_flags(chosen), os.environ)
     if not settings.bundles:
         raise SettingsError(f"no bundle to serve: expected {flag('bundles')} or {variable('bundles')}")
     _limit_threads(settings.batch_threads)
@@ -268,6 +287,16 @@ def _key(chosen: argparse.Namespace) -> int:
     line = line_of(chosen.name, secret, options)
     print(f"the key, which is shown this once: {secret}", f"the line for the file of keys:\n{line}", sep="\n")
     return OK
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from service.doctor.context import Context
+    from service.doctor.examination import examine, is_healthy
+    from service.doctor.report import as_json, as_table
+
+    examined = examine(Context.of(_flags(chosen), os.environ))
+    print(as_json(examined) if chosen.json else as_table(examined), end="")
+    return OK if is_healthy(examined) else FAILED
 
 
 def _count(text: str) -> int:

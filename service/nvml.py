@@ -1,6 +1,6 @@
 """How much memory GPUs have in use, as NVIDIA's driver tells it.
 
-Five functions of its management library (NVML), which comes with the driver, so that no package has to. It is asked
+Six functions of its management library (NVML), which comes with the driver, so that no package has to. It is asked
 when somebody scrapes, and costs neither a CUDA context nor memory of the device.
 https://docs.nvidia.com/deploy/nvml-api
 """
@@ -14,6 +14,7 @@ LIBRARY = "libnvidia-ml.so.1"
 
 _SUCCESS = 0
 _UUID_BYTES = 96
+_VERSION_BYTES = 80
 
 
 class _Memory(ctypes.Structure):
@@ -59,10 +60,18 @@ class Nvml:
 
         A GPU that does not answer is left out.
         """
+        return dict(filter(None, map(self._of, range(self.count()))))
+
+    def count(self) -> int:
+        """How many GPUs this process may see; none where the driver does not answer."""
         count = ctypes.c_uint()
-        if self._library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != _SUCCESS:
-            return {}
-        return dict(filter(None, map(self._of, range(count.value))))
+        return count.value if self._library.nvmlDeviceGetCount_v2(ctypes.byref(count)) == _SUCCESS else 0
+
+    def driver_version(self) -> str | None:
+        """The driver's version, or None where it does not answer."""
+        version = ctypes.create_string_buffer(_VERSION_BYTES)
+        code = self._library.nvmlSystemGetDriverVersion(version, ctypes.c_uint(_VERSION_BYTES))
+        return version.value.decode() if code == _SUCCESS else None
 
     def _of(self, index: int) -> tuple[str, int] | None:
         library = self._library

@@ -10,12 +10,13 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
-CGROUP_MEMBERSHIP = Path("proc/self/cgroup")
-CGROUP_V2 = Path("sys/fs/cgroup")
-CGROUP_V1 = (Path("sys/fs/cgroup/cpu"), Path("sys/fs/cgroup/cpu,cpuacct"))
+from service.cgroups import groups_v1, groups_v2, words
+
+# Version 1 mounts the controller alone, or with that which counts.
+HIERARCHIES_V1 = ("cpu", "cpu,cpuacct")
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
@@ -42,42 +43,19 @@ def at_once(check: Callable[[Given], Result], given: Iterable[Given]) -> list[Re
 
 def _quotas(root: Path) -> Iterator[float]:
     """The quota in processors of every control group above this process that sets one."""
-    try:
-        memberships = (root / CGROUP_MEMBERSHIP).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for membership in memberships:
-        _, controllers, group = membership.split(":", 2)
-        if controllers == "":
-            for folder in _folders(root / CGROUP_V2, group):
-                yield from _quota_v2(folder / "cpu.max")
-        elif "cpu" in controllers.split(","):
-            for hierarchy in CGROUP_V1:
-                for folder in _folders(root / hierarchy, group):
-                    yield from _quota_v1(folder)
-
-
-def _folders(hierarchy: Path, group: str) -> Iterator[Path]:
-    """The group's folder and all folders above it; a group outside the container's view is simply not there."""
-    relative = PurePosixPath(group.lstrip("/"))
-    for part in (relative, *relative.parents):
-        yield hierarchy / part
+    for group in groups_v2(root):
+        yield from _quota_v2(group / "cpu.max")
+    for group in groups_v1(root, "cpu", *HIERARCHIES_V1):
+        yield from _quota_v1(group)
 
 
 def _quota_v2(file: Path) -> Iterator[float]:
-    words = _words(file)
-    if len(words) == 2 and words[0] != "max":
-        yield int(words[0]) / int(words[1])
+    quota = words(file)
+    if len(quota) == 2 and quota[0] != "max":
+        yield int(quota[0]) / int(quota[1])
 
 
 def _quota_v1(folder: Path) -> Iterator[float]:
-    quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
+    quota, period = words(folder / "cpu.cfs_quota_us"), words(folder / "cpu.cfs_period_us")
     if quota and period:
         yield int(quota[0]) / int(period[0])
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8").split()
-    except OSError:
-        return []

@@ -44,12 +44,27 @@ def resolve_device(device: str, precision: Precision) -> str:
     """
     if device == "cpu":
         return device
-    fault = _fault_of_cuda(precision)
+    fault = fault_of_cuda(precision)
     if fault is None:
         return "cuda"
     if device == "cuda":
         raise BundleError(f"device cuda: {fault}")
     return "cpu"
+
+
+def fault_of_cuda(precision: Precision) -> str | None:
+    """Why a bundle cannot run on CUDA, or None when it can."""
+    available = onnxruntime.get_available_providers()
+    if CUDA_PROVIDER not in available:
+        return f"expected {CUDA_PROVIDER} in ONNX Runtime, found {', '.join(available)}"
+    if precision == "int8":
+        return "expected weights in fp32 or fp16, found int8, whose products run on the CPU alone"
+    onnxruntime.preload_dlls()
+    try:
+        onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, dtype=np.float32), "cuda", 0)
+    except Exception as error:  # as in `open_session`
+        return f"expected a device that CUDA can use, found: {str(error).partition(chr(10))[0]}"
+    return None
 
 
 def open_session(path: Path, *, device: str, threads: int) -> onnxruntime.InferenceSession:
@@ -116,21 +131,6 @@ def check_floats(
             raise BundleError(
                 f"{path}: expected {kind} {name} {FLOAT_TENSOR} {['Q', *shape]}, found {node.type} {node.shape}"
             )
-
-
-def _fault_of_cuda(precision: Precision) -> str | None:
-    """Why a bundle cannot run on CUDA, or None when it can."""
-    available = onnxruntime.get_available_providers()
-    if CUDA_PROVIDER not in available:
-        return f"expected {CUDA_PROVIDER} in ONNX Runtime, found {', '.join(available)}"
-    if precision == "int8":
-        return "expected weights in fp32 or fp16, found int8, whose products run on the CPU alone"
-    onnxruntime.preload_dlls()
-    try:
-        onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros(1, dtype=np.float32), "cuda", 0)
-    except Exception as error:  # as in `open_session`
-        return f"expected a device that CUDA can use, found: {str(error).partition(chr(10))[0]}"
-    return None
 
 
 def _check_placement(path: Path, session: onnxruntime.InferenceSession) -> None:

@@ -10,7 +10,8 @@ import difflib
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -277,18 +278,53 @@ def load_settings(flags: Mapping[str, str], environment: Mapping[str, str]) -> S
     Raises:
         SettingsError: a value is not of its kind or out of range, or a variable is unknown.
     """
+    values, errors = _read_all(flags, environment)
+    if errors:
+        raise errors[0]
+    return Settings(**values)
+
+
+def salvage_settings(
+    flags: Mapping[str, str], environment: Mapping[str, str]
+) -> tuple[Settings, tuple[SettingsError, ...]]:
+    """The same without stopping at an error: for whoever looks for all that is wrong, and serves nothing.
+
+    Returns:
+        Settings, with the default where a value is wrong or does not go with those declared before it; and what
+        `load_settings` would raise for each variable and value, and for the first two values that do not go together.
+    """
+    values, errors = _read_all(flags, environment)
+    try:
+        return Settings(**values), tuple(errors)
+    except SettingsError as error:
+        errors.append(error)
+    settings = Settings()
+    for name, value in values.items():
+        with suppress(SettingsError):
+            settings = replace(settings, **{name: value})
+    return settings, tuple(errors)
+
+
+def _read_all(flags: Mapping[str, str], environment: Mapping[str, str]) -> tuple[dict[str, Any], list[SettingsError]]:
+    """Every value that can be read, in order of declaration, and what is wrong with the others."""
     known = {variable(name): name for name in options()}
+    errors = []
     for written in environment:
         if written.startswith(PREFIX) and written not in known:
             nearest = difflib.get_close_matches(written, known, n=1, cutoff=0.0)[0]
-            raise SettingsError(f"the environment variable {written} is unknown; the nearest known one is {nearest}")
+            errors.append(
+                SettingsError(f"the environment variable {written} is unknown; the nearest known one is {nearest}")
+            )
     values: dict[str, Any] = {}
     for name, option in options().items():
-        if name in flags:
-            values[name] = _read(option, flags[name], flag(name))
-        elif variable(name) in environment:
-            values[name] = _read(option, environment[variable(name)], variable(name))
-    return Settings(**values)
+        try:
+            if name in flags:
+                values[name] = _read(option, flags[name], flag(name))
+            elif variable(name) in environment:
+                values[name] = _read(option, environment[variable(name)], variable(name))
+        except SettingsError as error:
+            errors.append(error)
+    return values, errors
 
 
 def _read(option: Option, text: str, written: str) -> object:

@@ -33,7 +33,7 @@ def check_signature(manifest: bytes, signature: bytes, keys: Sequence[Path]) -> 
         from cryptography.exceptions import InvalidSignature
     except ModuleNotFoundError as error:
         raise BundleError("signatures are checked with cryptography: install the extra 'signing'") from error
-    for key in [_public_key(file) for file in keys]:
+    for key in [read_public_key(file) for file in keys]:
         try:
             key.verify(signature, manifest)
         except InvalidSignature:
@@ -43,7 +43,12 @@ def check_signature(manifest: bytes, signature: bytes, keys: Sequence[Path]) -> 
     raise BundleError(f"{layout.SIGNATURE}: expected a signature of {layout.MANIFEST} by {names}, found another")
 
 
-def _public_key(file: Path) -> Ed25519PublicKey:
+def read_public_key(file: Path) -> Ed25519PublicKey:
+    """A public key of a file in PEM.
+
+    Raises:
+        BundleError: it cannot be read, or is none of Ed25519.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key

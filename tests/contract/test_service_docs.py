@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from service.doctor.examination import CHECKS
 from service.errors import RequestError
 from service.http.admin import PROBLEMS as ADMIN_PROBLEMS
 from service.http.routes import PROBLEMS
@@ -60,6 +61,10 @@ def test_metrics() -> None:
         expected.append([name, family.type, sorted(labels) or ["-"], family.documentation])
     documented = [[name, kind, sorted(labels.split(", ")), meaning] for name, kind, labels, meaning in table("Metrics")]
     assert documented == expected
+
+
+def test_checks_of_doctor() -> None:
+    assert table("Doctor") == [[check.name, check.looks_at, check.faults] for check in CHECKS]
 
 
 def test_the_picture_names_files_that_exist() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.memory import resident_bytes
+from service.memory import memory_limit_bytes, resident_bytes
 
 
 def test_a_process_has_memory_until_it_has_ended() -> None:
@@ -23,3 +23,45 @@ def test_a_process_may_end_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "read_text", end)
     assert resident_bytes(os.getpid()) == 0
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "max\n"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "268435456\n"}, 256 << 20),
+        (
+            {
+                "proc/self/cgroup": "0::/pods/my pod\n",
+                "sys/fs/cgroup/pods/memory.max": "1000",
+                "sys/fs/cgroup/pods/my pod/memory.max": "2000",
+            },
+            1000,
+        ),
+        (
+            {
+                "proc/self/cgroup": "5:cpu:/docker/abc\n4:memory:/docker/abc\n",
+                "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes": "4096",
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712",
+            },
+            4096,
+        ),
+        (
+            {"proc/self/cgroup": "4:memory:/\n", "sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712"},
+            None,
+        ),
+    ],
+)
+def test_the_smallest_memory_limit_of_the_groups_counts(
+    tmp_path: Path, files: dict[str, str], limit: int | None
+) -> None:
+    assert memory_limit_bytes(write(tmp_path, files)) == limit

@@ -19,6 +19,10 @@ class Library:
         self.lost: set[int] = set()
         self._code = code
 
+    def nvmlSystemGetDriverVersion(self, version: Any, length: ctypes.c_uint) -> int:
+        version.value = b"580.65.06"[: length.value]
+        return self._code
+
     def nvmlInit_v2(self) -> int:
         return self._code
 
@@ -52,6 +56,18 @@ def test_a_gpu_that_does_not_answer_is_left_out() -> None:
     found = Nvml(library)
     library.lost.add(0)
     assert found.used_bytes() == {"GPU-93ad": 2}
+
+
+def test_the_driver_is_told_and_how_many_gpus_there_are() -> None:
+    found = Nvml(Library({"GPU-5f1c": 1, "GPU-93ad": 2}))
+    assert (found.driver_version(), found.count()) == ("580.65.06", 2)
+
+
+def test_a_driver_that_stops_to_answer_tells_nothing() -> None:
+    library = Library({"GPU-5f1c": 1})
+    found = Nvml(library)
+    library._code = LOST
+    assert (found.driver_version(), found.count(), found.used_bytes()) == (None, 0, {})
 
 
 def test_a_library_without_a_driver_is_an_error() -> None:

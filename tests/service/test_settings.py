@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import SettingsError
 from service.processors import available_processors
-from service.settings import Settings, default_text, flag, load_settings, options, variable
+from service.settings import Settings, default_text, flag, load_settings, options, salvage_settings, variable
 
 # A value other than the default for every setting, as it is written and as it is read.
 WRITTEN: dict[str, tuple[str, object]] = {
@@ -142,3 +142,20 @@ def test_every_processor_of_the_container_may_compute() -> None:
 )
 def test_runners_share_the_threads(given: dict[str, Any], threads: int) -> None:
     assert Settings(**given).batch_threads == threads
+
+
+def test_everything_that_is_wrong_is_found_and_the_rest_is_kept() -> None:
+    written = {"XMC_BUNDEL": "a", "XMC_MAX_K": "many", "XMC_QUEUE_ROWS": "8", "XMC_PORT": "9000", "XMC_HOST": "::1"}
+    settings, errors = salvage_settings({"metrics_port": "9000", "runners": "0"}, written)
+    assert [str(error).split()[:3] for error in errors] == [
+        ["the", "environment", "variable"],
+        ["XMC_MAX_K", "must", "be"],
+        ["--runners", "must", "be"],
+        ["XMC_MAX_QUERIES", "is", "64,"],
+    ]
+    assert settings == Settings(port=9000, host="::1")
+
+
+def test_what_is_right_is_salvaged_whole() -> None:
+    written = {variable(name): text for name, (text, _) in WRITTEN.items()}
+    assert salvage_settings({}, written) == (load_settings({}, written), ())

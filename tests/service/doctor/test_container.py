@@ -1,0 +1,68 @@
+"""Limits of a container, as control groups say them: here under a root that was made for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.doctor import memory, processors
+from service.doctor.context import Context
+from service.doctor.findings import Finding, State
+from tests.bundles import write_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "tiny"
+    write_bundle(path)
+    return path
+
+
+def container(root: Path, **limits: str) -> Path:
+    """A root with a control group of version 2."""
+    group = root / "sys" / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (root / "proc" / "self").mkdir(parents=True)
+    (root / "proc" / "self" / "cgroup").write_text("0::/\n")
+    for name, limit in limits.items():
+        (group / f"{name}.max").write_text(limit)
+    return root
+
+
+def faults(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.state is State.FAULT]
+
+
+def test_a_limit_below_what_bundles_take_is_named(tmp_path: Path, bundle: Path) -> None:
+    root = container(tmp_path, memory=str(256 << 20))
+    (found,) = faults(list(memory.look(Context.of({"bundles": str(bundle)}, {}, root))))
+    assert found.found.startswith("bundles (0 MB) and processes (2) take about 300 MB, found a limit of 268 MB")
+    assert "raise the container's memory limit above 300 MB" in found.advice
+
+
+def test_files_of_bundles_count(tmp_path: Path, bundle: Path) -> None:
+    root = container(tmp_path / "root", memory=str(400 << 20))
+    large = tmp_path / "large"
+    large.mkdir()
+    with (large / "vectors.npy").open("wb") as file:
+        file.truncate(300 << 20)
+    assert not faults(list(memory.look(Context.of({"bundles": str(bundle)}, {}, root))))
+    (found,) = faults(list(memory.look(Context.of({"bundles": str(large)}, {}, root))))
+    assert "bundles (315 MB)" in found.found
+
+
+def test_a_group_without_a_limit_has_the_machines_memory(tmp_path: Path) -> None:
+    (found,) = memory.look(Context.of({}, {}, container(tmp_path, memory="max")))
+    assert found.state is State.OK
+    assert "of the machine" in found.found
+
+
+@pytest.mark.parametrize("setting", ["threads", "runners"])
+def test_more_threads_than_the_quota_are_named(tmp_path: Path, setting: str) -> None:
+    root = container(tmp_path, cpu="100000 100000")
+    settings = {"threads": "1", setting: "2"}
+    (found,) = faults(list(processors.look(Context.of(settings, {}, root))))
+    assert found.subject == f"XMC_{setting.upper()}"
+    assert found.found == "expected at most 1, the processors that may be used at once, found 2"
+    assert "raise the container's CPU limit" in found.advice
