@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 MEMBERSHIP = Path("proc/self/cgroup")
-VERSION_2 = Path("sys/fs/cgroup")
+MOUNTS = Path("sys/fs/cgroup")
 
 
 def groups_v2(root: Path) -> Iterator[Path]:
@@ -17,7 +17,7 @@ def groups_v2(root: Path) -> Iterator[Path]:
     """
     for controllers, group in _memberships(root):
         if controllers == "":
-            yield from _folders(root / VERSION_2, group)
+            yield from _folders(root / MOUNTS, group)
 
 
 def groups_v1(root: Path, controller: str, *names: str) -> Iterator[Path]:
@@ -31,7 +31,7 @@ def groups_v1(root: Path, controller: str, *names: str) -> Iterator[Path]:
     for controllers, group in _memberships(root):
         if controller in controllers.split(","):
             for name in names:
-                yield from _folders(root / VERSION_2 / name, group)
+                yield from _folders(root / MOUNTS / name, group)
 
 
 def words(file: Path) -> list[str]:

@@ -10,6 +10,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+# A GPU that hangs must not hold up what else there is to say.
+MOST_SECONDS = 120
+
 # What a probe prints itself goes where errors go, so that answers stand alone.
 _PROGRAM = """
 import sys
@@ -40,11 +43,12 @@ def ask(probe: Callable[..., Iterable[Any]], *arguments: object) -> Heard:
         arguments: for it, which are written as Python writes them.
     """
     program = _PROGRAM.format(path=sys.path, probe=probe.__name__, arguments=arguments)
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, errors="replace", check=False
-    )
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    return Heard(answers, _end(done.returncode, done.stderr) if done.returncode else None)
+    command = [sys.executable, "-c", program]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=MOST_SECONDS, check=False)
+    except subprocess.TimeoutExpired as late:
+        return Heard(_answers(late.stdout or b""), f"did not end in {MOST_SECONDS} s")
+    return Heard(_answers(done.stdout), _end(done.returncode, done.stderr) if done.returncode else None)
 
 
 def tell(answers: Iterable[Any]) -> None:
@@ -56,8 +60,11 @@ def tell(answers: Iterable[Any]) -> None:
             stream.flush()
 
 
-def _end(code: int, errors: str) -> str:
-    last = (errors.strip().splitlines() or [""])[-1]
-    if code < 0:
-        return f"ended by {signal.Signals(-code).name}" + (f": {last}" if last else "")
-    return last or f"ended with code {code}"
+def _answers(written: bytes) -> list[Any]:
+    return [json.loads(line) for line in written.splitlines()]
+
+
+def _end(code: int, errors: bytes) -> str:
+    how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+    last = errors.decode(errors="replace").strip().rpartition("\n")[2]
+    return f"ended {how}" + (f": {last}" if last else "")

@@ -41,7 +41,7 @@ def _beside_source() -> Finding:
     """Where numba would keep them by its own rule; asked there, because it tries to write."""
     answers, end = ask(find_cache)
     if end is not None:
-        return fault("numba's folder", end, ADVICE)
+        return fault("numba's folder", f"the process that asks for it {end}", "see what other checks name")
     (place,) = answers
     if place is None:
         return fault("numba's folder", "found no place to keep kernels: every start would compile them anew", ADVICE)

@@ -24,16 +24,18 @@ def look(context: Context) -> Iterator[Finding]:
         elif settings.labels_dir is not None:
             found = f"expected a folder that may be written to, found: {reason}"
             yield fault(f"{variable('labels_dir')} {folder}", found, WRITABLE)
-        elif settings.admin_keys_file is not None:
+        else:
             found = f"cannot be written to, so that changes of labels are refused with 507: {reason}"
             yield note(f"folder {folder}", found, f"set {variable('labels_dir')} if labels shall change")
     yield from _journals(settings)
 
 
 def _folders(settings: Settings) -> list[Path]:
-    """Where journals lie."""
+    """Where journals would be written; nowhere without administrators, who alone change labels."""
     if settings.labels_dir is not None:
         return [settings.labels_dir]
+    if settings.admin_keys_file is None:
+        return []
     return list(dict.fromkeys(path.resolve().parent for path in settings.bundles))
 
 

@@ -35,10 +35,17 @@ def _port(name: str, host: str, port: int) -> Finding:
 
 
 def _listen(host: str, port: int) -> None:
-    """Listen for a moment as a server does, which a connection that has ended does not hinder."""
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        with socket.socket(family, kind, protocol) as listener:
+    """Listen for a moment, as uvloop does: on all addresses that the name has, in the families that the kernel has."""
+    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, kind, protocol, _, address in infos:
+        try:
+            listener = socket.socket(family, kind, protocol)
+        except OSError:
+            continue
+        with listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             listener.bind(address)
             listener.listen()
 

@@ -17,7 +17,7 @@ import pytest
 from model_export.signing import make_keys, sign
 from service import cli
 from service.access.keys import line_of, new_secret
-from service.doctor import folders, kernels, keys, labels, ports, settings
+from service.doctor import child, folders, kernels, keys, labels, ports, settings
 from service.doctor.child import ask
 from service.doctor.context import Context
 from service.doctor.examination import Check, Examined, examine, is_healthy
@@ -153,6 +153,11 @@ def test_numba_says_itself_where_it_keeps_kernels() -> None:
     answers, end = ask(find_cache)
     assert end is None
     assert Path(answers[0]).is_dir()
+
+
+def test_a_process_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child, "MOST_SECONDS", 0)
+    assert ask(find_cache) == ([], "did not end in 0 s")
 
 
 @pytest.mark.parametrize(
