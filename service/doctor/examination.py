@@ -85,7 +85,7 @@ CHECKS = (
     Check(
         "cuda",
         "unless the device is cpu: driver, CUDA libraries, and whether ONNX Runtime can use a GPU",
-        "device cuda cannot be had; with auto all of this are notes, for then the CPU computes",
+        "device cuda cannot be had; with auto these are notes, for then the CPU computes",
         cuda.look,
     ),
     Check(
