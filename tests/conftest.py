@@ -33,7 +33,11 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave tests out of the run, rather than skip them, where what they need is not there."""
     config.stash[LEFT_OUT] = []
-    for marker, look in (("gpu", _missing_for_gpu), ("prometheus", _missing_for_prometheus)):
+    for marker, look in (
+        ("gpu", _missing_for_gpu),
+        ("prometheus", _missing_for_prometheus),
+        ("kubectl", _missing_for_kubectl),
+    ):
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and (missing := look()):
             items[:] = [item for item in items if item not in marked]
@@ -52,6 +56,13 @@ def _missing_for_prometheus() -> str:
     if not missing or "CI" in os.environ:
         return ""
     return f"there is no {' and no '.join(missing)} (Debian: apt install prometheus)"
+
+
+def _missing_for_kubectl() -> str:
+    """Why tests of the Kubernetes files cannot run here, or nothing when they can, or must: CI installs it."""
+    if shutil.which("kubectl") is not None or "CI" in os.environ:
+        return ""
+    return "there is no kubectl (CONTRIBUTING.md says where it can be had)"
 
 
 def _missing_for_gpu() -> str:
