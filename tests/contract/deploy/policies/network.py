@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.contract.deploy.release import Manifest, Pod, Release, at, items, mapping
+from tests.contract.deploy.release import Pod, Release, at, items, mapping
+from tests.contract.deploy.rendering import Manifest
 
 CLIENTS = [
     {"podSelector": {}},

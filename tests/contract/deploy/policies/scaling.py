@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from service.models.worker import DEFAULT_BATCH_ROWS
-from tests.contract.deploy.release import Manifest, Release, at, items, mapping, number
+from tests.contract.deploy.release import Release, at, items, mapping, number
+from tests.contract.deploy.rendering import Manifest
 
 TARGET = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "xmcserve"}
 # Twice as many within a minute, one fewer a minute once it was quiet for five.
