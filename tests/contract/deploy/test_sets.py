@@ -15,6 +15,7 @@ from service import cli
 from service.bundle import open_bundle
 from service.metrics import Metrics
 from tests.bundles import Spec, write_bundle
+from tests.contract.deploy.policies import faults
 from tests.contract.deploy.release import Pod, Release, environment
 from tests.contract.deploy.rendering import COMPONENTS, K8S, OVERLAYS, bundle_to_fetch, compose, render
 from tests.contract.deploy.validation import KUBERNETES_VERSIONS, validate
@@ -49,9 +50,20 @@ def test_production_asks_for_keys_and_three_pods() -> None:
     assert (variables["XMC_API_KEYS_FILE"], variables["XMC_BUNDLE_KEYS"]) == ("/keys/clients", "/keys/release.pub")
     (scaler,) = release.of_kind("HorizontalPodAutoscaler")
     assert scaler["spec"]["minReplicas"] == 3
-    assert all(
-        found["metadata"].get("namespace") == "xmcserve" for found in release.objects if found["kind"] != "Namespace"
-    )
+    elsewhere = [found["kind"] for found in release.objects if found["metadata"].get("namespace") != "xmcserve"]
+    assert elsewhere == ["Namespace"]
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize("overlay", ["prod", "canary"])
+def test_one_line_puts_it_on_gpus(overlay: str, tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    file = tmp_path / "k8s" / "overlays" / overlay / "kustomization.yaml"
+    lines = [line.replace("../cpu", "../gpu") for line in file.read_text(encoding="utf-8").splitlines()]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    release = Release(compose([file.parent]))
+    assert faults(release) == []
+    assert release.pods[0].service["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
 @pytest.mark.kubectl
@@ -99,11 +111,11 @@ def test_what_the_init_container_runs_fetches_what_the_service_serves(tmp_path: 
 def test_another_bundle_rolls_the_pods() -> None:
     """A pod reads its configuration once: the name of it must change with it."""
     names = set()
-    for digest_ in ("1" * 64, "2" * 64):
+    for sha256 in ("1" * 64, "2" * 64):
         folders = [K8S / "overlays" / "cpu"], [K8S / "components" / "fetch"]
-        release = Release(compose(*folders, configMapGenerator=[bundle_to_fetch(digest_)]))
+        release = Release(compose(*folders, configMapGenerator=[bundle_to_fetch(sha256)]))
         (config,), (pod,) = release.of_kind("ConfigMap"), release.pods
-        assert config["data"]["sha256"] == digest_
+        assert config["data"]["sha256"] == sha256
         reference: Any = environment(pod.init[0])["BUNDLE_SHA256"]
         assert reference["configMapKeyRef"]["name"] == config["metadata"]["name"]
         names.add(config["metadata"]["name"])
@@ -120,8 +132,8 @@ def test_a_registry_is_named_once_for_all_containers() -> None:
 
 
 @pytest.mark.kubectl
-@pytest.mark.parametrize("metric", ["xmc_queue_rows"])
-def test_the_adapter_answers_what_the_autoscaler_asks(metric: str) -> None:
+def test_the_adapter_answers_what_the_autoscaler_asks() -> None:
+    metric = "xmc_queue_rows"
     (scaler,) = Release(render("cpu+hpa")).of_kind("HorizontalPodAutoscaler")
     asked = [found["pods"]["metric"]["name"] for found in scaler["spec"]["metrics"]]
     (rule,) = yaml.safe_load(ADAPTER.read_text(encoding="utf-8"))["rules"]["custom"]

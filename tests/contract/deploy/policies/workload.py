@@ -13,7 +13,6 @@ NOBODY = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 HOST = ("hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostAliases", "shareProcessNamespace")
-MODELS = {"service": "/models", "kserve-container": "/mnt/models"}
 GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
