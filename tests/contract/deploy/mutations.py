@@ -6,7 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from tests.contract.deploy.release import at
+from tests.contract.deploy.policies.workload import NAME
+from tests.contract.deploy.release import at, mapping
 from tests.contract.deploy.rendering import Manifest
 
 Path = tuple[str | int, ...]
@@ -34,8 +35,8 @@ FREE = {"ConfigMap", "PodMonitor", "PrometheusRule", "ServiceMonitor"}
 def mutations(objects: list[Manifest]) -> Iterator[tuple[str, list[Manifest]]]:
     """Each change of one place, as words, and the objects after it.
 
-    A place is an object, or anything that `HELD` names or that lies below: an entry, a list's item, a value. Each is
-    taken away once; values are also turned into others.
+    A place is an object, its name's label, or anything that `HELD` names or that lies below: an entry, a list's item, a
+    value. Each is taken away once; values are also turned into others.
     """
     for index, manifest in enumerate(objects):
         if (kind := manifest["kind"]) not in HELD:
@@ -43,11 +44,17 @@ def mutations(objects: list[Manifest]) -> Iterator[tuple[str, list[Manifest]]]:
         name = f"{kind} {at(manifest, 'metadata.name')}"
         if kind not in OPTIONAL:
             yield f"{name} is gone", objects[:index] + objects[index + 1 :]
-        for path in _places(_value(manifest, HELD[kind]), HELD[kind]):
+        for path in (*_places(_value(manifest, HELD[kind]), HELD[kind]), *_names(manifest)):
             where = f"{name}: {'.'.join(map(str, path))}"
             yield f"{where} is gone", _with(objects, index, path)
             for other in _others(_value(manifest, path)):
                 yield f"{where} is {other!r}", _with(objects, index, path, other)
+
+
+def _names(manifest: Manifest) -> Iterator[Path]:
+    """The label by which objects are found, where one has it."""
+    if NAME in mapping(at(manifest, "metadata.labels")):
+        yield ("metadata", "labels", NAME)
 
 
 def _places(value: Any, path: Path) -> Iterator[Path]:

@@ -12,6 +12,7 @@ NOBODY = {
     "runAsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+NAME = "app.kubernetes.io/name"
 HOST = ("hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostAliases", "shareProcessNamespace")
 GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
@@ -133,8 +134,17 @@ def namespaces_are_restricted(release: Release) -> Iterator[str]:
             yield f"namespace {name}: expected the labels {RESTRICTED}"
 
 
+def objects_can_be_found(release: Release) -> Iterator[str]:
+    """By one label, with `kubectl get -l` as by a ServiceMonitor."""
+    for manifest in release.objects:
+        named = mapping(at(manifest, "metadata.labels")).get(NAME) == "xmcserve"
+        if not named and manifest.get("kind") not in ("ConfigMap", "Namespace"):
+            yield f"{manifest.get('kind')}: expected the label {NAME}: xmcserve"
+
+
 POLICIES = (
     pods_exist,
+    objects_can_be_found,
     no_token,
     nobody,
     nothing_of_the_host,
