@@ -33,6 +33,7 @@ from service.errors import (
     RequestTooSlow,
 )
 from service.live.changes import LabelChanges
+from service.nvml import GpuMemory
 
 # 100 µs to 13 s, doubling: from one idle query to a request that should have timed out.
 SECONDS = tuple(1e-4 * 2**power for power in range(18))
@@ -106,25 +107,27 @@ class ShadowMetrics:
         self.requests[result].inc()
 
 
-class _GpuMemory(Collector):
+class _Gpus(Collector):
     """Asked when somebody scrapes.
 
     Attributes:
-        read: bytes by GPU; None where there is none.
+        read: memory by GPU; None where there is none.
     """
 
     def __init__(self) -> None:
-        self.read: Callable[[], Mapping[str, float]] | None = None
+        self.read: Callable[[], Mapping[str, GpuMemory]] | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """See `Collector.collect`."""
         if self.read is not None:
-            family = GaugeMetricFamily(
+            used = GaugeMetricFamily(
                 "xmc_gpu_memory_bytes", "Memory of a GPU that is in use, by whomever.", labels=["gpu"]
             )
-            for gpu, used in self.read().items():
-                family.add_metric([gpu], used)
-            yield family
+            limit = GaugeMetricFamily("xmc_gpu_memory_limit_bytes", "Memory that a GPU has.", labels=["gpu"])
+            for gpu, memory in self.read().items():
+                used.add_metric([gpu], memory.used_bytes)
+                limit.add_metric([gpu], memory.total_bytes)
+            yield from (used, limit)
 
 
 class _LostLines(Collector):
@@ -177,7 +180,19 @@ class Metrics:
         self._event_loop_lag = self._histogram(
             "xmc_event_loop_lag_seconds", "How late the event loop runs a timer.", SECONDS, ()
         )
-        self._model_info = self._gauge("xmc_model_info", "1 for each loaded model.", (*MODEL, "method", "device"))
+        self._ready = self._gauge("xmc_ready", "1 when /readyz answers 200, else 0.", ())
+        self._memory_limit = self._gauge(
+            "xmc_memory_limit_bytes",
+            "Memory that the processes of the service may have together: the least limit of their control groups, "
+            "or the machine's memory.",
+            (),
+        )
+        self._model_info = self._gauge(
+            "xmc_model_info",
+            "1 for each loaded model: what was asked of --device, the device that it runs on, and the execution "
+            "provider that ONNX Runtime tries first.",
+            (*MODEL, "method", "asked", "device", "provider"),
+        )
 
         self._queue_seconds = self._histogram(
             "xmc_queue_seconds", "Waiting time of a request's slowest query.", SECONDS
@@ -233,8 +248,13 @@ class Metrics:
         )
         self._lost_lines = _LostLines()
         self.registry.register(self._lost_lines)
-        self._gpu_memory = _GpuMemory()
-        self.registry.register(self._gpu_memory)
+        self._gpus = _Gpus()
+        self.registry.register(self._gpus)
+        # A counter that begins with its first event has not grown when that is scraped, and nobody would be alarmed.
+        for result in get_args(SwapResult):
+            self._swaps.labels(result)
+        for reason in REJECTIONS.values():
+            self._rejected.labels(reason)
 
     def set_labels(self, model: str, changes: LabelChanges) -> None:
         """Say what was changed of a model's labels."""
@@ -253,13 +273,25 @@ class Metrics:
         """
         self._lost_lines.read = read
 
-    def watch_gpus(self, read: Callable[[], Mapping[str, float]]) -> None:
+    def watch_gpus(self, read: Callable[[], Mapping[str, GpuMemory]]) -> None:
         """Tell of GPUs from now on.
 
         Args:
-            read: gives the bytes in use by GPU, each time that somebody scrapes.
+            read: gives the memory by GPU, each time that somebody scrapes.
         """
-        self._gpu_memory.read = read
+        self._gpus.read = read
+
+    def watch_readiness(self, is_ready: Callable[[], bool]) -> None:
+        """Tell from now on whether traffic should be sent.
+
+        Args:
+            is_ready: asked each time that somebody scrapes.
+        """
+        self._ready.set_function(lambda: float(is_ready()))
+
+    def set_memory_limit(self, limit_bytes: int) -> None:
+        """Say how much memory the processes of the service may have together."""
+        self._memory_limit.set(limit_bytes)
 
     def observe_request(self, endpoint: str, model: str, code: int, seconds: float) -> None:
         """Count one answered request.
@@ -289,16 +321,18 @@ class Metrics:
         """Note how late the event loop ran a timer."""
         self._event_loop_lag.observe(seconds)
 
-    def model(self, name: str, version: str, method: str, device: str) -> ModelMetrics:
+    def model(self, name: str, version: str, method: str, *, asked: str, device: str, provider: str) -> ModelMetrics:
         """The series of one model.
 
         Args:
             name: of the model.
             version: of its bundle.
             method: "mach", "declare" or "unidec".
-            device: "cpu" or "cuda".
+            asked: "auto", "cpu" or "cuda", as the settings say.
+            device: "cpu" or "cuda", as resolved.
+            provider: ONNX Runtime's execution provider of first choice.
         """
-        self._model_info.labels(name, version, method, device).set(1)
+        self._model_info.labels(name, version, method, asked, device, provider).set(1)
         return ModelMetrics(
             queue_seconds=self._queue_seconds.labels(name, version),
             tokenize_seconds=self._tokenize_seconds.labels(name, version),

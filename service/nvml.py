@@ -8,7 +8,7 @@ https://docs.nvidia.com/deploy/nvml-api
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, NamedTuple
 
 LIBRARY = "libnvidia-ml.so.1"
 
@@ -21,6 +21,13 @@ class _Memory(ctypes.Structure):
     """``nvmlMemory_t``, in bytes."""
 
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class GpuMemory(NamedTuple):
+    """Memory of one GPU in bytes: in use by whomever, and all that it has."""
+
+    used_bytes: int
+    total_bytes: int
 
 
 class NvmlError(Exception):
@@ -55,8 +62,8 @@ class Nvml:
             raise NvmlError(f"expected {LIBRARY} of NVIDIA's driver: {error}") from None
         return cls(library)
 
-    def used_bytes(self) -> dict[str, int]:
-        """Memory in use, by whomever, in bytes by UUID of each GPU that this process may see.
+    def memory(self) -> dict[str, GpuMemory]:
+        """Memory by UUID of each GPU that this process may see.
 
         A GPU that does not answer is left out.
         """
@@ -73,7 +80,7 @@ class Nvml:
         code = self._library.nvmlSystemGetDriverVersion(version, ctypes.c_uint(_VERSION_BYTES))
         return version.value.decode() if code == _SUCCESS else None
 
-    def _of(self, index: int) -> tuple[str, int] | None:
+    def _of(self, index: int) -> tuple[str, GpuMemory] | None:
         library = self._library
         device, uuid, memory = ctypes.c_void_p(), ctypes.create_string_buffer(_UUID_BYTES), _Memory()
         answers = (
@@ -81,4 +88,4 @@ class Nvml:
             library.nvmlDeviceGetUUID(device, uuid, ctypes.c_uint(_UUID_BYTES)),
             library.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)),
         )
-        return None if any(answers) else (uuid.value.decode(), memory.used)
+        return None if any(answers) else (uuid.value.decode(), GpuMemory(memory.used, memory.total))

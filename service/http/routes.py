@@ -81,6 +81,7 @@ def _add_models(app: FastAPI, registry: Registry) -> None:
 
 def _add_health(app: FastAPI, lifecycle: Lifecycle, metrics: Metrics, registry: Registry) -> None:
     unwell: dict[int | str, dict[str, Any]] = {503: documents.problem("Not so; the document says why.")}
+    metrics.watch_readiness(lambda: unready(lifecycle, registry) is None)
 
     @app.get("/livez", response_class=PlainTextResponse, responses=unwell)
     async def livez() -> str:

@@ -24,6 +24,7 @@ from service.http.app import create_app
 from service.http.asgi import Application
 from service.http.lifecycle import Lifecycle, Phase
 from service.http.protocol import Protocol
+from service.memory import memory_limit_bytes
 from service.metrics import Metrics
 from service.models.launch import Launched, launch
 from service.nvml import Nvml, NvmlError
@@ -113,6 +114,7 @@ def serve(settings: Settings, workers: Sequence[Launched], lost_lines: Callable[
     lifecycle = Lifecycle()
     metrics = Metrics()
     metrics.watch_log(lost_lines)
+    metrics.set_memory_limit(_memory_limit_bytes())
     if settings.device != "cpu":
         _watch_gpus(metrics)
     if settings.metrics_port is not None:
@@ -134,6 +136,12 @@ def serve(settings: Settings, workers: Sequence[Launched], lost_lines: Callable[
 def _watch_gpus(metrics: Metrics) -> None:
     """Have the metrics tell of GPUs where there are some."""
     try:
-        metrics.watch_gpus(Nvml.open().used_bytes)
+        metrics.watch_gpus(Nvml.open().memory)
     except NvmlError as error:
         logger.info("no metrics of GPUs: %s", error)
+
+
+def _memory_limit_bytes() -> int:
+    """Memory that the processes of the service may have together."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min(machine, memory_limit_bytes() or machine)

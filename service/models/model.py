@@ -49,7 +49,14 @@ class Model:
         self.version = manifest.version
         self.identity = f"{self.name}:{self.version}"
         self.path = launched.order.path
-        self.metrics = metrics.model(self.name, self.version, manifest.method.name, loaded.device)
+        self.metrics = metrics.model(
+            self.name,
+            self.version,
+            manifest.method.name,
+            asked=launched.order.settings.device,
+            device=loaded.device,
+            provider=loaded.providers[0],
+        )
         self._client: Client[Asked, Labelled]
         self._proposals = Connection(launched.proposals)
 

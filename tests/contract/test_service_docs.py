@@ -11,6 +11,7 @@ from service.http.admin import PROBLEMS as ADMIN_PROBLEMS
 from service.http.routes import PROBLEMS
 from service.live.changes import LabelChanges
 from service.metrics import REJECTIONS, Metrics
+from service.nvml import GpuMemory
 from service.settings import default_text, flag, options, variable
 
 ROOT = Path(__file__).parents[2]
@@ -46,12 +47,12 @@ def test_every_error_is_in_the_drawing_of_its_module() -> None:
 def test_metrics() -> None:
     expected = []
     metrics = Metrics()
-    metrics.model("name", "version", "mach", "cpu")
+    metrics.model("name", "version", "mach", asked="auto", device="cpu", provider="CPUExecutionProvider")
     metrics.observe_request("/predict", "name", 200, 0.0)
     metrics.reject("queue_full")
     metrics.count_swap("done")
     metrics.shadow("name", "version")
-    metrics.watch_gpus(lambda: {"GPU-0": 1})
+    metrics.watch_gpus(lambda: {"GPU-0": GpuMemory(1, 2)})
     metrics.set_labels("name", LabelChanges())
     for family in metrics.registry.collect():
         if family.name.startswith("process_"):

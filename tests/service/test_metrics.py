@@ -3,7 +3,10 @@ from __future__ import annotations
 import itertools
 import re
 
-from service.metrics import SECONDS, Metrics
+from service.metrics import REJECTIONS, SECONDS, Metrics
+from service.nvml import GpuMemory
+
+ON_CPU = {"asked": "auto", "device": "cpu", "provider": "CPUExecutionProvider"}
 
 
 def exposed(metrics: Metrics) -> dict[str, float]:
@@ -32,19 +35,31 @@ def test_requests_are_counted_by_endpoint_model_and_code() -> None:
 def test_gauges_are_read_when_they_are_scraped() -> None:
     metrics = Metrics()
     queued = 3
-    metrics.model("tiny", "1", "mach", "cpu").queue_rows.set_function(lambda: queued)
+    metrics.model("tiny", "1", "mach", **ON_CPU).queue_rows.set_function(lambda: queued)
     metrics.inflight_requests = 2
     assert exposed(metrics)['xmc_queue_rows{model="tiny",version="1"}'] == 3
     queued = 5
     assert exposed(metrics)['xmc_queue_rows{model="tiny",version="1"}'] == 5
     assert exposed(metrics)["xmc_inflight_requests"] == 2
-    assert exposed(metrics)['xmc_model_info{device="cpu",method="mach",model="tiny",version="1"}'] == 1
+    assert (
+        exposed(metrics)[
+            'xmc_model_info{asked="auto",device="cpu",method="mach",model="tiny",provider="CPUExecutionProvider",version="1"}'
+        ]
+        == 1
+    )
 
 
 def test_two_applications_share_no_series() -> None:
     first, second = Metrics(), Metrics()
     first.reject("queue_full")
-    assert not any(name.startswith("xmc_rejected_total{") for name in exposed(second))
+    assert exposed(second)['xmc_rejected_total{reason="queue_full"}'] == 0
+
+
+def test_what_alarms_begins_at_zero() -> None:
+    """The growth of a counter that is not there before its first event is nothing."""
+    found = exposed(Metrics())
+    assert found['xmc_model_swaps_total{result="failed"}'] == 0
+    assert {found[f'xmc_rejected_total{{reason="{reason}"}}'] for reason in REJECTIONS.values()} == {0}
 
 
 def test_names_are_ours_in_base_units_and_without_duplicates() -> None:
@@ -58,10 +73,11 @@ def test_names_are_ours_in_base_units_and_without_duplicates() -> None:
 def test_gpus_are_read_when_they_are_scraped() -> None:
     metrics = Metrics()
     assert "xmc_gpu_memory_bytes" not in metrics.expose().decode()
-    used = {"GPU-0": 3.0}
+    used = {"GPU-0": GpuMemory(3, 80)}
     metrics.watch_gpus(lambda: used)
     assert exposed(metrics)['xmc_gpu_memory_bytes{gpu="GPU-0"}'] == 3
-    used["GPU-0"] = 4
+    assert exposed(metrics)['xmc_gpu_memory_limit_bytes{gpu="GPU-0"}'] == 80
+    used["GPU-0"] = GpuMemory(4, 80)
     assert exposed(metrics)['xmc_gpu_memory_bytes{gpu="GPU-0"}'] == 4
 
 
@@ -70,3 +86,13 @@ def test_lost_lines_of_the_log_are_counted_when_they_are_scraped() -> None:
     assert exposed(metrics)["xmc_log_lines_dropped_total"] == 0
     metrics.watch_log(lambda: 7)
     assert exposed(metrics)["xmc_log_lines_dropped_total"] == 7
+
+
+def test_readiness_is_asked_when_it_is_scraped() -> None:
+    metrics = Metrics()
+    assert exposed(metrics)["xmc_ready"] == 0
+    is_ready = True
+    metrics.watch_readiness(lambda: is_ready)
+    assert exposed(metrics)["xmc_ready"] == 1
+    is_ready = False
+    assert exposed(metrics)["xmc_ready"] == 0

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from service import nvml
-from service.nvml import Nvml, NvmlError
+from service.nvml import GpuMemory, Nvml, NvmlError
 
 LOST = 15  # NVML_ERROR_GPU_IS_LOST
+TOTAL_BYTES = 100 << 30
 
 
 class Library:
@@ -42,20 +43,20 @@ class Library:
     def nvmlDeviceGetMemoryInfo(self, device: ctypes.c_void_p, memory: Any) -> int:
         assert device.value is not None
         numbers = ctypes.cast(memory, ctypes.POINTER(ctypes.c_ulonglong))  # total, free, used
-        numbers[0], numbers[1], numbers[2] = 100 << 30, 1, self.gpus[device.value - 1][1]
+        numbers[0], numbers[1], numbers[2] = TOTAL_BYTES, 1, self.gpus[device.value - 1][1]
         return 0
 
 
-def test_memory_in_use_is_told_by_gpu() -> None:
-    used = {"GPU-5f1c": 7 << 30, "GPU-93ad": 0}
-    assert Nvml(Library(used)).used_bytes() == used
+def test_memory_is_told_by_gpu() -> None:
+    found = Nvml(Library({"GPU-5f1c": 7 << 30, "GPU-93ad": 0})).memory()
+    assert found == {"GPU-5f1c": GpuMemory(7 << 30, TOTAL_BYTES), "GPU-93ad": GpuMemory(0, TOTAL_BYTES)}
 
 
 def test_a_gpu_that_does_not_answer_is_left_out() -> None:
     library = Library({"GPU-5f1c": 1, "GPU-93ad": 2})
     found = Nvml(library)
     library.lost.add(0)
-    assert found.used_bytes() == {"GPU-93ad": 2}
+    assert found.memory() == {"GPU-93ad": GpuMemory(2, TOTAL_BYTES)}
 
 
 def test_the_driver_is_told_and_how_many_gpus_there_are() -> None:

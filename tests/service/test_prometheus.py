@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from service.nvml import GpuMemory
 from tests.bundles import Spec, write_bundle
 from tests.service.serving import ask, in_this_process
 
@@ -40,7 +41,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         service.metrics.reject("queue_full")
         service.metrics.count_swap("done")
         service.metrics.shadow("mach", "1").count("compared")
-        service.metrics.watch_gpus(lambda: {GPU: 7 << 30})
+        service.metrics.watch_gpus(lambda: {GPU: GpuMemory(7 << 30, 80 << 30)})
         yield port
 
 
