@@ -28,7 +28,7 @@ STRANGERS = {
 }
 # A package may import what these extras install, and nothing that merely happens to be there.
 EXTRAS = {
-    "service": ("serve", "client", "grpc", "signing", "otel", "predictions", "plot", "cpu"),
+    "service": ("serve", "client", "grpc", "signing", "otel", "predictions", "plot", "monitoring", "cpu"),
     "training": ("train", "transformer", "cpu"),
     "model_export": ("serve", "train", "transformer", "export", "cpu"),
 }

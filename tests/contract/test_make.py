@@ -26,6 +26,7 @@ INSTALLED_EXTRAS = (
     "signing",
     "otel",
     "predictions",
+    "monitoring",
     "train",
     "transformer",
     "export",
