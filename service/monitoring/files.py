@@ -40,12 +40,8 @@ def rules() -> dict[str, Any]:
         )
         for one in alerts()
     ]
-    return {
-        "groups": [
-            {"name": f"{JOB}-recordings", "rules": recorded},
-            {"name": f"{JOB}-alerts", "rules": alarming},
-        ]
-    }
+    # One group, so that an alert is asked after what it reads was recorded.
+    return {"groups": [{"name": JOB, "rules": [*recorded, *alarming]}]}
 
 
 def _prometheus_rule() -> dict[str, Any]:
