@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import subprocess
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service.nvml import GpuMemory
 from tests.bundles import Spec, write_bundle
+from tests.service.monitoring.prometheus import prometheus
 from tests.service.serving import ask, in_this_process
 
 pytestmark = pytest.mark.prometheus
@@ -60,41 +55,3 @@ def test_prometheus_scrapes_the_service_and_answers(port: int, tmp_path: Path) -
         assert scraper.value('sum(xmc_requests_total{endpoint="/predict",model="mach",code="200"})') >= 1
         assert scraper.value("histogram_quantile(0.5, sum by (le) (xmc_request_seconds_bucket))") > 0
         assert scraper.value(f'xmc_gpu_memory_bytes{{gpu="{GPU}"}}') == 7 << 30
-
-
-class Scraper:
-    """A Prometheus that scrapes a port of this machine."""
-
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
-        self._process = process
-        self._url = f"http://127.0.0.1:{port}/api/v1/query"
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def value(self, query: str) -> float:
-        """What a query gives, as soon as it gives anything."""
-        url = f"{self._url}?{urllib.parse.urlencode({'query': query})}"
-        while self._process.poll() is None:
-            try:
-                with self._opener.open(url) as response:
-                    found: list[dict[str, Any]] = json.load(response)["data"]["result"]
-            except OSError:  # it does not listen yet
-                continue
-            if found:
-                return float(found[0]["value"][1])
-        raise AssertionError("prometheus has ended")
-
-
-@contextmanager
-def prometheus(target: int, folder: Path) -> Iterator[Scraper]:
-    config = folder / "prometheus.yml"
-    often = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
-    targets = {"job_name": "xmcserve", "static_configs": [{"targets": [f"127.0.0.1:{target}"]}]}
-    config.write_text(json.dumps({"scrape_configs": [{**targets, **often}]}))  # JSON is YAML
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        own = free.getsockname()[1]
-    flags = [f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}", "--log.level=error"]
-    with subprocess.Popen(["prometheus", *flags, f"--web.listen-address=127.0.0.1:{own}"]) as process:
-        try:
-            yield Scraper(process, own)
-        finally:
-            process.terminate()

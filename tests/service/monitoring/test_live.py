@@ -1,0 +1,120 @@
+"""Every rule and every panel against a service that runs and a Prometheus that scrapes it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from service.metrics import Metrics
+from service.monitoring.alerts import alerts
+from service.monitoring.board import rows
+from service.monitoring.panels import Panel
+from service.nvml import GpuMemory
+from tests.service.models.processes import children_of
+from tests.service.monitoring.prometheus import Prometheus, prometheus
+from tests.service.monitoring.scenario import Administrator, Load, served, yesterday
+from tests.service.serving import Process
+
+pytestmark = pytest.mark.prometheus
+
+ROOT = Path(__file__).parents[3]
+RULES = ROOT / "docker" / "monitoring" / "rules.yaml"
+PANELS = [panel for row in rows() for panel in row.panels]
+# What the load below provokes.
+PROVOKED = {
+    *("XmcErrorBudgetBurnsFast", "XmcErrorBudgetBurnsSlowly", "XmcRequestsRefused", "XmcSwapFailed", "XmcScoreDrift"),
+    *("XmcModelStopped", "XmcNotReady"),
+}
+# What only a GPU has.
+OF_GPUS = {"xmc_gpu_memory_bytes", "xmc_gpu_memory_limit_bytes"}
+
+
+@dataclass
+class Seen:
+    """A Prometheus that has seen a load."""
+
+    process: Process
+    scraper: Prometheus
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+    folder = tmp_path_factory.mktemp("monitored")
+    with served(folder) as (process, administrator):
+        history = yesterday(process.port, time.time())
+        with prometheus(process.port, folder, rules=[RULES], history=history) as scraper:
+            scraper.await_true('xmc_ready{job="xmcserve"} == 1')
+            live_through(process, administrator, scraper)
+            yield Seen(process, scraper)
+
+
+def live_through(process: Process, administrator: Administrator, scraper: Prometheus) -> None:
+    """Have all that the dashboard shows happen, at last that a model dies."""
+    with Load(process.port, clients=6) as load:
+        administrator.change_everything()
+        for status in (200, 422, 429, 504):
+            load.until_answered(30, status)
+        os.kill(min(children_of(process.process.pid)), signal.SIGKILL)
+        load.until_answered(30, 503)
+    scraper.await_true("xmc_ready == 0")
+    scraper.await_true("min by (model) (version:xmc_top_score:queries_increase1h) > 500")
+    scraper.await_evaluations(3)
+
+
+def substituted(expr: str) -> str:
+    """A panel's query as Grafana asks it, with everything chosen."""
+    return re.sub(r"\$(namespace|instance|model)", ".*", expr.replace("$__rate_interval", "1m"))
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
+def test_every_query_of_a_panel_has_data(panel: Panel, seen: Seen) -> None:
+    for query in panel.queries:
+        found = seen.scraper.query(substituted(query.expr))
+        if panel.needs_gpu:
+            assert set(re.findall(r"xmc_\w+", query.expr)) == OF_GPUS
+            assert found == []
+        else:
+            assert any(math.isfinite(float(series["value"][1])) for series in found), query.expr
+
+
+def test_series_of_gpus_have_the_names_that_panels_and_alerts_ask_for() -> None:
+    metrics = Metrics()
+    metrics.watch_gpus(lambda: {"GPU-5f1c": GpuMemory(7 << 30, 80 << 30)})
+    exposed = set(re.findall(r"^xmc_gpu_\w+", metrics.expose().decode(), re.MULTILINE))
+    assert exposed == OF_GPUS
+
+
+def test_every_rule_is_evaluated_and_has_said_something(seen: Seen) -> None:
+    rules = seen.scraper.rules()
+    assert {rule["health"] for rule in rules} == {"ok"}, [rule for rule in rules if rule["health"] != "ok"]
+    for rule in rules:
+        if rule["type"] == "recording":
+            assert seen.scraper.query(rule["name"]), rule["name"]
+    assert {rule["name"] for rule in rules if rule["type"] == "alerting"} == {alert.name for alert in alerts()}
+
+
+def test_what_happened_is_alarming_and_nothing_else_is(seen: Seen) -> None:
+    """Latencies are those of this machine, and prove nothing."""
+    active = {name for name in seen.scraper.alerts() if "Latency" not in name and name != "XmcEventLoopLag"}
+    assert active == PROVOKED
+    assert seen.scraper.alerts()["XmcSwapFailed"] == "firing"
+
+
+def test_variables_of_the_dashboard_have_values(seen: Seen) -> None:
+    assert seen.scraper.get("label/model/values", **{"match[]": 'xmc_model_info{job="xmcserve"}'})
+    assert seen.scraper.get("label/instance/values", **{"match[]": 'xmc_ready{job="xmcserve"}'})
+
+
+def test_when_it_ends_it_is_missed(seen: Seen) -> None:
+    """The last: the service is gone afterwards."""
+    assert seen.process.stop(signal.SIGINT) == 0
+    while not {"XmcDown", "XmcInstanceDown"} <= seen.scraper.alerts().keys():
+        continue
