@@ -58,8 +58,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 def live_through(process: Process, administrator: Administrator, scraper: Prometheus) -> None:
     """Have all that the dashboard shows happen, at last that a model dies."""
+    administrator.change_everything()
     with Load(process.port, clients=6) as load:
-        administrator.change_everything()
         for status in (200, 422, 429, 504):
             load.until_answered(30, status)
         os.kill(min(children_of(process.process.pid)), signal.SIGKILL)
