@@ -54,12 +54,15 @@ class Administrator:
         """Load a bundle and wait for it; the status of the answer."""
         return self._post("/admin/models", {"bundle": bundle, "wait": True, **placing})
 
-    def change_everything(self) -> None:
-        """A swap, a swap that fails, a shadow, a label that is disabled."""
+    def shadow(self) -> None:
+        """Have a second version asked what the first is asked, and a label disabled."""
         assert self.load(f"{SHADOWED}-2", shadow=1.0) == 200
+        assert self._post("/admin/models/unidec/labels", {"disable": ["label-03"]}) == 200
+
+    def swap(self) -> None:
+        """Replace one version by another, and fail to do so with a bundle that is damaged."""
         assert self.load("damaged") == 422
         assert self.load(f"{SWAPPED}-2") == 200
-        assert self._post("/admin/models/unidec/labels", {"disable": ["label-03"]}) == 200
 
     def _post(self, path: str, body: dict[str, Any]) -> int:
         connection = http.client.HTTPConnection("127.0.0.1", self._port)

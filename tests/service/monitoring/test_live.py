@@ -51,6 +51,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     with served(folder) as (process, administrator):
         history = yesterday(process.port, time.time())
         with prometheus(process.port, folder, rules=[RULES], history=history) as scraper:
+            administrator.shadow()  # while Prometheus starts
             scraper.await_true('xmc_ready{job="xmcserve"} == 1')
             live_through(process, administrator, scraper)
             yield Seen(process, scraper)
@@ -58,7 +59,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 def live_through(process: Process, administrator: Administrator, scraper: Prometheus) -> None:
     """Have all that the dashboard shows happen, at last that a model dies."""
-    administrator.change_everything()
+    administrator.swap()
     with Load(process.port, clients=6) as load:
         for status in (200, 422, 429, 504):
             load.until_answered(30, status)
