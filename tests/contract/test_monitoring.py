@@ -203,13 +203,3 @@ def test_commands_of_the_service_in_the_runbook_are_its_commands(capsys: pytest.
         assert ended.value.code == 0
         helped = capsys.readouterr().out
         assert all(word in helped for word in words.split()[1:] if word.startswith("--"))
-
-
-def test_grafana_of_compose_shows_the_dashboard_on_the_prometheus_of_compose() -> None:
-    provisioning = MONITORING / "grafana" / "provisioning"
-    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yaml").read_text())["datasources"]
-    (provider,) = yaml.safe_load((provisioning / "dashboards" / "xmcserve.yaml").read_text())["providers"]
-    config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
-    assert source["url"] == "http://prometheus:9090"
-    assert source["jsonData"]["timeInterval"] == config["global"]["scrape_interval"]
-    assert provider["options"]["path"] == "/dashboards"

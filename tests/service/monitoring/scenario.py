@@ -17,6 +17,7 @@ from typing import Any
 
 from service.access.keys import line_of, new_secret
 from service.bundle import layout
+from service.monitoring.rules import JOB
 from tests.bundles import METHODS, WORDS, Spec, write_bundle
 from tests.service.serving import HEAD, Process, ask, running
 
@@ -44,9 +45,14 @@ def served(folder: Path) -> Iterator[tuple[Process, Administrator]]:
 
 
 class Administrator:
-    """Changes what is served."""
+    """Changes what is served.
+
+    Attributes:
+        secret: a key for that.
+    """
 
     def __init__(self, port: int, secret: str) -> None:
+        self.secret = secret
         self._port = port
         self._headers = {"Content-Type": "application/json", "X-API-Key": secret}
 
@@ -146,22 +152,27 @@ def _body(chance: random.Random) -> dict[str, Any]:
 
 
 def yesterday(port: int, now: float) -> str:
-    """What Prometheus would have recorded of the best scores a day and a week ago, had they all been lower than now.
+    """What Prometheus would have recorded of the best scores a day and a week ago, had they been of all sizes alike.
 
     Rules look back that far; a test cannot wait for it.
     """
     lines = ask(port, "/metrics")[1].decode().splitlines()
     buckets = [line.partition("{")[2].partition("}")[0] for line in lines if line.startswith("xmc_top_score_bucket{")]
     counts = [line.partition("{")[2].partition("}")[0] for line in lines if line.startswith("xmc_top_score_count{")]
+    per_model = len(buckets) // len(counts)
+    shares = {of: (number % per_model + 1) / per_model for number, of in enumerate(buckets)}
     instants = [now - days * DAY_SECONDS + minute * 60 for days in (7, 1) for minute in range(-5, 15)]
-    recorded = ["# TYPE version:xmc_top_score:share_rate1h gauge"]
-    recorded += [
-        f'version:xmc_top_score:share_rate1h{{job="xmcserve",{of}}} 1 {at:.0f}' for of in buckets for at in instants
-    ]
-    recorded += ["# TYPE version:xmc_top_score:queries_increase1h gauge"]
-    recorded += [
-        f'version:xmc_top_score:queries_increase1h{{job="xmcserve",{of}}} 1000 {at:.0f}'
-        for of in counts
-        for at in instants
-    ]
-    return "\n".join([*recorded, "# EOF"]) + "\n"
+    return "\n".join(
+        [
+            *_recorded("version:xmc_top_score:share_rate1h", shares, instants),
+            *_recorded("version:xmc_top_score:queries_increase1h", dict.fromkeys(counts, 1000.0), instants),
+            "# EOF\n",
+        ]
+    )
+
+
+def _recorded(name: str, values: dict[str, float], instants: list[float]) -> Iterator[str]:
+    """A series that a rule records, in the OpenMetrics format."""
+    yield f"# TYPE {name} gauge"
+    for labels, value in values.items():
+        yield from (f'{name}{{job="{JOB}",{labels}}} {value} {instant:.0f}' for instant in instants)

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tests.service.serving import Process
 pytestmark = pytest.mark.prometheus
 
 ROOT = Path(__file__).parents[3]
+RUNBOOK = (ROOT / "service" / "monitoring" / "README.md").read_text(encoding="utf-8")
 RULES = ROOT / "docker" / "monitoring" / "rules.yaml"
 PANELS = [panel for row in rows() for panel in row.panels]
 # What the load below provokes.
@@ -43,6 +45,7 @@ class Seen:
 
     process: Process
     scraper: Prometheus
+    secret: str
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
             administrator.shadow()  # while Prometheus starts
             scraper.await_true('xmc_ready{job="xmcserve"} == 1')
             live_through(process, administrator, scraper)
-            yield Seen(process, scraper)
+            yield Seen(process, scraper, administrator.secret)
 
 
 def live_through(process: Process, administrator: Administrator, scraper: Prometheus) -> None:
@@ -112,6 +115,23 @@ def test_what_happened_is_alarming_and_nothing_else_is(seen: Seen) -> None:
 def test_variables_of_the_dashboard_have_values(seen: Seen) -> None:
     assert seen.scraper.get("label/model/values", **{"match[]": 'xmc_model_info{job="xmcserve"}'})
     assert seen.scraper.get("label/instance/values", **{"match[]": 'xmc_ready{job="xmcserve"}'})
+
+
+@pytest.mark.parametrize("name", [alert.name for alert in alerts()])
+def test_commands_of_the_runbook_work(name: str, seen: Seen) -> None:
+    """Those that ask the service or Prometheus; no cluster is here for the others."""
+    section = RUNBOOK.partition(f"\n## {name}\n")[2]
+    lines = [line for line in section.split("```\n")[1].splitlines() if line.startswith(("curl ", "promtool "))]
+    environment = {**os.environ, "SERVICE": seen.process.url, "PROMETHEUS": seen.scraper.url, "KEY": seen.secret}
+    assert lines or name == "XmcGpuMemoryHigh"
+    for line in lines:
+        command = ["bash", "-o", "pipefail", "-c", line]
+        asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if "xmc_gpu" in line:
+            assert asked.stdout == ""
+        else:
+            assert asked.returncode == 0, line
+            assert asked.stdout.strip(), line
 
 
 def test_when_it_ends_it_is_missed(seen: Seen) -> None:
