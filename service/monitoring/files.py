@@ -18,12 +18,11 @@ LINE_LENGTH = 120
 
 def files() -> Mapping[str, str]:
     """Texts by path, relative to the project's root."""
-    board = dashboard_json()
     return {
         "docker/monitoring/rules.yaml": HEAD + _yaml(rules()),
-        "docker/monitoring/grafana/xmcserve.json": board,
         "k8s/components/monitoring/prometheusrule.yaml": HEAD + _yaml(_prometheus_rule()),
-        "k8s/components/monitoring/xmcserve.json": board,
+        # Here, where kustomize can read it; compose.yaml mounts it from here as well.
+        "k8s/components/monitoring/xmcserve.json": dashboard_json(),
     }
 
 

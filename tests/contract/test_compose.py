@@ -13,7 +13,7 @@ from compose_spec import PyCompose
 
 from service.http.server import GRACE_SECONDS, LAST_WORDS_SECONDS
 from service.settings import load_settings
-from tests.contract.test_deploy import DOCKERFILE, Dockerfile
+from tests.contract.deploy.dockerfile import DOCKERFILE, Dockerfile
 
 FILE = DOCKERFILE.parent / "compose.yaml"
 TEXT = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", FILE.read_text(encoding="utf-8"))

@@ -158,7 +158,7 @@ def test_every_recording_rule_has_a_test() -> None:
 def test_panels_have_titles_of_their_own_and_fill_whole_lines() -> None:
     titles = [(row.title, panel.title) for row in rows() for panel in row.panels]
     assert len({title for _, title in titles}) == len(titles)
-    board = json.loads((MONITORING / "grafana" / "xmcserve.json").read_text(encoding="utf-8"))
+    board = json.loads((ROOT / "k8s" / "components" / "monitoring" / "xmcserve.json").read_text(encoding="utf-8"))
     places = [panel["gridPos"] for panel in board["panels"] if panel["type"] != "row"]
     assert len(places) == len(PANELS)
     for top in {place["y"] for place in places}:

@@ -142,7 +142,7 @@ def test_the_adapter_answers_what_the_autoscaler_asks() -> None:
     assert rule["seriesQuery"].startswith(f"{metric}{{")
     assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
     metrics = Metrics()
-    metrics.model("name", "version", "mach", "cpu")
+    metrics.model("name", "version", "mach", asked="cpu", device="cpu", provider="CPUExecutionProvider")
     assert metric in {family.name for family in metrics.registry.collect()}
 
 
