@@ -8,7 +8,7 @@ MAKEFLAGS += --no-builtin-rules
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help serve demo test lint pins clean
+.PHONY: help serve demo test lint pins version sbom clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -103,6 +103,19 @@ pins: $(INSTALLED) ## draw new pins: the newest versions that fit together, with
 	   | LC_ALL=C sort -f -u; } >build/constraints.txt
 	@mv build/constraints.txt constraints.txt
 	@echo "constraints.txt is written; make test installs and tries it"
+
+# Where tags of images stand; tests/contract/test_version.py finds those that are not said here.
+VERSIONED := docker k8s README.md
+
+version: ## write the version NEW=1.2.3 wherever it stands: pyproject.toml, and tags and labels of images
+	@echo '$(NEW)' | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?' || { \
+		echo "Expected a version, as in make version NEW=1.2.3, but found: $(NEW)" >&2; exit 1; }
+	@sed -i.old -E 's/^version = ".*"$$/version = "$(NEW)"/' pyproject.toml
+	@grep -rlE '(xmcserve[a-z-]*:|ARG VERSION=|newTag: )[0-9]' $(VERSIONED) | while read -r file; do \
+		sed -i.old -E 's/(xmcserve[a-z-]*:|ARG VERSION=|newTag: )[0-9][0-9a-z.]*/\1$(NEW)/g' "$$file"; rm "$$file.old"; \
+	done
+	@rm pyproject.toml.old
+	@echo "This is $(NEW) now. make test says whether CHANGELOG.md has a section for it."
 
 clean: ## delete trained models, bundles and caches; the environment stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

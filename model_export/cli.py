@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xmc-export", description="Turn trained artifacts into bundles to serve.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('xmcserve')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="write an artifact's bundle, in place of an older one")
     build.add_argument("artifact", type=Path, metavar="ARTIFACT", help="folder that `xmc-train fit` wrote")

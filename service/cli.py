@@ -13,6 +13,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xmc-serve", description="Answer top-k label queries over HTTP.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('xmcserve')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="serve bundles", description="Serve bundles until SIGTERM or SIGINT.")

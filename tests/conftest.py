@@ -9,6 +9,8 @@ import shutil
 import pytest
 from hypothesis import settings
 
+from tests.image.machine import missing
+
 # Times on shared machines say nothing. CI draws the same examples every time; elsewhere each run tries new ones.
 settings.register_profile("xmcserve", deadline=None, derandomize="CI" in os.environ, print_blob=True)
 settings.load_profile("xmcserve")
@@ -37,6 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ("gpu", _missing_for_gpu),
         ("prometheus", _missing_for_prometheus),
         ("kubectl", _missing_for_kubectl),
+        ("image", _missing_for_image),
     ):
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and (missing := look()):
@@ -63,6 +66,11 @@ def _missing_for_kubectl() -> str:
     if shutil.which("kubectl") is not None or "CI" in os.environ:
         return ""
     return "there is no kubectl (CONTRIBUTING.md says where it can be had)"
+
+
+def _missing_for_image() -> str:
+    """Why no root of layers can be made here, or nothing when it can, or must: CI has what it takes."""
+    return "" if "CI" in os.environ else missing()
 
 
 def _missing_for_gpu() -> str:

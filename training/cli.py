@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xmc-train", description="Train extreme multi-label classifiers.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('xmcserve')}")
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
     _add_prepare(commands)
     _add_fit(commands)

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,13 +32,17 @@ class Builder:
         context: the folder that COPY takes from.
         work: an empty folder, or that of an earlier builder of the same context.
         arguments: values of build arguments, in place of the file's own.
+        left_out: texts of RUN instructions that are not carried out.
     """
 
-    def __init__(self, file: Path, context: Path, work: Path, arguments: Mapping[str, str]) -> None:
+    def __init__(
+        self, file: Path, context: Path, work: Path, arguments: Mapping[str, str], left_out: Collection[str] = ()
+    ) -> None:
         self._dockerfile: Dockerfile = read_dockerfile(file)
         self._context = context
         self._work = work
         self._given = arguments
+        self._left_out = left_out
         self._images: dict[str, Image] = {}
         work.mkdir(parents=True, exist_ok=True)
 
@@ -69,6 +73,8 @@ class Builder:
     def _carry_out(self, instruction: Instruction, image: Image) -> Image:
         variables = {**image.variables, **image.arguments}
         match instruction.word:
+            case "RUN" if instruction.text in self._left_out:
+                return image
             case "RUN" | "COPY":
                 made = self._run(instruction, image) if instruction.word == "RUN" else self._copy(instruction, image)
                 return replace(image, layers=(*image.layers, made))
