@@ -111,11 +111,19 @@ version: ## write the version NEW=1.2.3 wherever it stands: pyproject.toml, and 
 	@echo '$(NEW)' | grep -Eqx '[0-9]+\.[0-9]+\.[0-9]+((a|b|rc)[0-9]+)?' || { \
 		echo "Expected a version, as in make version NEW=1.2.3, but found: $(NEW)" >&2; exit 1; }
 	@sed -i.old -E 's/^version = ".*"$$/version = "$(NEW)"/' pyproject.toml
-	@grep -rlE '(xmcserve[a-z-]*:|ARG VERSION=|newTag: )[0-9]' $(VERSIONED) | while read -r file; do \
-		sed -i.old -E 's/(xmcserve[a-z-]*:|ARG VERSION=|newTag: )[0-9][0-9a-z.]*/\1$(NEW)/g' "$$file"; rm "$$file.old"; \
+	@grep -rlE '(xmcserve[a-z-]*:|ARG VERSION=|newTag: "?)[0-9]' $(VERSIONED) | while read -r file; do \
+		sed -i.old -E 's/(xmcserve[a-z-]*:|ARG VERSION=|newTag: "?)[0-9][0-9a-z.]*/\1$(NEW)/g' "$$file"; rm "$$file.old"; \
 	done
 	@rm pyproject.toml.old
 	@echo "This is $(NEW) now. make test says whether CHANGELOG.md has a section for it."
+
+sbom: $(INSTALLED) ## write bills of materials and licence lists of every extra into build/sbom and build/licences
+	@echo "==> Fetching the wheels of the GPU's flavour, which is not installed beside the CPU's (1.7 GB)"
+	@mkdir -p build/wheels
+	@$(BIN)/python -c 'from tests.release.closure import requirements; print(*requirements("gpu"), sep="\n")' >build/gpu.txt
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --constraint constraints.txt \
+		--only-binary :all: --dest build/wheels --requirement build/gpu.txt
+	@$(BIN)/python -m tests.release.bills --out build --wheels build/wheels
 
 clean: ## delete trained models, bundles and caches; the environment stays
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

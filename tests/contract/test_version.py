@@ -56,7 +56,7 @@ def test_make_version_writes_it_everywhere(tmp_path: Path) -> None:
     before = named(tmp_path)
     process = make("version", "NEW=12.34.56rc1", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    assert named(tmp_path) == dict.fromkeys(before, {"12.34.56rc1"})
+    assert named(tmp_path) == {path: {"12.34.56rc1"} for path in before}
     project = tomllib.loads((tmp_path / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == "12.34.56rc1"
     assert list(tmp_path.rglob("*.old")) == []
