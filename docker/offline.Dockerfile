@@ -15,12 +15,12 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /requirements
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
-               print(*p['dependencies'], *(line for name in 'train transformer cpu'.split() for line in e[name]), sep='\n')" >training.txt \
- && python -m venv --without-pip /opt/xmc
+               print(*p['dependencies'], *(line for name in 'train transformer cpu'.split() for line in e[name]), sep='\n')" >training.txt
 # Another index gets another layer, and nothing before it is repeated.
 ARG TORCH_INDEX=
 # Tests of packages are left out. torch imports some of its own: they stay, uncompiled, as some need a newer Python.
-RUN pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check --no-compile \
+RUN python -m venv --without-pip /opt/xmc \
+ && pip --python /opt/xmc/bin/python install --no-cache-dir --disable-pip-version-check --no-compile \
         ${TORCH_INDEX:+--extra-index-url "${TORCH_INDEX}"} --constraint constraints.txt --requirement training.txt \
  && find /opt/xmc/lib -type d -name tests -not -path '*/torch/*' -prune -exec rm -r {} + \
  && /opt/xmc/bin/python -m compileall -q -j 0 -x '/torch/testing/' --invalidation-mode unchecked-hash /opt/xmc/lib

@@ -1,8 +1,10 @@
-"""What each layer of the images weighs, and which packages that is: `python -m tests.benchmarks.image_sizes IMAGE ...`.
+"""What each layer of the images weighs, and which packages that is.
 
-Images are made by their Dockerfiles' own instructions, by `tests.image`, as there is no container engine; the base image
-is not among what is measured. Each is started once, from a tree that cannot be written. Needs root on Linux, the
-package index, and on the disk twice an image's size for a while.
+    python -m tests.benchmarks.image_sizes [cpu gpu training export]
+
+makes images by their Dockerfiles' own instructions, without a container engine (`tests.image`); the base image is not
+among what is measured. Each is started once, from a tree that cannot be written. Needs root on Linux, the package
+index, and on the disk twice an image's size for a while.
 """
 
 from __future__ import annotations
@@ -70,19 +72,14 @@ def main() -> int:
 
 def report(name: str, image: Image) -> str:
     """Tables of an image's layers and packages, as Markdown."""
-    layers = [layer for layer in image.layers[2:] if weight([layer])]
+    layers = {layer: bytes_of([layer]) for layer in image.layers[2:]}
     lines = [f"### {name}", "", "| Layer | MB | seconds |", "|---|---:|---:|"]
-    lines += [
-        f"| `{shortened(layer.made_by)}` | {megabytes(weight([layer]))} | {layer.seconds:.0f} |" for layer in layers
-    ]
-    lines += [
-        f"| together | {megabytes(weight(layers))} | |",
-        "",
-        "| Packages | MB | of it compiled Python |",
-        "|---|---:|---:|",
-    ]
-    groups = by_group(layers)
-    for group, (total, compiled) in sorted(groups.items(), key=lambda pair: -pair[1][0]):
+    for layer, count in layers.items():
+        if count:
+            lines.append(f"| `{shortened(layer.made_by)}` | {megabytes(count)} | {layer.seconds:.0f} |")
+    lines.append(f"| together | {megabytes(sum(layers.values()))} | |")
+    lines += ["", "| Packages | MB | of it compiled Python |", "|---|---:|---:|"]
+    for group, (total, compiled) in sorted(by_group(layers).items(), key=lambda pair: -pair[1][0]):
         lines.append(f"| {group} | {megabytes(total)} | {megabytes(compiled)} |")
     return "\n".join(lines)
 
@@ -96,7 +93,7 @@ def started(image: Image) -> str:
     return printed.strip()
 
 
-def weight(layers: Iterable[Layer]) -> int:
+def bytes_of(layers: Iterable[Layer]) -> int:
     """Bytes of all files."""
     return sum(path.lstat().st_size for layer in layers for path in layer.files.rglob("*") if not path.is_dir())
 

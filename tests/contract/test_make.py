@@ -9,13 +9,15 @@ import re
 import shutil
 import subprocess
 import tomllib
-from importlib.metadata import distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from tests.release.closure import closure, find_distributions
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("mach", "declare", "unidec")
@@ -63,21 +65,6 @@ def extra(name: str) -> list[str]:
     return list(project["optional-dependencies"][name])
 
 
-def required(lines: list[str]) -> set[str]:
-    """Canonical names of requirements and of everything they need in turn, as installed here."""
-    found: set[tuple[str, str]] = set()
-    waiting = [Requirement(line) for line in lines]
-    while waiting:
-        requirement = waiting.pop()
-        for wanted in {"", *requirement.extras}:
-            if (requirement.name, wanted) in found:
-                continue
-            found.add((requirement.name, wanted))
-            candidates = [Requirement(line) for line in distribution(requirement.name).requires or []]
-            waiting += [item for item in candidates if not item.marker or item.marker.evaluate({"extra": wanted})]
-    return {canonicalize_name(name) for name, _ in found}
-
-
 def test_help_lists_every_command() -> None:
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert phony is not None
@@ -96,7 +83,9 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
 
 def test_constraints_pin_every_dependency() -> None:
     lines = ["numpy", "pydantic", *(line for name in INSTALLED_EXTRAS for line in extra(name))]
-    missing = {name for name in required(lines) - pins().keys() if not LEFT_TO_TORCH.match(name)}
+    missing = {
+        name for name in closure(lines, find_distributions()).keys() - pins().keys() if not LEFT_TO_TORCH.match(name)
+    }
     assert missing == set()
 
 

@@ -56,6 +56,7 @@ READ = {
     "kiwisolver": "BSD-3-Clause",
     "kubernetes-validate": "Apache-2.0",
     "mpmath": "BSD-3-Clause",
+    "nodeenv": "BSD-3-Clause",
     "numba": "BSD-2-Clause",
     "scipy": "BSD-3-Clause",
     "sympy": "BSD-3-Clause",
