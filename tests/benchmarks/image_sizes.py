@@ -3,7 +3,7 @@
     python -m tests.benchmarks.image_sizes [cpu gpu training export]
 
 makes images by their Dockerfiles' own instructions, without a container engine (`tests.image`); the base image is not
-among what is measured. Each is started once, from a tree that cannot be written. Needs root on Linux, the package
+among what is measured. Each is tried, from a tree that cannot be written. Needs root on Linux, the package
 index, and on the disk twice an image's size for a while.
 """
 
@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import distributions
 from pathlib import Path
 
 from tests.image.builder import Builder
 from tests.image.image import Image, Layer
-from tests.image.machine import missing
+from tests.image.machine import Mount, missing
 
 ROOT = Path(__file__).parents[2]
 # Dockerfile, stage, arguments.
@@ -29,6 +31,13 @@ IMAGES: dict[str, tuple[str, str | None, dict[str, str]]] = {
     "gpu": ("service.Dockerfile", None, {"FLAVOUR": "gpu"}),
     "training": ("offline.Dockerfile", "training", {}),
     "export": ("offline.Dockerfile", "export", {}),
+}
+_FIT = "xmc-train fit --data sample --recipe mach --set training.epochs=1 --out /work/mach"
+TRIES = {
+    "cpu": ["xmc-serve --version"],
+    "gpu": ["xmc-serve --version"],
+    "training": [_FIT],
+    "export": [_FIT, "xmc-export build /work/mach --out /work/bundle"],
 }
 GROUPS = {
     "CUDA and cuDNN": ("nvidia-",),
@@ -61,12 +70,13 @@ def main() -> int:
     if reason := missing():
         print(f"images cannot be made here: {reason}", file=sys.stderr)
         return 1
-    for name in chosen.images or IMAGES:
-        file, stage, arguments = IMAGES[name]
-        with tempfile.TemporaryDirectory(prefix="image-") as folder:
+    with tempfile.TemporaryDirectory(prefix="images-") as folder:
+        for name in chosen.images or IMAGES:
+            file, stage, arguments = IMAGES[name]
             image = Builder(ROOT / "docker" / file, ROOT, Path(folder) / "layers", arguments).build(stage)
             print(report(name, image))
-            print(f"Started read-only as {image.user}: {started(image)}\n", flush=True)
+            print(f"\nAs {image.user}, read-only but for /tmp and {image.folder}:\n")
+            print(tried(image, TRIES[name]), "\n", flush=True)
     return 0
 
 
@@ -84,13 +94,21 @@ def report(name: str, image: Image) -> str:
     return "\n".join(lines)
 
 
-def started(image: Image) -> str:
-    """What the image's command answers to `--version`, without a subcommand."""
-    command = image.entrypoint[0]
-    container = Image(**{**vars(image), "entrypoint": (command,)}).start("--version")
-    printed, _ = container.communicate()
-    assert container.returncode == 0, printed
-    return printed.strip()
+def tried(image: Image, commands: Iterable[str]) -> str:
+    """The last line that each command prints, in a tree that cannot be written but for /tmp and /work."""
+    lines = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        os.chown(work, *map(int, image.user.split(":")))
+        for command in commands:
+            container = replace(image, entrypoint=tuple(command.split())).start(
+                mounts=[Mount(work, image.folder, True)]
+            )
+            printed, _ = container.communicate()
+            if container.returncode != 0:
+                raise SystemExit(f"{command} ended with code {container.returncode}:\n{printed}")
+            lines.append(f"    {command}\n    {printed.splitlines()[-1]}")
+    return "\n".join(lines)
 
 
 def bytes_of(layers: Iterable[Layer]) -> int:

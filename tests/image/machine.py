@@ -23,10 +23,11 @@ PROGRAMS = ("unshare", "nsenter", "chroot", "setpriv", "mount", "ip", "bash")
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder that the root gets beside its layers; it may not be written."""
+    """A folder that the root gets beside its layers; not to be written unless it says so."""
 
     source: Path
     target: str
+    writable: bool = False
 
 
 def missing() -> str:
@@ -123,13 +124,13 @@ def _root(layers: Sequence[Path], upper: Path | None, mounts: Sequence[Mount]) -
     for mount in mounts:
         if upper is not None:
             lines.append(shlex.join(["mkdir", "-p", f"{_ROOT}{mount.target}"]))
-        lines += _bind(mount.source, f"{_ROOT}{mount.target}")
+        lines += _bind(mount.source, f"{_ROOT}{mount.target}", mount.writable)
     return lines
 
 
-def _bind(source: Path, target: str) -> list[str]:
-    paths = shlex.join([str(source), target])
-    return [f"mount --bind {paths}", f"mount -o remount,bind,ro {shlex.quote(target)}"]
+def _bind(source: Path, target: str, writable: bool = False) -> list[str]:
+    lines = ["mount --bind " + shlex.join([str(source), target])]
+    return lines if writable else [*lines, f"mount -o remount,bind,ro {shlex.quote(target)}"]
 
 
 def _as(user: str) -> list[str]:
