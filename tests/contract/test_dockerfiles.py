@@ -1,0 +1,100 @@
+"""What holds for every image: linted, ready for digests, nobody's, labelled, and made of what is asked for alone."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from tests.image.dockerfile import Dockerfile, Instruction, Stage, read_dockerfile
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
+LABELS = {"title", "description", "version", "revision", "source", "licenses"}
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.name)
+def file(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture
+def dockerfile(file: Path) -> Dockerfile:
+    return read_dockerfile(file)
+
+
+def of(word: str, *stages: Stage) -> list[Instruction]:
+    """All instructions of a kind."""
+    return [instruction for stage in stages for instruction in stage.instructions if instruction.word == word]
+
+
+def test_there_are_images_to_look_at() -> None:
+    assert {file.name for file in FILES} >= {"service.Dockerfile", "offline.Dockerfile"}
+
+
+def test_hadolint_finds_nothing(file: Path) -> None:
+    linter = Path(sysconfig.get_path("scripts"), "hadolint")
+    process = subprocess.run([linter, file], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout
+
+
+def test_every_base_is_an_argument_that_a_digest_can_take(dockerfile: Dockerfile) -> None:
+    own = {stage.name for stage in dockerfile.stages}
+    foreign = {stage.base for stage in dockerfile.stages} - own - {"service-${FLAVOUR}"}
+    assert foreign == {"${PYTHON_IMAGE}"}
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+", dockerfile.arguments["PYTHON_IMAGE"])
+
+
+def test_nothing_is_installed_but_pinned_and_nothing_is_cached(dockerfile: Dockerfile) -> None:
+    installs = [run.text for run in of("RUN", *dockerfile.stages) if re.search(r"\binstall\b", run.text)]
+    assert installs
+    for text in installs:
+        assert "--no-cache-dir" in text
+        assert "constraints.txt" in text or "--no-deps" in text
+        assert not re.search(r"apt-get|apk|curl|wget", text)
+
+
+def test_images_are_nobodys_and_start_a_command(dockerfile: Dockerfile) -> None:
+    """By number, in the stages that make them; whatever root did before."""
+    finals = [stage for stage in dockerfile.stages if of("ENTRYPOINT", stage)]
+    assert finals
+    for stage in finals:
+        assert of("USER", stage)[-1].text == "65532:65532"
+        assert of("ENTRYPOINT", stage)[-1].command()[0] in ("xmc-serve", "xmc-train", "xmc-export")
+
+
+def test_labels_name_version_revision_and_source(dockerfile: Dockerfile) -> None:
+    named = {name: value for label in of("LABEL", *dockerfile.stages) for name, value in label.pairs().items()}
+    assert named.keys() == {f"org.opencontainers.image.{name}" for name in LABELS}
+    assert named["org.opencontainers.image.version"] == "${VERSION}"
+    assert named["org.opencontainers.image.revision"] == "${REVISION}"
+    assert named["org.opencontainers.image.source"] == "${SOURCE}"
+
+
+def test_what_enters_the_build_is_what_is_copied(file: Path, dockerfile: Dockerfile) -> None:
+    """A Dockerfile's own list of what is ignored comes before the tree's, as BuildKit has it."""
+    own = file.with_name(f"{file.name}.dockerignore")
+    lines = (own if own.exists() else ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    copies = [copy.words()[:-1] for copy in of("COPY", *dockerfile.stages) if "from" not in copy.flags]
+    assert "*" in lines
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == {
+        name for copy in copies for name in copy
+    }
+
+
+def test_torch_comes_from_another_index_where_one_is_named() -> None:
+    (install,) = (
+        run.text
+        for run in of("RUN", *read_dockerfile(ROOT / "docker" / "offline.Dockerfile").stages)
+        if "training.txt" in run.text and "pip" in run.text
+    )
+    (option,) = re.findall(r"\$\{TORCH_INDEX:\+[^}]*\}\"\}", install)
+    for index, expected in (("", ""), ("https://index.example/cpu", "--extra-index-url https://index.example/cpu")):
+        shell = subprocess.run(
+            ["bash", "-c", f"echo {option}"], env={"TORCH_INDEX": index}, capture_output=True, text=True, check=True
+        )
+        assert shell.stdout.strip() == expected
