@@ -118,7 +118,7 @@ class Builder:
 
         def write(upper: Path) -> None:
             variables = image.build_variables()
-            process = machine.run(command, image.roots(), upper, variables, image.folder, mounts)
+            process = machine.run(command, image.roots(), upper, variables, image.folder, mounts, image.user)
             printed, _ = process.communicate()
             if process.returncode != 0:
                 raise BuildError(f"{shlex.join(command)} ended with code {process.returncode}:\n{printed}")
@@ -166,6 +166,8 @@ class Builder:
         folder = self._work / hashlib.sha256("\0".join(key).encode()).hexdigest()[:16]
         record = folder / "layer.json"
         if not record.exists():
+            # What is left of an instruction that failed.
+            shutil.rmtree(folder, ignore_errors=True)
             started = time.monotonic()
             write(upper_folder(folder))
             record.write_text(json.dumps({"made_by": made_by, "seconds": time.monotonic() - started}), encoding="utf-8")
