@@ -9,7 +9,7 @@ import shutil
 import pytest
 from hypothesis import settings
 
-from tests.image.machine import missing
+from tests.image import machine
 
 # Times on shared machines say nothing. CI draws the same examples every time; elsewhere each run tries new ones.
 settings.register_profile("xmcserve", deadline=None, derandomize="CI" in os.environ, print_blob=True)
@@ -70,7 +70,7 @@ def _missing_for_kubectl() -> str:
 
 def _missing_for_image() -> str:
     """Why no root of layers can be made here, or nothing when it can, or must: CI has what it takes."""
-    return "" if "CI" in os.environ else missing()
+    return "" if "CI" in os.environ else machine.missing()
 
 
 def _missing_for_gpu() -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from service.settings import load_settings
 from tests.image.dockerfile import Dockerfile, Instruction, Stage, read_dockerfile
 
 ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SERVICE = ROOT / "docker" / "service.Dockerfile"
 FILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 LABELS = {"title", "description", "version", "revision", "source", "licenses"}
 
@@ -29,7 +33,7 @@ def dockerfile(file: Path) -> Dockerfile:
 
 def of(word: str, *stages: Stage) -> list[Instruction]:
     """All instructions of a kind."""
-    return [instruction for stage in stages for instruction in stage.instructions if instruction.word == word]
+    return [instruction for stage in stages for instruction in stage.of(word)]
 
 
 def test_there_are_images_to_look_at() -> None:
@@ -98,3 +102,27 @@ def test_torch_comes_from_another_index_where_one_is_named() -> None:
             ["bash", "-c", f"echo {option}"], env={"TORCH_INDEX": index}, capture_output=True, text=True, check=True
         )
         assert shell.stdout.strip() == expected
+
+
+@pytest.mark.parametrize(("flavour", "device"), [("cpu", "cpu"), ("gpu", "cuda")])
+def test_the_services_variables_are_settings(flavour: str, device: str) -> None:
+    """Both flavours: a runtime extra of that name, a final stage, variables that the service accepts."""
+    dockerfile = read_dockerfile(SERVICE)
+    assert flavour in PROJECT["optional-dependencies"]
+    variables = dockerfile.stage("service").environment() | dockerfile.stage(f"service-{flavour}").environment()
+    settings = load_settings({}, variables)
+    assert settings.device == device
+    assert (settings.host, settings.port, settings.metrics_port) == ("0.0.0.0", 8000, 9090)
+    assert settings.log_format == "json"
+    assert dockerfile.stages[-1].base == "service-${FLAVOUR}"
+
+
+def test_the_service_can_be_watched_and_holds_no_other_package() -> None:
+    dockerfile = read_dockerfile(SERVICE)
+    (health,) = dockerfile.stage("service").of("HEALTHCHECK")
+    assert health.command()[:2] == ["python", "-c"]
+    assert "/livez" in health.command()[2]
+    compile(health.command()[2], "HEALTHCHECK", "exec")
+    assert [expose.text for expose in dockerfile.stage("service").of("EXPOSE")] == ["8000 9090"]
+    copied = {name for copy in of("COPY", *dockerfile.stages) for name in copy.words()}
+    assert copied.isdisjoint({"training", "model_export", "tests"})

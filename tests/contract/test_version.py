@@ -44,7 +44,7 @@ def named(tree: Path) -> dict[str, set[str]]:
 
 def test_every_tag_and_label_of_an_image_is_this_version() -> None:
     found = named(ROOT)
-    assert found.keys() >= {"docker/service.Dockerfile", "docker/README.md", "k8s/base/deployment.yaml"}
+    assert found.keys() >= {"docker/service.Dockerfile", "docker/README.md", "k8s/overlays/cpu/kustomization.yaml"}
     assert {path: versions for path, versions in found.items() if versions != {VERSION}} == {}
 
 

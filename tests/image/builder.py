@@ -48,16 +48,13 @@ class Builder:
 
     def build(self, name: str | None = None) -> Image:
         """Build a stage and all that it needs; the last one if no other is named."""
-        stage = self._dockerfile.stages[-1] if name is None else self._stage(name)
+        stage = self._dockerfile.stages[-1] if name is None else self._dockerfile.stage(name)
         if stage.name not in self._images:
             image = self._base(stage)
             for instruction in stage.instructions:
                 image = self._carry_out(instruction, image)
             self._images[stage.name] = image
         return self._images[stage.name]
-
-    def _stage(self, name: str) -> Stage:
-        return next(stage for stage in self._dockerfile.stages if stage.name == name)
 
     def _base(self, stage: Stage) -> Image:
         base = expand(stage.base, {**self._dockerfile.arguments, **self._given})

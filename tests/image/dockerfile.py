@@ -56,6 +56,14 @@ class Stage:
     name: str
     instructions: list[Instruction] = field(default_factory=list)
 
+    def of(self, word: str) -> list[Instruction]:
+        """Its instructions of one kind."""
+        return [instruction for instruction in self.instructions if instruction.word == word]
+
+    def environment(self) -> dict[str, str]:
+        """The variables that it sets itself, others in their values not replaced."""
+        return {name: value for instruction in self.of("ENV") for name, value in instruction.pairs().items()}
+
 
 @dataclass(frozen=True)
 class Dockerfile:
@@ -63,6 +71,10 @@ class Dockerfile:
 
     arguments: dict[str, str]
     stages: list[Stage]
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name."""
+        return next(stage for stage in self.stages if stage.name == name)
 
 
 def read_dockerfile(path: Path) -> Dockerfile:

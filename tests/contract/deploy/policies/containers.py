@@ -10,10 +10,10 @@ from pathlib import Path
 
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
-from tests.contract.deploy.dockerfile import DOCKERFILE, Dockerfile
 from tests.contract.deploy.policies.workload import gpus
 from tests.contract.deploy.release import Pod, Release, at, environment, items, mapping
 from tests.contract.deploy.rendering import ROOT
+from tests.image.dockerfile import read_dockerfile
 
 LOCKED = {
     "allowPrivilegeEscalation": False,
@@ -23,7 +23,7 @@ LOCKED = {
 }
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 KSERVE_BUNDLE = "/mnt/models"
-IMAGE = Dockerfile(DOCKERFILE).environment("service")
+IMAGE = read_dockerfile(ROOT / "docker" / "service.Dockerfile").stage("service").environment()
 FETCH = [
     *("xmc-serve", "fetch", "$(BUNDLE_URL)", "--into", "/models/bundle"),
     *("--sha256", "$(BUNDLE_SHA256)"),
