@@ -13,9 +13,10 @@ from compose_spec import PyCompose
 
 from service.http.server import GRACE_SECONDS, LAST_WORDS_SECONDS
 from service.settings import load_settings
-from tests.contract.deploy.dockerfile import DOCKERFILE, Dockerfile
+from tests.image.dockerfile import read_dockerfile
 
-FILE = DOCKERFILE.parent / "compose.yaml"
+FILE = Path(__file__).parents[2] / "docker" / "compose.yaml"
+IMAGE = read_dockerfile(FILE.parent / "service.Dockerfile").stage("service")
 TEXT = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", FILE.read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
 VOLUMES: dict[str, Any] = yaml.safe_load(TEXT)["volumes"]
@@ -64,7 +65,7 @@ def test_what_is_mounted_is_there_and_read_only(name: str) -> None:
 
 def test_settings_of_the_service_are_settings() -> None:
     service = SERVICES["service"]
-    settings = load_settings({}, Dockerfile(DOCKERFILE).environment("service") | service["environment"])
+    settings = load_settings({}, IMAGE.environment() | service["environment"])
     ((_, folder, _),) = mounts(service)
     assert settings.bundles
     assert all(bundle.is_relative_to(folder) for bundle in settings.bundles)
@@ -72,7 +73,7 @@ def test_settings_of_the_service_are_settings() -> None:
     assert f":{settings.port}/readyz" in service["healthcheck"]["test"][-1]
     seconds = int(service["stop_grace_period"].removesuffix("s"))
     assert seconds > settings.drain_seconds + LAST_WORDS_SECONDS + GRACE_SECONDS
-    assert f"USER {service['user']}" in Dockerfile(DOCKERFILE).stages["service"]
+    assert [user.text for user in IMAGE.of("USER")] == [service["user"]]
 
 
 def test_prometheus_reads_our_files_and_scrapes_the_service() -> None:
@@ -85,7 +86,7 @@ def test_prometheus_reads_our_files_and_scrapes_the_service() -> None:
     files = [*read["rule_files"], *scraping["file_sd_configs"][0]["files"]]
     assert {str(config.parent / file) for file in files} == mounted.keys() - {str(config)}
     (group,) = yaml.safe_load(mounted[str(config.parent / "targets.yaml")].read_text(encoding="utf-8"))
-    port = load_settings({}, Dockerfile(DOCKERFILE).environment("service") | {"XMC_BUNDLES": "/m"}).metrics_port
+    port = load_settings({}, IMAGE.environment() | {"XMC_BUNDLES": "/m"}).metrics_port
     assert group["targets"] == [f"service:{port}"]
 
 
