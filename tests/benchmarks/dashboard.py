@@ -40,7 +40,7 @@ INCHES_A_COLUMN, INCHES_A_LINE, INCHES_A_HEADING = 0.6, 1.9, 0.34
 HEIGHTS = {"stat": 1.0, "lines": INCHES_A_LINE, "table": INCHES_A_LINE}
 DOTS_PER_INCH = 74
 # Enough for lines and letters; all others would double the size of the file.
-SHADES = 48
+SHADES = 64
 COLOURS = ("#2f6fb5", "#d9822b", "#3d9970", "#a65ea8", "#b5485d", "#7a6f5d", "#36a3a3", "#c2a83e", "#6b7bd6", "#888888")
 RED, INK, GREY = "#c0392b", "#222222", "#777777"
 GROUNDS = "#f4f5f7"
@@ -92,7 +92,8 @@ def draw(scraper: Prometheus, since: float, until: float, file: Path) -> None:
             _PANELS[panel.kind](axes, panel, scraper, since, until)
     whole = io.BytesIO()
     picture.savefig(whole, dpi=DOTS_PER_INCH, format="png")
-    Image.open(whole).convert("RGB").quantize(SHADES, dither=Image.Dither.NONE).save(file, optimize=True)
+    shades = Image.open(whole).convert("RGB").quantize(SHADES, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    shades.save(file, optimize=True)
 
 
 def _lines_of(row: Row) -> list[list[Panel]]:
@@ -106,7 +107,7 @@ def _lines_of(row: Row) -> list[list[Panel]]:
 
 
 def _draw_stat(axes: Axes, panel: Panel, scraper: Prometheus, *_: float) -> None:
-    found = scraper.query(_substituted(panel.queries[0].expr))
+    found = scraper.seen(_substituted(panel.queries[0].expr))
     value = float(found[0]["value"][1])
     is_beyond = panel.limit is not None and value >= panel.limit
     _frame(axes, panel, padded=False)
@@ -117,7 +118,7 @@ def _draw_stat(axes: Axes, panel: Panel, scraper: Prometheus, *_: float) -> None
 
 
 def _draw_table(axes: Axes, panel: Panel, scraper: Prometheus, *_: float) -> None:
-    found = scraper.query(_substituted(panel.queries[0].expr))
+    found = scraper.seen(_substituted(panel.queries[0].expr))
     columns = sorted({name for series in found for name in series["metric"]})
     cells = sorted([series["metric"].get(name, "")[:28] for name in columns] for series in found)
     _frame(axes, panel, padded=False)

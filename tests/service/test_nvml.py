@@ -68,7 +68,7 @@ def test_a_driver_that_stops_to_answer_tells_nothing() -> None:
     library = Library({"GPU-5f1c": 1})
     found = Nvml(library)
     library._code = LOST
-    assert (found.driver_version(), found.count(), found.used_bytes()) == (None, 0, {})
+    assert (found.driver_version(), found.count(), found.memory()) == (None, 0, {})
 
 
 def test_a_library_without_a_driver_is_an_error() -> None:

@@ -51,7 +51,7 @@ def test_promtool_finds_nothing_wrong_and_everything_there(port: int) -> None:
 
 def test_prometheus_scrapes_the_service_and_answers(port: int, tmp_path: Path) -> None:
     with prometheus(port, tmp_path) as scraper:
-        assert scraper.value("up") == 1
+        assert scraper.value('up{job="xmcserve"}') == 1
         assert scraper.value('sum(xmc_requests_total{endpoint="/predict",model="mach",code="200"})') >= 1
         assert scraper.value("histogram_quantile(0.5, sum by (le) (xmc_request_seconds_bucket))") > 0
         assert scraper.value(f'xmc_gpu_memory_bytes{{gpu="{GPU}"}}') == 7 << 30

@@ -8,7 +8,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import yaml
 
 from service.monitoring.rules import JOB
 
-EVERY = "200ms"
+# Who scrapes more often gives a busy service less time to answer, and takes what it had said for gone.
+EVERY = "1s"
+ATTEMPTS = 20
 
 
 class Prometheus:
@@ -56,6 +58,19 @@ class Prometheus:
         while not (found := self.query(expr)):
             continue
         return float(found[0]["value"][1])
+
+    def seen(self, expr: str, is_enough: Callable[[list[Any]], bool] = bool) -> list[Any]:
+        """What a query gives, at the latest some evaluations from now: a scrape may fail on a busy machine.
+
+        Args:
+            expr: the query.
+            is_enough: whether this is what is waited for.
+        """
+        for _ in range(ATTEMPTS):
+            if is_enough(found := self.query(expr)):
+                return found
+            self.await_evaluations(1)
+        raise AssertionError(f"expected an answer to {expr}, found {found}")
 
     def await_true(self, expr: str) -> None:
         """Wait until a comparison holds, at least for one series."""
