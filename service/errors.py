@@ -3,6 +3,7 @@
     XmcError
     ├── SettingsError           wrong flag, environment variable or file of keys: the process ends with code 2
     ├── BundleError             a bundle cannot be trusted or loaded: the process ends with code 1
+    ├── LoadError               a running server cannot be measured: the process ends with code 1
     └── RequestError            one request cannot be answered: a problem document with the class's status
         ├── MalformedHttp       400  what came is no HTTP request
         ├── MalformedBody       400  the body is not JSON
@@ -49,6 +50,10 @@ class SettingsError(XmcError):
 
 class BundleError(XmcError):
     """A bundle is missing, damaged, of an unknown schema version, or does not reproduce its golden answers."""
+
+
+class LoadError(XmcError):
+    """A running server cannot be measured, or its figures cannot be written."""
 
 
 class RequestError(XmcError):

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import uvloop
 
-from service.measuring.load import Generator, LoadError, Tally
+from service.errors import LoadError
+from service.measuring.load import Generator, Tally
 
 OPEN_LOOP_CONNECTIONS = 256
 ARRIVAL_SEED = 0

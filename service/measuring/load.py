@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from service.errors import LoadError
+
 HEAD_END = b"\r\n\r\n"
 CONNECT_SECONDS = 5.0
 LAST_ANSWERS_SECONDS = 10.0
@@ -27,10 +29,6 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 _TIMING = re.compile(rb"\r\nserver-timing: *([^\r]*)", re.IGNORECASE)
 _STAGE = re.compile(rb"(\w+);dur=([\d.]+)")
-
-
-class LoadError(Exception):
-    """The server cannot be measured."""
 
 
 @dataclass

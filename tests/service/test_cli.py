@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service import cli
+from service import cli, threads
 from service.access.keyfile import KeyFile
 from service.access.keys import Role
 from service.settings import flag, options
@@ -28,7 +28,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _thread_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command changes the environment; each test gets it back."""
-    for name in (*cli.THREAD_VARIABLES, "OMP_WAIT_POLICY"):
+    for name in (*threads.THREAD_VARIABLES, "OMP_WAIT_POLICY"):
         monkeypatch.setenv(name, os.environ.get(name, "PASSIVE" if "POLICY" in name else "1"))
 
 
@@ -135,12 +135,12 @@ def test_the_flag_is_repeated_for_several_bundles_and_drain_is_a_setting(bundle:
 def test_numerical_libraries_get_the_threads_of_the_settings_before_they_are_imported() -> None:
     program = (
         "import json, os, sys\n"
-        "from service import cli\n"
+        "from service import cli, threads\n"
         "loaded = [name for name in ('numpy', 'onnxruntime', 'faiss', 'tokenizers') if name in sys.modules]\n"
         "os.environ['OMP_NUM_THREADS'] = '7'\n"
-        "cli._limit_threads(3)\n"
-        "print(json.dumps([loaded, [os.environ[name] for name in cli.THREAD_VARIABLES]]))\n"
+        "threads.limit_threads(3)\n"
+        "print(json.dumps([loaded, [os.environ[name] for name in threads.THREAD_VARIABLES]]))\n"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in cli.THREAD_VARIABLES}
+    environment = {name: value for name, value in os.environ.items() if name not in threads.THREAD_VARIABLES}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[], ["7", "3", "3", "3"]]

@@ -16,7 +16,7 @@ import bentoml
 from bentoml.validators import ContentType
 from pydantic import BaseModel, PlainSerializer, model_validator
 
-from service.cli import THREAD_VARIABLES
+from service.threads import THREAD_VARIABLES
 from tests.benchmarks.serving.core import Core, arguments
 
 BATCH_ROWS = 32

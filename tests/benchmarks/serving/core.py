@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from service.cli import THREAD_VARIABLES
+from service.threads import THREAD_VARIABLES
 
 
 class Core:

@@ -10,9 +10,10 @@ import pytest
 
 from service import cli
 from service.access.keys import line_of
+from service.errors import LoadError
 from service.measuring import chart
 from service.measuring.bench import Plan, as_json, bench, figures_of, request_bodies, table
-from service.measuring.load import Generator, LoadError, Tally
+from service.measuring.load import Generator, Tally
 from tests.bundles import Spec, write_bundle
 from tests.service.serving import Process, running
 
