@@ -19,7 +19,11 @@ from service.monitoring.rules import JOB
 
 # Who scrapes more often gives a busy service less time to answer, and takes what it had said for gone.
 EVERY = "1s"
-ATTEMPTS = 20
+ATTEMPTS = 6
+
+
+class NoAnswer(AssertionError):
+    """A query has no answer, though it has been asked for long enough."""
 
 
 class Prometheus:
@@ -65,12 +69,15 @@ class Prometheus:
         Args:
             expr: the query.
             is_enough: whether this is what is waited for.
+
+        Raises:
+            NoAnswer: it is not.
         """
         for _ in range(ATTEMPTS):
             if is_enough(found := self.query(expr)):
                 return found
             self.await_evaluations(1)
-        raise AssertionError(f"expected an answer to {expr}, found {found}")
+        raise NoAnswer(f"expected an answer to {expr}, found {found}")
 
     def await_true(self, expr: str) -> None:
         """Wait until a comparison holds, at least for one series."""
