@@ -6,7 +6,6 @@ Checksums say that a file is the one that was written; these checks say that it 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from service.bundle import layout
 from service.bundle.inverted import columns_of_pair, pairs
-from service.bundle.labels import ID_KEY, LINE_END
 from service.bundle.manifest import DeclareSection, MachSection, Manifest
 from service.bundle.searching import OvaSection, UnidecSection
 from service.errors import BundleError
@@ -25,8 +23,6 @@ Arrays = Mapping[str, NDArray[Any]]
 
 # Of the length of a float32 vector, as a share of it.
 LENGTH_ROUNDING = 1e-4
-# Ids that one processor looks for before it asks for more to do.
-FOUND_AT_ONCE = 1 << 16
 
 
 def check_contents(manifest: Manifest, arrays: Arrays) -> None:
@@ -42,7 +38,7 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
     if manifest.propensity is not None:
         inverse_L = arrays[layout.INVERSE_PROPENSITIES]
         holds = bool((np.isfinite(inverse_L) & (inverse_L > 0)).all())
-        _require(holds, layout.INVERSE_PROPENSITIES, "finite numbers above 0", "others")
+        require(holds, layout.INVERSE_PROPENSITIES, "finite numbers above 0", "others")
     if manifest.rerank is not None:
         _check_classifiers(manifest, arrays)
     if manifest.groups:
@@ -72,99 +68,6 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
                 _check_leading(arrays)
 
 
-def check_labels(lines: NDArray[np.uint8], offsets: NDArray[np.integer], has_texts: bool) -> None:
-    """Check that offsets cut valid UTF-8 into lines that look like records; only the first is read.
-
-    Args:
-        lines: bytes of the records.
-        offsets: where each begins, and the end.
-        has_texts: whether the manifest says that records have texts.
-
-    Raises:
-        BundleError: they do not.
-    """
-    name = layout.LABEL_OFFSETS
-    _check_cuts(lines, offsets, layout.LABELS, name, least=len(LINE_END) + 1)
-    begin = bool((lines[offsets[:-1]] == ord("{")).all())
-    end = all(bool((lines[offsets[1:] - back] == byte).all()) for back, byte in zip((2, 1), LINE_END, strict=True))
-    _require(begin and end, name, f"offsets at the lines of {layout.LABELS}", "one within a line")
-    _check_utf_8(lines, layout.LABELS)
-    _check_record(bytes(lines[: offsets[1]]), has_texts)
-
-
-def check_row_texts(lines: NDArray[np.uint8], offsets: NDArray[np.integer], rows: int) -> None:
-    """Check that offsets cut valid UTF-8 into so many lines that look like JSON strings or nulls.
-
-    Args:
-        lines: bytes of the texts.
-        offsets: where each begins, and the end.
-        rows: distinct training rows of the bundle.
-
-    Raises:
-        BundleError: they do not.
-    """
-    file, name = layout.DECLARE_TEXTS, layout.DECLARE_TEXT_OFFSETS
-    _require(offsets.size == rows + 1, name, f"offsets of {rows} rows and an end", f"{offsets.size} offsets")
-    _check_cuts(lines, offsets, file, name, least=len('""\n'))
-    firsts, lasts, ends = lines[offsets[:-1]], lines[offsets[1:] - 2], lines[offsets[1:] - 1]
-    quoted = (firsts == ord('"')) & (lasts == ord('"'))
-    null = (firsts == ord("n")) & (lasts == ord("l")) & (np.diff(offsets) == len("null\n"))
-    holds = bool((quoted | null).all()) and bool((ends == ord("\n")).all())
-    _require(holds, name, f"offsets at the lines of {file}", "one within a line")
-    _check_utf_8(lines, file)
-
-
-def _check_cuts(lines: NDArray[np.uint8], offsets: NDArray[np.integer], file: str, name: str, *, least: int) -> None:
-    """Offsets must cut all of a file into lines of at least so many bytes."""
-    _require(offsets[0] == 0, name, "a first offset of 0", f"{offsets[0]}")
-    _require(
-        bool((np.diff(offsets) >= least).all()), name, f"offsets of lines of {least} bytes and more", "shorter ones"
-    )
-    _require(offsets[-1] == lines.size, name, f"a last offset of {lines.size}, the size of {file}", f"{offsets[-1]}")
-
-
-def _check_utf_8(lines: NDArray[np.uint8], file: str) -> None:
-    try:
-        str(lines.data, "utf-8")
-    except UnicodeDecodeError as error:
-        raise BundleError(f"{file}: expected UTF-8, found {error.reason} at byte {error.start}") from error
-
-
-def _check_record(line: bytes, has_texts: bool) -> None:
-    expected = {"id": str, "text": str} if has_texts else {"id": str}
-    try:
-        found = {key: type(value) for key, value in json.loads(line).items()}
-    except ValueError as error:
-        raise BundleError(f"{layout.LABELS}: expected a JSON object a line, found: {error}") from error
-    _require(found == expected, layout.LABELS, f"records with strings {', '.join(expected)}", f"{', '.join(found)}")
-
-
-def check_slots(lines: NDArray[np.uint8], offsets: NDArray[np.integer], slots: NDArray[np.uint32]) -> None:
-    """Check that every label is found by its id, so that no two have the same.
-
-    Args:
-        lines: bytes of the records.
-        offsets: that `check_labels` has passed with these lines.
-        slots: the table of `lookup`.
-
-    Raises:
-        BundleError: one is not.
-    """
-    from service.bundle.lookup import first_other
-
-    keyed = bool((np.diff(offsets) > len(ID_KEY)).all()) and all(
-        bool((lines[offsets[:-1] + place] == byte).all()) for place, byte in enumerate(ID_KEY)
-    )
-    _require(keyed, layout.LABELS, f"records that begin with {ID_KEY.decode()}", "others")
-    count = len(offsets) - 1
-    parts = [(low, min(count, low + FOUND_AT_ONCE)) for low in range(0, count, FOUND_AT_ONCE)]
-    others = at_once(lambda part: first_other(lines, offsets, slots, *part), parts)
-    if (other := next((other for other in others if other is not None), None)) is not None:
-        row, found = other
-        _require(found < 0, layout.LABELS, "every id once", f"that of row {found} in row {row} as well")
-        raise BundleError(f"{layout.LABEL_SLOTS}: expected row {row} at the hash of its id, found none")
-
-
 def _check_groups(manifest: Manifest, groups_GW: NDArray[np.uint8]) -> None:
     for (group, size), bits_W in zip(sorted(manifest.groups.items()), groups_GW, strict=True):
         _check_bitmap(layout.LABEL_GROUPS, bits_W, manifest.label_count, size, f"labels in group {group!r}")
@@ -175,14 +78,14 @@ def _check_disabled(size: int, label_count: int, bits_W: NDArray[np.uint8]) -> N
 
 
 def _check_bitmap(name: str, bits_W: NDArray[np.uint8], label_count: int, size: int, which: str) -> None:
-    _require(not bits_W[-1] >> (8 - -label_count % 8), name, f"no bits beyond {label_count} labels", "some")
+    require(not bits_W[-1] >> (8 - -label_count % 8), name, f"no bits beyond {label_count} labels", "some")
     found = int(np.bitwise_count(bits_W).sum(dtype=np.int64))
-    _require(found == size, name, f"{size} {which} as the manifest says", f"{found}")
+    require(found == size, name, f"{size} {which} as the manifest says", f"{found}")
 
 
 def _check_buckets(buckets_LR: NDArray[Any], buckets: int) -> None:
     largest = int(buckets_LR.max())
-    _require(largest < buckets, layout.MACH_BUCKETS, f"bucket numbers below {buckets}", f"{largest}")
+    require(largest < buckets, layout.MACH_BUCKETS, f"bucket numbers below {buckets}", f"{largest}")
 
 
 def _check_inverted_lists(arrays: Arrays) -> None:
@@ -193,9 +96,9 @@ def _check_inverted_lists(arrays: Arrays) -> None:
     starts_R, ends_R = offsets_RB[:, 0], offsets_RB[:, -1]
     joined = starts_R[0] == 0 and np.array_equal(starts_R[1:], ends_R[:-1])
     name = layout.MACH_INVERTED_OFFSETS
-    _require(joined and bool((np.diff(offsets_RB) >= 0).all()), name, "offsets from 0 that never fall", "others")
+    require(joined and bool((np.diff(offsets_RB) >= 0).all()), name, "offsets from 0 that never fall", "others")
     for other, array in ((layout.MACH_INVERTED_STEPS, steps_N), (layout.MACH_INVERTED_PARTNERS, partners_N)):
-        _require(array.size == ends_R[-1], other, f"{ends_R[-1]} entries as {name} says", f"{array.size}")
+        require(array.size == ends_R[-1], other, f"{ends_R[-1]} entries as {name} says", f"{array.size}")
 
     def fault_of_pair(repetitions: range) -> str | None:
         for repetition, own_L, partners_L in columns_of_pair(buckets_LR, repetitions):
@@ -214,13 +117,13 @@ def _check_leading(arrays: Arrays) -> None:
     lengths_L = np.sqrt(_squares(arrays[layout.LABEL_LEADING]) + np.square(rests_L))
     whole_L = np.sqrt(_squares(vectors_LD))
     agree = bool((rests_L >= 0).all()) and np.allclose(lengths_L, whole_L, rtol=LENGTH_ROUNDING, atol=0)
-    _require(agree, layout.LABEL_RESTS, f"the lengths that {layout.LABEL_LEADING} leaves", "others")
+    require(agree, layout.LABEL_RESTS, f"the lengths that {layout.LABEL_LEADING} leaves", "others")
 
 
 def _check_codes(arrays: Arrays) -> None:
     scales_L = arrays[layout.LABEL_SCALES]
     positive = bool((np.isfinite(scales_L) & (scales_L > 0)).all())
-    _require(positive, layout.LABEL_SCALES, "finite numbers above 0", "others")
+    require(positive, layout.LABEL_SCALES, "finite numbers above 0", "others")
     _check_finite(arrays, layout.LABEL_DIRECTIONS)
 
 
@@ -234,42 +137,42 @@ def _check_votes(arrays: Arrays, label_count: int, alike: bool) -> None:
     indices = arrays[layout.DECLARE_VOTES_INDICES]
     data = arrays[layout.DECLARE_VOTES_DATA]
     name = layout.DECLARE_VOTES_INDPTR
-    _require(indptr.size >= 2, name, "at least one training row", f"{indptr.size} offsets")
-    _require(indptr[0] == 0, name, "a first offset of 0", f"{indptr[0]}")
-    _require(bool((np.diff(indptr) >= 0).all()), name, "offsets that never fall", "falling ones")
+    require(indptr.size >= 2, name, "at least one training row", f"{indptr.size} offsets")
+    require(indptr[0] == 0, name, "a first offset of 0", f"{indptr[0]}")
+    require(bool((np.diff(indptr) >= 0).all()), name, "offsets that never fall", "falling ones")
     sizes = {
         layout.DECLARE_VOTES_INDICES: indptr[-1],
         layout.DECLARE_VOTES_DATA: indptr.size - 1 if alike else indptr[-1],
     }
     for other, size in sizes.items():
-        _require(arrays[other].size == size, other, f"{size} entries as {name} says", f"{arrays[other].size}")
+        require(arrays[other].size == size, other, f"{size} entries as {name} says", f"{arrays[other].size}")
     name = layout.DECLARE_VOTES_INDICES
     in_range = not indices.size or int(indices.max()) < label_count
-    _require(in_range, name, f"label rows in 0..{label_count - 1}", "one outside")
-    _require(_ascends_in_rows(indptr, indices), name, "ascending, distinct labels in each row", "others")
+    require(in_range, name, f"label rows in 0..{label_count - 1}", "one outside")
+    require(_ascends_in_rows(indptr, indices), name, "ascending, distinct labels in each row", "others")
     positive = bool((np.isfinite(data) & (data > 0)).all())
-    _require(positive, layout.DECLARE_VOTES_DATA, "finite votes above 0", "others")
+    require(positive, layout.DECLARE_VOTES_DATA, "finite votes above 0", "others")
 
 
 def _check_classifiers(manifest: Manifest, arrays: Arrays) -> None:
     offsets, labels = arrays[layout.RERANK_OFFSETS], arrays[layout.RERANK_LABELS]
     values, scales = arrays[layout.RERANK_VALUES], arrays[layout.RERANK_SCALES]
     name = layout.RERANK_OFFSETS
-    _require(offsets.size >= 2 and offsets[0] == 0, name, "a first offset of 0, and others", "something else")
-    _require(bool((np.diff(offsets) >= 0).all()), name, "offsets that never fall", "falling ones")
+    require(offsets.size >= 2 and offsets[0] == 0, name, "a first offset of 0, and others", "something else")
+    require(bool((np.diff(offsets) >= 0).all()), name, "offsets that never fall", "falling ones")
     for other, array in ((layout.RERANK_LABELS, labels), (layout.RERANK_VALUES, values)):
-        _require(array.size == offsets[-1], other, f"{offsets[-1]} entries as {name} says", f"{array.size}")
+        require(array.size == offsets[-1], other, f"{offsets[-1]} entries as {name} says", f"{array.size}")
     in_range = not labels.size or int(labels.max()) < manifest.label_count
-    _require(in_range, layout.RERANK_LABELS, f"label rows below {manifest.label_count}", "one beyond")
+    require(in_range, layout.RERANK_LABELS, f"label rows below {manifest.label_count}", "one beyond")
     words = offsets.size - 1
     if manifest.input.kind == "features":
-        _require(words == manifest.input.dimension, name, f"{manifest.input.dimension} features", f"{words}")
+        require(words == manifest.input.dimension, name, f"{manifest.input.dimension} features", f"{words}")
     per_word = [name for name in (layout.RERANK_SCALES, layout.RERANK_IDF) if name in arrays]
     for other in per_word:
-        _require(arrays[other].size == words, other, f"a number for each of {words} words", f"{arrays[other].size}")
+        require(arrays[other].size == words, other, f"a number for each of {words} words", f"{arrays[other].size}")
     finite = all(bool(np.isfinite(arrays[other]).all()) for other in (layout.RERANK_VALUES, *per_word))
-    _require(finite, layout.RERANK_VALUES, "finite numbers, there and in the arrays by word", "NaN or infinity")
-    _require(bool((scales > 0).all()), layout.RERANK_SCALES, "scales above 0", "others")
+    require(finite, layout.RERANK_VALUES, "finite numbers, there and in the arrays by word", "NaN or infinity")
+    require(bool((scales > 0).all()), layout.RERANK_SCALES, "scales above 0", "others")
     if manifest.rerank is not None and manifest.rerank.terms:
         _check_terms(arrays, words)
 
@@ -278,34 +181,32 @@ def _check_terms(arrays: Arrays, words: int) -> None:
     offsets, pieces = arrays[layout.RERANK_PIECE_OFFSETS], arrays[layout.RERANK_PIECES]
     pairs = arrays[layout.RERANK_PAIRS]
     name, tokens = layout.RERANK_PIECE_OFFSETS, offsets.size - 1
-    _require(offsets.size >= 2 and offsets[0] == 0, name, "a first offset of 0, and others", "something else")
-    _require(bool((np.diff(offsets) >= 0).all()), name, "offsets that never fall", "falling ones")
-    _require(
-        pieces.size == offsets[-1], layout.RERANK_PIECES, f"{offsets[-1]} entries as {name} says", f"{pieces.size}"
-    )
+    require(offsets.size >= 2 and offsets[0] == 0, name, "a first offset of 0, and others", "something else")
+    require(bool((np.diff(offsets) >= 0).all()), name, "offsets that never fall", "falling ones")
+    require(pieces.size == offsets[-1], layout.RERANK_PIECES, f"{offsets[-1]} entries as {name} says", f"{pieces.size}")
     in_range = not pieces.size or (int(pieces.min()) >= 0 and int(pieces.max()) < tokens)
-    _require(in_range, layout.RERANK_PIECES, f"token ids in 0..{tokens - 1}", "one outside")
+    require(in_range, layout.RERANK_PIECES, f"token ids in 0..{tokens - 1}", "one outside")
     name = layout.RERANK_PAIRS
-    _require(bool((np.diff(pairs) > 0).all()), name, "rising pairs", "others")
+    require(bool((np.diff(pairs) > 0).all()), name, "rising pairs", "others")
     in_range = not pairs.size or (int(pairs[0]) >= 0 and int(pairs[-1]) < tokens**2)
-    _require(in_range, name, f"pairs of token ids below {tokens}", "others")
-    _require(tokens + pairs.size == words, name, f"{words - tokens} pairs, as there are words", f"{pairs.size}")
+    require(in_range, name, f"pairs of token ids below {tokens}", "others")
+    require(tokens + pairs.size == words, name, f"{words - tokens} pairs, as there are words", f"{pairs.size}")
 
 
 def _check_per_row(arrays: Arrays, name: str) -> None:
     values, rows = arrays[name], arrays[layout.DECLARE_VOTES_INDPTR].size - 1
-    _require(values.size == rows, name, f"a number for each of {rows} rows", f"{values.size} numbers")
-    _require(bool((np.isfinite(values) & (values > 0)).all()), name, "finite numbers above 0", "others")
+    require(values.size == rows, name, f"a number for each of {rows} rows", f"{values.size} numbers")
+    require(bool((np.isfinite(values) & (values > 0)).all()), name, "finite numbers above 0", "others")
 
 
 def _check_rows(arrays: Arrays) -> None:
     rows, voting = len(arrays[layout.DECLARE_ROWS]), arrays[layout.DECLARE_VOTES_INDPTR].size - 1
-    _require(rows == voting, layout.DECLARE_ROWS, f"a vector for each of {voting} rows", f"{rows} vectors")
+    require(rows == voting, layout.DECLARE_ROWS, f"a vector for each of {voting} rows", f"{rows} vectors")
     _check_finite(arrays, layout.DECLARE_ROWS)
 
 
 def _check_finite(arrays: Arrays, name: str) -> None:
-    _require(bool(np.isfinite(arrays[name]).all()), name, "finite numbers", "NaN or infinity")
+    require(bool(np.isfinite(arrays[name]).all()), name, "finite numbers", "NaN or infinity")
 
 
 def _ascends_in_rows(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
@@ -315,6 +216,11 @@ def _ascends_in_rows(indptr: NDArray[Any], indices: NDArray[Any]) -> bool:
     return bool(ascends.all())
 
 
-def _require(holds: bool | np.bool_, name: str, expected: str, found: str) -> None:
+def require(holds: bool | np.bool_, name: str, expected: str, found: str) -> None:
+    """Refuse a file that does not hold what it must.
+
+    Raises:
+        BundleError: it does not.
+    """
     if not holds:
         raise BundleError(f"{name}: expected {expected}, found {found}")

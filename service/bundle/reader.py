@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from service.bundle import layout
-from service.bundle.contents import check_contents, check_labels, check_row_texts, check_slots
+from service.bundle.contents import check_contents
 from service.bundle.files import content_version, map_array, map_bytes, read_whole, sha256_of
 from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
+from service.bundle.line_files import check_labels, check_row_texts, check_slots
 from service.bundle.manifest import SCHEMA_VERSION, FileEntry, Manifest
 from service.bundle.row_texts import RowTexts
 from service.bundle.signature import SIGNATURE_BYTES, check_signature

@@ -40,7 +40,7 @@ class RowTexts:
     """Texts by distinct training row.
 
     Args:
-        lines: bytes of the texts, which `contents.check_row_texts` has passed with the offsets.
+        lines: bytes of the texts, which `line_files.check_row_texts` has passed with the offsets.
         offsets: where each begins, and where the last one ends.
     """
 

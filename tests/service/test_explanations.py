@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from service.bundle import layout, open_bundle
-from service.bundle.contents import check_row_texts
+from service.bundle.line_files import check_row_texts
 from service.bundle.row_texts import MOST_CHARACTERS, RowTexts, write_row_texts
 from service.decoders.mach import OUTPUT, bucket_scores
 from service.engine import Engine
