@@ -1,4 +1,4 @@
-"""The command ``xmc-serve``: run a server, check or fetch a bundle, load a server, make a key, examine a machine.
+"""The command ``xmc-serve``: run, check, fetch, load and plan a server, make a key, examine a machine.
 
 The thread pools of the numerical libraries are sized before those libraries are imported; so each command imports what
 it needs only when it runs.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from service.errors import BundleError, SettingsError
 from service.kernels import bring
+from service.planning.options import add_options
 from service.settings import Settings, default_text, flag, load_settings, options, variable
 
 if TYPE_CHECKING:
@@ -130,6 +131,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(doctor)
     doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
     doctor.set_defaults(command=_doctor)
+
+    plan = commands.add_parser(
+        "plan",
+        help="tell what a service will need",
+        description="Print disk, memory, latency and pods of a model that need not exist yet, from measured constants.",
+    )
+    add_options(plan)
+    plan.set_defaults(command=_plan)
     return parser
 
 
@@ -297,6 +306,13 @@ def _doctor(chosen: argparse.Namespace) -> int:
     examined = examine(Context.of(_flags(chosen), os.environ))
     print(as_json(examined) if chosen.json else as_table(examined), end="")
     return OK if is_healthy(examined) else FAILED
+
+
+def _plan(chosen: argparse.Namespace) -> int:
+    from service.planning.command import answer
+
+    print(answer(chosen), end="")
+    return OK
 
 
 def _count(text: str) -> int:

@@ -1,0 +1,74 @@
+"""Amounts of work and of memory that laws are about, by name.
+
+Letters: L labels, R repetitions, N rows, P votes, D dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+
+from service.planning import index_file
+from service.planning.constants import Files, Work
+from service.planning.encoders import FLOAT_BYTES, encoder_bytes, weights_of
+from service.planning.sizes import rerank_weights
+from service.planning.workload import Workload
+
+# As the decoders decide: tables with fewer entries are scored as a whole, fewer votes without lists.
+SEARCHED_ENTRIES, SEARCHED_VOTES = 1 << 20, 1 << 18
+# A search that reads as much leaves nothing of the encoder in the processor's caches for the next query.
+CACHE_BYTES = 1 << 25
+# Arrays of DECLARE's search beside the votes, see `decoders.nearest`: bytes of a label, of a vote and of a row; and of
+# a row in the room of each thread.
+LIST_LABEL_BYTES, LIST_VOTE_BYTES, LIST_ROW_BYTES, ROOM_ROW_BYTES = 12, 4, 8, 12
+
+
+def work_of(workload: Workload, files: Files) -> Work:
+    """All amounts; those that the workload has no use for are 0."""
+    weights = weights_of(workload)
+    scale = encoder_bytes(workload) / (FLOAT_BYTES * weights.count)
+    factors = workload.labels * workload.dimension if workload.rows and workload.by_factors else 0
+    index_bytes = index_file.index_bytes(workload, files.projection_share)
+    return {
+        "encoder_bytes": encoder_bytes(workload),
+        "dense_weights": scale * weights.dense,
+        "outputs": workload.outputs,
+        "cold": min(1.0, FLOAT_BYTES * (exact_numbers(workload) + factors) / CACHE_BYTES),
+        "body_weights": scale * weights.body,
+        "token_weights": scale * weights.body * workload.tokens,
+        "labels": workload.labels,
+        "steps": workload.repetitions * math.sqrt(workload.labels),
+        "entries": workload.labels * workload.repetitions,
+        "numbers": exact_numbers(workload),
+        "factors": factors,
+        "votes": workload.votes,
+        "root_codes": math.sqrt(workload.labels) * workload.dimension if index_bytes else 0,
+        "held_bytes": FLOAT_BYTES * exact_numbers(workload) + lists_bytes(workload) + held_index_bytes(workload, files),
+        "word_weights": rerank_weights(workload) * workload.tokens,
+    }
+
+
+def exact_numbers(workload: Workload) -> int:
+    """Numbers that an exact search multiplies with every query, and that a process holds beside the file of them."""
+    match workload.method:
+        case "mach":
+            return 0
+        case "declare":
+            return 0 if workload.by_factors else workload.rows * workload.dimension
+        case "unidec" | "ova":
+            return workload.labels * (workload.leading or workload.dimension) if workload.index == "flat" else 0
+
+
+def held_index_bytes(workload: Workload, files: Files) -> int:
+    """What a process holds of an index of candidates, beside what it maps."""
+    if workload.index is None or workload.index == "flat":
+        return 0
+    size = index_file.index_bytes(workload, files.projection_share)
+    return round((1 - files.mapped_index_shares[workload.index]) * size)
+
+
+def lists_bytes(workload: Workload) -> int:
+    """What DECLARE's search holds beside the votes, with the room of one thread."""
+    if not (workload.rows and workload.by_factors) or workload.votes < SEARCHED_VOTES:
+        return 0
+    rows = (LIST_ROW_BYTES + ROOM_ROW_BYTES) * workload.rows
+    return LIST_LABEL_BYTES * workload.labels + LIST_VOTE_BYTES * workload.votes + rows

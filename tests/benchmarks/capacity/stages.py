@@ -1,0 +1,82 @@
+"""Each stage of a case's queries, as a point of the law of its times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from service.engine import Engine
+from service.planning.constants import Files, Law, Work
+from service.planning.speed import RERANK
+from service.planning.work import SEARCHED_ENTRIES, work_of
+from tests.benchmarks.capacity.bundles import Case
+from tests.benchmarks.capacity.laws import fitted
+from tests.benchmarks.capacity.measure import RERANKED_K, K, Times, rerank_times, times_of
+
+# What the time of each stage is a law of.
+WORKS: dict[str, tuple[str, ...]] = {
+    "bag": ("dense_weights", "outputs", "cold"),
+    "transformer": ("token_weights",),
+    "mach": ("steps",),
+    "mach-100": ("steps",),
+    "mach-all": ("entries",),
+    "flat": ("numbers", "labels"),
+    "ivf": ("root_codes",),
+    "hnsw": ("root_codes",),
+    "declare": ("factors", "votes"),
+    RERANK: ("labels", "word_weights"),
+}
+# MACH looks for no more answers than 128 along lists.
+ALL_K = 129
+TOKENS = (8, 16, 48)
+
+
+class StagePoint(NamedTuple):
+    """Seconds of a query alone, and of one in a batch, for some work."""
+
+    stage: str
+    work: Work
+    lone: float
+    batch: float
+
+
+def points_of(case: Case, engine: Engine, queries: Sequence[str], files: Files) -> Iterator[StagePoint]:
+    """All that a case tells."""
+    workload, work = case.workload, work_of(case.workload, files)
+    if workload.rerank_weights:
+        yield StagePoint(RERANK, work, *rerank_times(case.path, engine, queries))
+        return
+    if workload.encoder == "transformer":
+        for tokens in TOKENS:
+            times = times_of(engine, queries, K, tokens)
+            asked = work_of(replace(workload, tokens=tokens), files)
+            yield StagePoint("transformer", asked, times.lone_encode, times.batch_encode)
+        return
+    times = times_of(engine, queries, K)
+    yield StagePoint("bag", work, times.lone_encode, times.batch_encode)
+    match workload.method:
+        case "mach" if work["entries"] >= SEARCHED_ENTRIES:
+            yield _search("mach", work, times)
+            yield _search("mach-100", work, times_of(engine, queries, RERANKED_K))
+            yield _search("mach-all", work, times_of(engine, queries, ALL_K))
+        case "mach":
+            yield _search("mach-all", work, times)
+        case "declare":
+            yield _search("declare" if workload.by_factors else "flat", work, times)
+        case _:
+            yield _search(str(workload.index), work, times)
+
+
+def laws_of(points: Sequence[StagePoint]) -> tuple[dict[str, Law], dict[str, Law]]:
+    """Laws of lone queries and of those in batches, by stage."""
+    lone, batch = dict[str, Law](), dict[str, Law]()
+    for stage, names in WORKS.items():
+        own = [point for point in points if point.stage == stage]
+        lone[stage] = fitted(names, [(point.work, point.lone) for point in own])
+        batch[stage] = fitted(names, [(point.work, point.batch) for point in own])
+    return lone, batch
+
+
+def _search(stage: str, work: Work, times: Times) -> StagePoint:
+    return StagePoint(stage, work, times.lone_search, times.batch_search)
