@@ -9,10 +9,10 @@ from typing import Literal
 
 from service.planning.constants import Constants
 from service.planning.encoders import encoder_bytes
-from service.planning.footprint import Footprint, footprint_of
+from service.planning.footprint import Footprint, footprint_of, is_resident
 from service.planning.sizes import by_group, file_bytes
-from service.planning.speed import Speed, gpu_work, laws_of, speed_of
-from service.planning.work import work_of
+from service.planning.speed import Speed, gpu_work, laws_of, point_of, speed_of
+from service.planning.work import NAMES, work_of
 from service.planning.workload import Wishes, Workload, resolved
 
 # Of a protobuf message, which `encoder.onnx` is.
@@ -56,7 +56,7 @@ class Capacity:
         pod_queries_per_second: that a pod answers.
         pods: that answer them all.
         bound_by: what decides the number of pods, or that there can be none.
-        faults: why one machine cannot serve it; none where it can.
+        faults: why one machine cannot serve it, by what it lacks; none where it can.
         shards: so many machines that have a part of the labels each; 1 where one serves all; None: no number will do.
         beyond: what is larger than anything that was measured.
     """
@@ -70,7 +70,7 @@ class Capacity:
     pod_queries_per_second: float
     pods: int
     bound_by: str
-    faults: tuple[str, ...]
+    faults: dict[str, str]
     shards: int | None
     beyond: tuple[str, ...]
 
@@ -89,7 +89,7 @@ def capacity_of(wishes: Wishes, queries_per_second: float, pod: Pod, constants: 
     limits = _limits(speed, pod)
     slowest = min(limits, key=lambda name: limits[name])
     needed = math.ceil(queries_per_second / limits[slowest])
-    faults = tuple(_faults(workload, footprint, pod, constants))
+    faults = dict(_faults(workload, footprint, pod, constants))
     bound_by = slowest if needed > LEAST_PODS else f"availability: {LEAST_PODS} pods at least"
     return Capacity(
         workload=workload,
@@ -100,7 +100,7 @@ def capacity_of(wishes: Wishes, queries_per_second: float, pod: Pod, constants: 
         speed=speed,
         pod_queries_per_second=limits[slowest],
         pods=max(LEAST_PODS, needed),
-        bound_by="memory: it does not fit" if faults else bound_by,
+        bound_by=", ".join(faults) or bound_by,
         faults=faults,
         shards=_shards(wishes, pod, constants) if faults else 1,
         beyond=tuple(_beyond(workload, constants, pod)),
@@ -118,17 +118,16 @@ def _limits(speed: Speed, pod: Pod) -> dict[str, float]:
     return limits
 
 
-def _faults(workload: Workload, footprint: Footprint, pod: Pod, constants: Constants) -> Iterator[str]:
-    """Why a machine cannot serve it."""
+def _faults(workload: Workload, footprint: Footprint, pod: Pod, constants: Constants) -> Iterator[tuple[str, str]]:
+    """What a machine lacks, and a sentence."""
     if footprint.total > pod.memory_bytes:
-        yield f"expected at most {pod.memory_bytes:,} bytes of memory (--memory), found {footprint.total:,}"
+        yield "memory", f"expected at most {pod.memory_bytes:,} bytes of memory (--memory), found {footprint.total:,}"
     if (size := encoder_bytes(workload)) > MOST_ENCODER_BYTES:
-        yield (
-            f"expected at most {MOST_ENCODER_BYTES:,} bytes of encoder.onnx, found {size:,}; "
-            "a smaller --dim, fewer --buckets or --repetitions make it fit"
-        )
+        limit = f"expected at most {MOST_ENCODER_BYTES:,} bytes of encoder.onnx, found {size:,}"
+        yield "encoder.onnx", f"{limit}; a smaller --dim, fewer --buckets or --repetitions make it fit"
     if footprint.gpu > constants.gpu.memory_bytes:
-        yield f"expected at most {constants.gpu.memory_bytes:,.0f} bytes on the GPU, found {footprint.gpu:,}"
+        limit = f"expected at most {constants.gpu.memory_bytes:,.0f} bytes on the GPU"
+        yield "memory of the GPU", f"{limit}, found {footprint.gpu:,}"
 
 
 def _shards(wishes: Wishes, pod: Pod, constants: Constants) -> int | None:
@@ -140,7 +139,7 @@ def _shards(wishes: Wishes, pod: Pod, constants: Constants) -> int | None:
         workload = resolved(replace(wishes, labels=labels, rows=rows))
         work = work_of(workload, constants.files)
         footprint = footprint_of(workload, work, constants, on_gpu=pod.device == "cuda")
-        return not any(_faults(workload, footprint, pod, constants))
+        return not dict(_faults(workload, footprint, pod, constants))
 
     low, high = 1, 2
     while not fits(high):
@@ -155,13 +154,13 @@ def _shards(wishes: Wishes, pod: Pod, constants: Constants) -> int | None:
 
 def _beyond(workload: Workload, constants: Constants, pod: Pod) -> Iterator[str]:
     """Amounts of work that no measurement reached."""
-    work = work_of(workload, constants.files)
-    laws = laws_of(workload, work, constants) if pod.device == "cpu" else {}
-    for stage, law in ({"memory": constants.memory.model} | laws).items():
+    work, on_gpu = work_of(workload, constants.files), pod.device == "cuda"
+    laws = {"memory": constants.memory.model} | laws_of(workload, work, constants, on_gpu=on_gpu)
+    for stage, law in laws.items():
         for name, amount in law.beyond(work).items():
-            yield f"{stage}: {amount:.3g} {name.replace('_', ' ')}, measured up to {law.measured[name]:.3g}"
-    if pod.device == "cuda":
-        point = constants.gpu.mach if workload.method == "mach" else constants.gpu.search
+            yield f"{stage}: {amount:.3g} {NAMES[name]}, measured up to {law.measured[name]:.3g}"
+    if on_gpu and is_resident(workload):
+        point = point_of(workload, constants)
         if (amount := gpu_work(workload)) > point.work:
             yield f"GPU: {amount:.3g} numbers of labels, measured at {point.work:.3g}"
     if workload.encoder_bytes is not None:

@@ -86,7 +86,7 @@ def _machine(plan: Capacity) -> Iterator[str]:
     if not plan.faults:
         yield "  machine    one holds it"
         return
-    yield from (f"  machine    one does not hold it: {fault}" for fault in plan.faults)
+    yield from (f"  machine    one does not hold it: {fault}" for fault in plan.faults.values())
     if plan.shards is None:
         yield "  shards     no number of parts of the labels would fit machines of this size"
         return

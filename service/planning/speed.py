@@ -13,8 +13,7 @@ from service.planning.footprint import is_resident
 from service.planning.work import SEARCHED_ENTRIES
 from service.planning.workload import Workload
 
-BATCH, LONE = "batch", "lone"
-RERANK = "rerank"
+RERANK, ON_GPU = "rerank", "GPU"
 
 
 @dataclass(frozen=True)
@@ -47,29 +46,35 @@ def speed_of(workload: Workload, work: Work, constants: Constants, *, on_gpu: bo
     """What the model's work takes."""
     seconds = constants.seconds
     lone, batch = (
-        {stage: law.of(work) for stage, law in _laws(workload, work, laws)} for laws in (seconds.lone, seconds.batch)
+        {stage: law.of(work) for stage, law in _laws(workload, work, laws, on_gpu=on_gpu)}
+        for laws in (seconds.lone, seconds.batch)
     )
-    beside = seconds.batcher + seconds.http
-    encode, gpu, encode_batch = lone.pop(workload.encoder), 0.0, batch.pop(workload.encoder)
+    gpu = 0.0
     if on_gpu:
-        point = constants.gpu.mach if workload.method == "mach" else constants.gpu.search
-        scale = gpu_work(workload) / point.work
-        encode, gpu, encode_batch = _gpu_seconds(point, scale), _gpu_seconds(point, scale, in_batch=True), 0.0
-        if is_resident(workload):
-            lone, batch = _reranked(lone), _reranked(batch)
+        point = point_of(workload, constants)
+        # Of a smaller model no less than was measured: to start its kernels takes as long.
+        scale = max(1.0, gpu_work(workload) / point.work) if is_resident(workload) else 1.0
+        lone[ON_GPU] = scale * point.lone_ms / 1000
+        gpu = scale * point.batch_ms / point.batch_rows / 1000
+    encode = lone.pop(ON_GPU if on_gpu else workload.encoder)
     return Speed(
         encode=encode,
         search=sum(lone.values()),
         hop=seconds.hop,
-        processor=encode_batch + sum(batch.values()) + beside,
+        processor=sum(batch.values()) + seconds.batcher + seconds.http,
         http=seconds.http,
         gpu=gpu,
     )
 
 
-def laws_of(workload: Workload, work: Work, constants: Constants) -> dict[str, Law]:
-    """The laws that a lone query's time follows, by stage."""
-    return dict(_laws(workload, work, constants.seconds.lone))
+def laws_of(workload: Workload, work: Work, constants: Constants, *, on_gpu: bool) -> dict[str, Law]:
+    """The laws that the time of a lone query on processors follows, by stage."""
+    return dict(_laws(workload, work, constants.seconds.lone, on_gpu=on_gpu))
+
+
+def point_of(workload: Workload, constants: Constants) -> GpuPoint:
+    """What was measured on a GPU and is most like it."""
+    return constants.gpu.mach if workload.method == "mach" else constants.gpu.search
 
 
 def gpu_work(workload: Workload) -> int:
@@ -77,9 +82,11 @@ def gpu_work(workload: Workload) -> int:
     return workload.labels * (workload.repetitions or workload.dimension)
 
 
-def _laws(workload: Workload, work: Work, laws: Mapping[str, Law]) -> Iterator[tuple[str, Law]]:
-    yield workload.encoder, laws[workload.encoder]
-    yield _search_law(workload, work, laws)
+def _laws(workload: Workload, work: Work, laws: Mapping[str, Law], *, on_gpu: bool) -> Iterator[tuple[str, Law]]:
+    if not on_gpu:
+        yield workload.encoder, laws[workload.encoder]
+    if not (on_gpu and is_resident(workload)):
+        yield _search_law(workload, work, laws)
     if workload.rerank_weights:
         yield RERANK, laws[RERANK]
 
@@ -97,13 +104,3 @@ def _search_law(workload: Workload, work: Work, laws: Mapping[str, Law]) -> tupl
             assert workload.index is not None
             stage = workload.index
     return stage, laws[stage]
-
-
-def _reranked(stages: Mapping[str, float]) -> dict[str, float]:
-    return {stage: seconds for stage, seconds in stages.items() if stage == RERANK}
-
-
-def _gpu_seconds(point: GpuPoint, scale: float, *, in_batch: bool = False) -> float:
-    """Of a smaller model no less than was measured: a start of kernels takes as long."""
-    milliseconds = point.batch_ms / point.batch_rows if in_batch else point.lone_ms
-    return max(1.0, scale) * milliseconds / 1000

@@ -21,6 +21,24 @@ CACHE_BYTES = 1 << 25
 # a row in the room of each thread.
 LIST_LABEL_BYTES, LIST_VOTE_BYTES, LIST_ROW_BYTES, ROOM_ROW_BYTES = 12, 4, 8, 12
 
+NAMES = {
+    "encoder_bytes": "bytes of the encoder",
+    "dense_weights": "weights that a query is multiplied with",
+    "outputs": "numbers that the encoder gives",
+    "cold": "of the caches",
+    "body_weights": "weights of a transformer",
+    "token_weights": "weights times tokens",
+    "labels": "labels",
+    "steps": "repetitions times the root of the labels",
+    "entries": "labels times repetitions",
+    "numbers": "numbers that are searched",
+    "factors": "numbers of label factors",
+    "votes": "labels of training rows",
+    "root_codes": "dimensions times the root of the labels",
+    "held_bytes": "bytes of vectors and lists",
+    "word_weights": "weights of word classifiers times tokens",
+}
+
 
 def work_of(workload: Workload, files: Files) -> Work:
     """All amounts; those that the workload has no use for are 0."""
@@ -41,7 +59,7 @@ def work_of(workload: Workload, files: Files) -> Work:
         "numbers": exact_numbers(workload),
         "factors": factors,
         "votes": workload.votes,
-        "codes": workload.labels * workload.dimension if index_bytes else 0,
+        "root_codes": math.sqrt(workload.labels) * workload.dimension if index_bytes else 0,
         "held_bytes": FLOAT_BYTES * exact_numbers(workload) + lists_bytes(workload) + held_index_bytes(workload, files),
         "word_weights": rerank_weights(workload) * workload.tokens,
     }

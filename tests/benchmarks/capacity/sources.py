@@ -31,8 +31,8 @@ TRAINED = {
     "declare": ["training.epochs=1"],
 }
 MOST_TOKENS, AT_ONCE = 64, 64
-# Texts whose vectors labels are mixed from.
-TEXTS = 4096
+# Texts that labels lie between, how many are near, and deviation of a coordinate from a line between two.
+TEXTS, NEAR, NOISE = 4096, 16, 0.02
 
 Floats = NDArray[np.float32]
 
@@ -113,15 +113,29 @@ class Sources:
         """MiniLM's vectors of queries."""
         return self._encoded(self.queries[:128])
 
+    @cached_property
+    def near_texts(self) -> NDArray[np.int64]:
+        """Texts whose vectors are nearest to each text's, and itself, (N, `NEAR`)."""
+        cosines_NN = self.text_vectors @ self.text_vectors.T
+        nearest_NN: NDArray[np.int64] = np.argpartition(-cosines_NN, NEAR, axis=1)[:, :NEAR]
+        return nearest_NN
+
     def label_vectors(self, count: int, dimension: int) -> Floats:
-        """Mixtures of two texts each, in the first so many coordinates, of length 1."""
+        """Vectors between those of two near texts, and a little beside, in the first so many coordinates, of length 1.
+
+        They lie in groups and in few directions, as those of labels do.
+        """
         rng = np.random.default_rng(0)
-        base_ND = self.text_vectors[:, :dimension]
-        pairs = rng.integers(0, len(base_ND), (2, count))
+        base_ND = np.ascontiguousarray(self.text_vectors[:, :dimension])
+        first = rng.integers(0, len(base_ND), count)
+        second = self.near_texts[first, rng.integers(0, NEAR, count)]
         shares = rng.uniform(0.5, 1.0, (count, 1)).astype(np.float32)
-        mixed_LD: Floats = shares * base_ND[pairs[0]] + (1 - shares) * base_ND[pairs[1]]
-        mixed_LD /= np.linalg.norm(mixed_LD, axis=1, keepdims=True)
-        return mixed_LD
+        labels_LD: Floats = rng.standard_normal((count, dimension), dtype=np.float32)
+        labels_LD *= NOISE * base_ND.std(axis=0) / base_ND.std()
+        labels_LD += shares * base_ND[first]
+        labels_LD += (1 - shares) * base_ND[second]
+        labels_LD /= np.linalg.norm(labels_LD, axis=1, keepdims=True)
+        return labels_LD
 
     @torch.no_grad()
     def _encoded(self, texts: list[str]) -> Floats:

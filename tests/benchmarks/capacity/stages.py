@@ -22,8 +22,8 @@ WORKS: dict[str, tuple[str, ...]] = {
     "mach-100": ("steps",),
     "mach-all": ("entries",),
     "flat": ("numbers", "labels"),
-    "ivf": ("codes",),
-    "hnsw": ("codes",),
+    "ivf": ("root_codes",),
+    "hnsw": ("root_codes",),
     "declare": ("factors", "votes"),
     RERANK: ("labels", "word_weights"),
 }

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from service.planning.capacity import MOST_ENCODER_BYTES, Capacity, Pod, capacity_of
 from service.planning.constants import load
 from service.planning.sizes import file_bytes
+from service.planning.work import SEARCHED_ENTRIES
 from service.planning.workload import Wishes
 
 CONSTANTS = load()
@@ -45,8 +46,10 @@ def test_more_labels_take_no_less(sizes: dict[str, Any], labels: int, more: int)
     one, other = planned(labels, **sizes), planned(labels + more, **sizes)
     assert sum(one.files.values()) <= sum(other.files.values())
     assert one.footprint.total <= other.footprint.total
-    assert one.speed.whole <= other.speed.whole * (1 + 1e-9)
-    assert one.pods <= other.pods
+    # Of fewer labels of MACH all are scored, which may take longer than a search among a few more.
+    if one.workload.method != "mach" or labels * one.workload.repetitions >= SEARCHED_ENTRIES:
+        assert one.speed.whole <= other.speed.whole * (1 + 1e-9)
+        assert one.pods <= other.pods
 
 
 @given(sizes=methods, labels=counts, qps=rates, more=rates)
@@ -78,8 +81,8 @@ def test_sums_add_up(sizes: dict[str, Any], labels: int) -> None:
 @pytest.mark.parametrize("method", ["mach", "declare", "unidec", "ova"])
 def test_500_million_labels_say_what_does_not_fit(method: Any) -> None:
     plan = planned(500_000_000, method=method)
-    assert plan.bound_by == "memory: it does not fit"
-    assert any("bytes of memory (--memory)" in fault for fault in plan.faults)
+    assert plan.bound_by.startswith("memory")
+    assert "bytes of memory (--memory)" in plan.faults["memory"]
     assert plan.beyond
     assert plan.shards is not None
     part = math.ceil(500_000_000 / plan.shards)
@@ -88,11 +91,12 @@ def test_500_million_labels_say_what_does_not_fit(method: Any) -> None:
 
 
 def test_one_large_machine_holds_500_million_labels_of_mach() -> None:
-    sizes = {"method": "mach", "dimension": 64, "buckets": 131_072, "repetitions": 16}
-    plan = planned(500_000_000, pod=HUGE, dimension=64, method="mach", buckets=131_072, repetitions=2)
-    assert plan.faults == ()
+    plan = planned(500_000_000, pod=HUGE, method="mach", dimension=64, repetitions=16)
+    assert plan.faults == {}
     assert plan.shards == 1
-    (fault,) = planned(500_000_000, pod=HUGE, **(sizes | {"dimension": 4096})).faults
+    plan = planned(500_000_000, pod=HUGE, method="mach", dimension=4096, repetitions=16)
+    assert plan.bound_by == "encoder.onnx"
+    (fault,) = plan.faults.values()
     assert f"at most {MOST_ENCODER_BYTES:,} bytes of encoder.onnx" in fault
 
 
@@ -104,9 +108,8 @@ def test_where_memory_cannot_hold_any_part_no_number_of_shards_will_do() -> None
 def test_a_gpu_that_is_too_small_is_told() -> None:
     sizes: dict[str, Any] = {"method": "unidec", "index": "flat", "dimension": 256}
     plan = planned(100_000_000, pod=replace(HUGE, device="cuda"), **sizes)
-    (fault,) = plan.faults
-    assert "bytes on the GPU" in fault
-    assert planned(100_000_000, pod=HUGE, **sizes).faults == ()
+    assert "bytes on the GPU" in plan.faults["memory of the GPU"]
+    assert planned(100_000_000, pod=HUGE, **sizes).faults == {}
 
 
 @pytest.mark.parametrize(
@@ -125,6 +128,19 @@ def test_what_binds_is_named(qps: float, processors: float, bound_by: str) -> No
 def test_a_gpu_may_bind() -> None:
     plan = planned(10**7, 1e5, replace(HUGE, device="cuda"), method="mach", dimension=64)
     assert plan.bound_by == "the GPU"
+
+
+def test_on_a_gpu_what_processors_still_do_takes_their_time() -> None:
+    """Rows of DECLARE are searched by them, labels of a flat index are not."""
+    gpu = replace(HUGE, device="cuda")
+    flat, rows = planned(10**5, pod=gpu, method="unidec", index="flat"), planned(10**5, pod=gpu, method="declare")
+    assert flat.speed.search == 0
+    assert rows.speed.search == planned(10**5, method="declare").speed.search
+    assert any(sentence.startswith("declare: ") for sentence in planned(10**8, pod=gpu, method="declare").beyond)
+    assert planned(10**5, pod=gpu, method="unidec", index="flat", rerank_weights=9).speed.search > 0
+    many = planned(10**8, pod=gpu, method="unidec", index="flat")
+    assert many.speed.encode > flat.speed.encode
+    assert "GPU: 2.56e+10 numbers of labels, measured at 6.66e+08" in many.beyond
 
 
 def test_what_was_measured_is_not_called_beyond() -> None:

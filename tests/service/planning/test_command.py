@@ -23,10 +23,10 @@ def printed(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 
 def test_a_plan_tells_all_that_is_asked_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, PLAN)
-    assert text.startswith("unidec: 100,000 labels, bag encoder of 101 MB, 256 dimensions, flat index\n")
+    assert text.startswith("unidec: 100,000 labels, bag encoder of 100 MB, 256 dimensions, flat index\n")
     for words in (
         "disk  ",
-        "encoder 101 MB, labels ",
+        "encoder 100 MB, labels ",
         "memory  ",
         "private ",
         "mapped ",

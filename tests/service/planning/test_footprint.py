@@ -14,7 +14,7 @@ from service.bundle import layout
 from service.decoders import nearest
 from service.planning.constants import Law, load
 from service.planning.footprint import footprint_of
-from service.planning.work import exact_numbers, lists_bytes, work_of
+from service.planning.work import NAMES, exact_numbers, lists_bytes, work_of
 from service.planning.workload import Wishes, resolved
 from service.search.votes import Votes
 from tests.benchmarks.capacity.measure import memory_of
@@ -24,8 +24,8 @@ from tests.service.planning.test_sizes import planned_for
 NEAR = 0.15
 
 SPECS = {
-    "mach": Spec(label_count=100_000, repetitions=16, buckets=512),
-    "unidec": Spec(method="unidec", label_count=150_000, half_dimension=32),
+    "mach": Spec(label_count=40_000, repetitions=16, buckets=512),
+    "unidec": Spec(method="unidec", label_count=100_000, half_dimension=32),
 }
 
 
@@ -55,6 +55,11 @@ def test_lists_of_declare_are_as_large_as_planned(labels: int) -> None:
     found = sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
     workload = resolved(Wishes("declare", labels, rows=rows, row_labels=votes_GL.nnz / rows))
     assert lists_bytes(workload) == pytest.approx(found, rel=0.02)
+
+
+def test_every_amount_of_work_has_a_name() -> None:
+    constants = load()
+    assert work_of(resolved(Wishes("mach", 1000)), constants.files).keys() == NAMES.keys()
 
 
 def test_few_votes_need_no_lists() -> None:
