@@ -45,35 +45,45 @@ def work_of(workload: Workload, files: Files) -> Work:
     weights = weights_of(workload)
     scale = encoder_bytes(workload) / (FLOAT_BYTES * weights.count)
     factors = workload.labels * workload.dimension if workload.rows and workload.by_factors else 0
+    numbers = exact_numbers(workload)
     index_bytes = index_file.index_bytes(workload, files.projection_share)
     return {
         "encoder_bytes": encoder_bytes(workload),
         "dense_weights": scale * weights.dense,
         "outputs": workload.outputs,
-        "cold": min(1.0, FLOAT_BYTES * (exact_numbers(workload) + factors) / CACHE_BYTES),
+        "cold": min(1.0, FLOAT_BYTES * (numbers + factors) / CACHE_BYTES),
         "body_weights": scale * weights.body,
         "token_weights": scale * weights.body * workload.tokens,
         "labels": workload.labels,
         "steps": workload.repetitions * math.sqrt(workload.labels),
         "entries": workload.labels * workload.repetitions,
-        "numbers": exact_numbers(workload),
+        "numbers": numbers,
         "factors": factors,
         "votes": workload.votes,
         "root_codes": math.sqrt(workload.labels) * workload.dimension if index_bytes else 0,
-        "held_bytes": FLOAT_BYTES * exact_numbers(workload) + lists_bytes(workload) + held_index_bytes(workload, files),
+        "held_bytes": FLOAT_BYTES * held_numbers(workload) + lists_bytes(workload) + held_index_bytes(workload, files),
         "word_weights": rerank_weights(workload) * workload.tokens,
     }
 
 
 def exact_numbers(workload: Workload) -> int:
-    """Numbers that an exact search multiplies with every query, and that a process holds beside the file of them."""
+    """Numbers that an exact search multiplies with every query.
+
+    Those beyond leading coordinates count as well: how many labels are read whole depends on the vectors, and export
+    chooses leading coordinates only where they cost less.
+    """
     match workload.method:
         case "mach":
             return 0
         case "declare":
             return 0 if workload.by_factors else workload.rows * workload.dimension
         case "unidec" | "ova":
-            return workload.labels * (workload.leading or workload.dimension) if workload.index == "flat" else 0
+            return workload.labels * workload.dimension if workload.index == "flat" else 0
+
+
+def held_numbers(workload: Workload) -> int:
+    """Numbers that an exact search holds beside the files of them."""
+    return workload.labels * workload.leading if workload.leading else exact_numbers(workload)
 
 
 def held_index_bytes(workload: Workload, files: Files) -> int:

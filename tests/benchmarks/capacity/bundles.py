@@ -36,7 +36,6 @@ from training.compression import Projected, kept_lengths, row_lengths, unit_rows
 from training.encoders import BagConfig, TransformerConfig, TransformerEncoder
 from training.methods.base import Shape
 from training.recipes import RECIPES
-from training.voting import merge_duplicates
 
 GOLDEN, GOLDEN_K = 4, 5
 
@@ -167,18 +166,14 @@ def _write_vectors(path: Path, workload: Workload, sources: Sources) -> dict[str
 
 
 def _write_votes(path: Path, workload: Workload, sources: Sources) -> tuple[Workload, dict[str, Any]]:
-    """Rows of the first so many labels, the trained ones and others that are like them, so many in all."""
+    """Rows of the first so many labels: trained ones and others that are like them, which may recur; about so many."""
     model = sources.declare
     factors_LC = np.ascontiguousarray(sources.declare_artifact.tables["factors"])[: workload.labels]
     trained_NL = model.votes_GL[:, : workload.labels]
     trained_NL = csr_array(trained_NL[np.diff(trained_NL.indptr) > 0][: workload.rows])
     trained_NL.data[:] = 1
-    lacking = workload.rows - trained_NL.shape[0]
-    rows_NL = trained_NL
-    while lacking > 0:
-        rows_NL = csr_array(vstack([rows_NL, varied(trained_NL, lacking)]))
-        rows_NL, _ = merge_duplicates(rows_NL)
-        lacking = workload.rows - rows_NL.shape[0]
+    rows_NL = csr_array(vstack([trained_NL, varied(trained_NL, max(1, workload.rows - trained_NL.shape[0]))]))
+    rows_NL = csr_array(rows_NL[np.diff(rows_NL.indptr) > 0])
     unit_GL = unit_rows(rows_NL)
     unit_GL.sort_indices()
     votes, counts_G = Votes.from_csr(unit_GL), np.ones(unit_GL.shape[0], dtype=np.int32)
@@ -205,7 +200,8 @@ def _write_classifiers(path: Path, workload: Workload, sources: Sources) -> None
     ids = [id_ for one in tokenizer.encode_batch(sources.queries) for id_ in one.ids]
     shares_V = np.bincount(ids, minlength=tokens) + 0.5
     weights_V = np.append(rng.multinomial(total, shares_V / shares_V.sum()), np.zeros(PAIRS, dtype=int))
-    labels = np.concatenate([np.sort(rng.integers(0, workload.labels, count)) for count in weights_V])
+    words, labels = np.repeat(np.arange(len(weights_V)), weights_V), rng.integers(0, workload.labels, total)
+    labels = labels[np.lexsort((labels, words))]
     pieces = rng.multinomial(round(PIECES_PER_TOKEN * tokens), np.full(tokens, 1 / tokens))
     pairs = np.sort(rng.choice(tokens**2, PAIRS, replace=False))
     arrays: dict[str, Any] = {

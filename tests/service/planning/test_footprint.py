@@ -14,7 +14,7 @@ from service.bundle import layout
 from service.decoders import nearest
 from service.planning.constants import Law, load
 from service.planning.footprint import footprint_of
-from service.planning.work import NAMES, exact_numbers, lists_bytes, work_of
+from service.planning.work import NAMES, held_numbers, lists_bytes, work_of
 from service.planning.workload import Wishes, resolved
 from service.search.votes import Votes
 from tests.benchmarks.capacity.measure import memory_of
@@ -79,7 +79,7 @@ def test_few_votes_need_no_lists() -> None:
     ],
 )
 def test_an_exact_search_holds_its_numbers(wishes: Wishes, numbers: int) -> None:
-    assert exact_numbers(resolved(wishes)) == numbers
+    assert held_numbers(resolved(wishes)) == numbers
 
 
 @pytest.mark.parametrize(
