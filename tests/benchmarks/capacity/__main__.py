@@ -34,7 +34,7 @@ from service.planning.work import work_of
 from service.planning.workload import Workload
 from service.processors import available_processors
 from tests.benchmarks.capacity.bundles import write_case
-from tests.benchmarks.capacity.cases import FITTED, HELD_OUT
+from tests.benchmarks.capacity.cases import FITTED, HELD_OUT, SMALL
 from tests.benchmarks.capacity.check import check
 from tests.benchmarks.capacity.gpu import GPU
 from tests.benchmarks.capacity.laws import fitted
@@ -47,7 +47,7 @@ DIMENSION, PROJECTED = 256, 50_000
 COMMAND = "python -m tests.benchmarks.capacity"
 SERVED = "flat-10k"
 # What a process's private memory is a law of.
-HELD = ("encoder_bytes", "body_weights", "held_bytes")
+HELD = ("encoder_bytes", "body_weights", "held_bytes", "outputs")
 
 
 def main() -> None:
@@ -94,6 +94,8 @@ def _measure(sources: Sources, folder: Path) -> Constants:
             print(http, flush=True)
         shutil.rmtree(case.path)
         gc.collect()
+    for name, workload in SMALL.items():
+        memory[name] = workload, memory_of(write_case(name, workload, sources, folder).path)
     files = files.model_copy(update={"mapped_index_shares": shares})
     private = [(work_of(workload, files), float(found.private)) for workload, found in memory.values()]
     lone, batch = laws_of(points)

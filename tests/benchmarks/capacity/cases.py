@@ -47,6 +47,12 @@ FITTED: dict[str, Workload] = {
     "minilm": resolved(Wishes("unidec", 10_000, index="flat", encoder="transformer")),
 }
 
+# With so small an encoder a process shows what it takes always; its memory alone is measured.
+SMALL: dict[str, Workload] = {
+    "mach-small": _mach(10_000, 8, buckets=64),
+    "ova-small": resolved(Wishes("ova", 10_000, dimension=9, index="flat", vocabulary=VOCABULARY)),
+}
+
 HELD_OUT: dict[str, Workload] = {
     "mach-500k": _mach(500_000),
     "mach-middle": _mach(50_000, 300, buckets=2048),
