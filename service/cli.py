@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from service.commands import bench, check, doctor, fetch, key, plan, run
 from service.commands.arguments import FAILED, WRONG_USE
@@ -35,11 +35,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="xmc-serve", description="Answer top-k label queries over HTTP.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('xmcserve')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+def _version() -> str:
+    """The installed one's; the sources alone have none, and `doctor` must be able to say so."""
+    try:
+        return version("xmcserve")
+    except PackageNotFoundError:
+        return "(sources that are not installed)"
 
 
 def _fail(error: Exception, code: int) -> int:
