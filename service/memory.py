@@ -20,6 +20,11 @@ def resident_bytes(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def machine_bytes() -> int:
+    """Memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def memory_limit_bytes(root: Path = Path("/")) -> int | None:
     """The smallest memory limit in bytes of the process's control groups (version 2 or 1); None when none sets one.
 

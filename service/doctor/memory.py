@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from service.doctor.context import Context
 from service.doctor.findings import Finding, fault, ok
-from service.memory import memory_limit_bytes
+from service.memory import machine_bytes, memory_limit_bytes
 
 # Resident memory of the process that speaks HTTP, and of one that computes for a model whose own files are next to
 # nothing: `python -m tests.benchmarks.endurance`; see "Memory does not grow" in service/README.md.
@@ -18,7 +17,7 @@ MODEL_BYTES = 229_000_000
 
 def look(context: Context) -> Iterator[Finding]:
     """See `CHECKS`."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    machine = machine_bytes()
     limit = memory_limit_bytes(context.root)
     most = machine if limit is None else min(limit, machine)
     has = f"{_megabytes(machine)} of the machine" if most == machine else f"a limit of {_megabytes(most)}"

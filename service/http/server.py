@@ -24,7 +24,7 @@ from service.http.app import create_app
 from service.http.asgi import Application
 from service.http.lifecycle import Lifecycle, Phase
 from service.http.protocol import Protocol
-from service.memory import memory_limit_bytes
+from service.memory import machine_bytes, memory_limit_bytes
 from service.metrics import Metrics
 from service.models.launch import Launched, launch
 from service.nvml import Nvml, NvmlError
@@ -143,5 +143,4 @@ def _watch_gpus(metrics: Metrics) -> None:
 
 def _memory_limit_bytes() -> int:
     """Memory that the processes of the service may have together."""
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min(machine, memory_limit_bytes() or machine)
+    return min(machine_bytes(), memory_limit_bytes() or machine_bytes())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.memory import memory_limit_bytes, resident_bytes
+from tests.service.cgroups import write
 
 
 def test_a_process_has_memory_until_it_has_ended() -> None:
@@ -23,14 +24,6 @@ def test_a_process_may_end_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Path, "read_text", end)
     assert resident_bytes(os.getpid()) == 0
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 @pytest.mark.parametrize(

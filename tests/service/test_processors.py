@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.processors import available_processors
+from tests.service.cgroups import write
 
 CORES = 8
 
@@ -13,14 +14,6 @@ CORES = 8
 @pytest.fixture(autouse=True)
 def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(CORES)))
-
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
 
 
 @pytest.mark.parametrize(
