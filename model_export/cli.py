@@ -1,4 +1,4 @@
-"""`xmc-export`: build | verify | diff | plot | keygen | sign.
+"""`xmc-export`: build | verify | diff | plot | shard | keygen | sign.
 
 Exit codes: 0 done, 1 failed, 2 wrong use or bad input.
 """
@@ -115,6 +115,11 @@ def _parser() -> argparse.ArgumentParser:
     plot.add_argument("bundle", type=Path, metavar="BUNDLE")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE.png", help="picture to write")
     plot.set_defaults(command=_plot)
+    shard = commands.add_parser("shard", help="cut a bundle into parts, to be served by several machines")
+    shard.add_argument("bundle", type=Path, metavar="BUNDLE")
+    shard.add_argument("--shards", type=int, required=True, metavar="S", help="parts, about as dear as each other")
+    shard.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write: head, shard-0, ...")
+    shard.set_defaults(command=_shard)
     keygen = commands.add_parser("keygen", help="make a pair of keys to sign bundles with")
     keygen.add_argument("private", type=Path, metavar="FILE", help="private key to write; the public one is FILE.pub")
     keygen.set_defaults(command=_keygen)
@@ -187,6 +192,16 @@ def _diff(arguments: argparse.Namespace) -> None:
         print(f"agreement@{difference.k}: none, {difference.agreement}")
     else:
         print(f"agreement@{difference.k}: {difference.agreement:.3f} ({asked})")
+
+
+def _shard(arguments: argparse.Namespace) -> None:
+    from model_export.sharding import HEAD, shard
+
+    head = shard(arguments.bundle, arguments.shards, arguments.out)
+    print(f"wrote {arguments.out}: {head.name}:{head.version} in {len(head.shards)} shards")
+    for entry in head.shards:
+        print(f"  {entry.folder}  rows {entry.first:,} to {entry.first + entry.count - 1:,}")
+    print(f"serve it:  xmc-serve run --bundle {arguments.out / HEAD}")
 
 
 def _plot(arguments: argparse.Namespace) -> None:

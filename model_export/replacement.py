@@ -14,8 +14,8 @@ from model_export.errors import UsageError
 from service.bundle import layout
 
 
-def check_replaceable(out: Path) -> None:
-    """Refuse, before any work, to write over anything that is not a bundle.
+def check_replaceable(out: Path, inner: str = "") -> None:
+    """Refuse, before any work, to write over anything that is not a bundle, or holds one as ``inner``.
 
     Raises:
         UsageError: ``out`` is a file, a link, or a folder that holds something else.
@@ -24,12 +24,12 @@ def check_replaceable(out: Path) -> None:
         return
     if out.is_symlink() or not out.is_dir():
         raise UsageError(f"{out}: expected a bundle to replace, or nothing, found {_kind(out)}")
-    if any(out.iterdir()) and not _is_bundle(out):
+    if any(out.iterdir()) and not _is_bundle(out / inner):
         raise UsageError(f"{out}: expected a bundle to replace, or nothing, found a folder of other files")
 
 
 @contextmanager
-def replacing(out: Path) -> Iterator[Path]:
+def replacing(out: Path, inner: str = "") -> Iterator[Path]:
     """Give an empty folder beside ``out``; it takes its place when the block ends well, else it vanishes.
 
     Readers that have the old files open keep them. Between two renames there is a moment in which ``out`` does not
@@ -39,7 +39,7 @@ def replacing(out: Path) -> Iterator[Path]:
         UsageError: as `check_replaceable`.
         OSError: the folder above cannot be written to.
     """
-    check_replaceable(out)
+    check_replaceable(out, inner)
     out = Path(os.path.abspath(out))  # noqa: PTH100 (Path.resolve would follow links)
     staged = out.parent / f".{out.name}.{secrets.token_hex(4)}.partial"
     staged.mkdir(parents=True)

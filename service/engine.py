@@ -141,8 +141,9 @@ class Engine:
             BundleError: a file cannot be used, or CUDA was asked for in vain.
         """
         device = resolve_device(device, bundle.manifest.precision)
-        resident = _resident_decoder(bundle) if device == "cuda" else None
-        decoder = resident or decoder_class(bundle.manifest.method.name).from_bundle(bundle, threads=threads)
+        is_whole = not bundle.manifest.shards
+        resident = _resident_decoder(bundle) if device == "cuda" and is_whole else None
+        decoder = resident or (_decoder if is_whole else _sharded_decoder)(bundle, threads)
         encoder = Encoder.open(
             bundle.file(layout.ENCODER),
             decoder.required_outputs,
@@ -338,6 +339,17 @@ def _with_others(top: TopK, ks_Q: NDArray[np.int64], allowed: Allowed) -> list[i
     wanted_QK = np.arange(top.ids_QK.shape[1]) < ks_Q[:, None]
     places: list[int] = np.flatnonzero((denied_QK & wanted_QK).any(axis=1)).tolist()
     return places
+
+
+def _decoder(bundle: Bundle, threads: int) -> Decoder:
+    return decoder_class(bundle.manifest.method.name).from_bundle(bundle, threads=threads)
+
+
+def _sharded_decoder(bundle: Bundle, threads: int) -> Decoder:
+    from service.sharding.decoder import decoder_of  # needs what all methods need
+    from service.sharding.opening import open_local
+
+    return decoder_of(bundle, open_local(bundle, threads=threads))
 
 
 def _resident_decoder(bundle: Bundle) -> Decoder | None:

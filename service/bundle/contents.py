@@ -45,6 +45,11 @@ def check_contents(manifest: Manifest, arrays: Arrays) -> None:
         _check_groups(manifest, arrays[layout.LABEL_GROUPS])
     if manifest.changes is not None and manifest.changes.disabled:
         _check_disabled(manifest.changes.disabled, manifest.label_count, arrays[layout.LABELS_DISABLED])
+    if not manifest.shards:
+        _check_method(manifest, arrays)
+
+
+def _check_method(manifest: Manifest, arrays: Arrays) -> None:
     match manifest.method:
         case MachSection(buckets=buckets):
             _check_buckets(arrays[layout.MACH_BUCKETS], buckets)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from service.bundle.manifest import (
     RerankSection,
     TextInput,
 )
+from service.bundle.shards import ShardEntry
 
 VERSION_LENGTH = 12
 
@@ -75,8 +76,11 @@ def content_version(
     rerank: RerankSection | None = None,
     groups: Mapping[str, int] | None = None,
     changes: ChangesSection | None = None,
+    shards: Sequence[ShardEntry] = (),
 ) -> str:
     """Digest of everything that decides an answer: the sections on input, method, scores and labels, and every file.
+
+    Those of shards among them, by the digests of their manifests.
 
     Name, measurements and golden answers are left out: the same model exported twice has the same version. Sections
     that a bundle does not have leave no trace, so that older bundles keep their version.
@@ -95,6 +99,8 @@ def content_version(
     content |= {name: section.model_dump(mode="json") for name, section in optional.items() if section is not None}
     if groups:
         content["groups"] = dict(groups)
+    if shards:
+        content["shards"] = {shard.folder: shard.model_dump(mode="json") for shard in shards}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_LENGTH]
 

@@ -19,6 +19,8 @@ from service.bundle import layout
 LINE_END = b"}\n"
 # What comes before the id in a record.
 ID_KEY = b'{"id":'
+# What the record of a label says that was added and never trained.
+ZERO_SHOT = "zero_shot"
 
 
 def encode_labels(
@@ -51,7 +53,7 @@ def record_of(id_: str, text: str | None, *, zero_shot: bool = False) -> bytes:
     if text is not None:
         record["text"] = text
     if zero_shot:
-        record["zero_shot"] = True
+        record[ZERO_SHOT] = True
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
 
 

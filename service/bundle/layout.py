@@ -86,6 +86,8 @@ def expected_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
         File name to what its array must be, or None for a file that is not an array.
     """
     table = _common_files(manifest)
+    if manifest.shards:  # which hold the rest
+        return table
     match manifest.method:
         case MachSection() as mach:
             table |= _mach_files(mach, manifest.label_count)
@@ -156,6 +158,8 @@ def _common_files(manifest: Manifest) -> dict[str, ArraySpec | None]:
                 RERANK_PIECES: ArraySpec(("int32",), (None,)),
                 RERANK_PAIRS: ArraySpec(("int64",), (None,)),
             }
+    if isinstance(manifest.method, DeclareSection) and manifest.method.texts:
+        table |= {DECLARE_TEXTS: None, DECLARE_TEXT_OFFSETS: _offsets(None)}
     if manifest.propensity is not None:
         table[INVERSE_PROPENSITIES] = ArraySpec(("float32",), (manifest.label_count,))
     return table
@@ -185,8 +189,6 @@ def _declare_files(declare: DeclareSection, label_count: int) -> dict[str, Array
         table[DECLARE_VOTES_COUNTS] = ArraySpec(("int32",), (None,))
     if declare.divided:
         table[DECLARE_LENGTHS] = ArraySpec(("float32",), (None,))
-    if declare.texts:
-        table |= {DECLARE_TEXTS: None, DECLARE_TEXT_OFFSETS: _offsets(None)}
     return table
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.bundle import layout
 from service.bundle.contents import require
-from service.bundle.labels import ID_KEY, LINE_END
+from service.bundle.labels import ID_KEY, LINE_END, ZERO_SHOT
 from service.errors import BundleError
 from service.processors import at_once
 
@@ -104,7 +104,7 @@ def _check_utf_8(lines: NDArray[np.uint8], file: str) -> None:
 def _check_record(line: bytes, has_texts: bool) -> None:
     expected = {"id": str, "text": str} if has_texts else {"id": str}
     try:
-        found = {key: type(value) for key, value in json.loads(line).items()}
+        found = {key: type(value) for key, value in json.loads(line).items() if key != ZERO_SHOT}
     except ValueError as error:
         raise BundleError(f"{layout.LABELS}: expected a JSON object a line, found: {error}") from error
     require(found == expected, layout.LABELS, f"records with strings {', '.join(expected)}", f"{', '.join(found)}")

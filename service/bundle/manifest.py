@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from service.bundle.searching import OvaSection, UnidecSection
+from service.bundle.shards import Sha256, ShardEntry, first_gap, row_count
 from service.bundle.strict import Count, Share, Strict
 
 SCHEMA_VERSION = 1
@@ -20,7 +21,6 @@ SCHEMA_VERSION = 1
 # Beyond it the order of any answer is that of the propensities alone.
 GREATEST_PROPENSITY_WEIGHT = 10.0
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Version = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 GroupName = Annotated[str, Field(min_length=1, max_length=128)]
 BundleName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
@@ -274,6 +274,8 @@ class Manifest(Strict):
         calibration: makes probabilities of raw scores; null where these are served.
         propensity: another order of the answers; null for the order of scores.
         changes: of labels, while an older bundle was served; null for none.
+        shards: bundles beside this one that hold the method's tables, in the order of their rows; none where this one
+            holds them, and then not written.
         files: every file but the manifest itself, by name.
         parity: measured at export; null only in a draft that has not been verified yet.
         golden: queries with known answers; empty only in a draft.
@@ -294,6 +296,7 @@ class Manifest(Strict):
     calibration: CalibrationSection | None = None
     propensity: PropensitySection | None = None
     changes: Annotated[ChangesSection | None, Field(exclude_if=lambda changes: changes is None)] = None
+    shards: Annotated[tuple[ShardEntry, ...], Field(exclude_if=lambda shards: not shards)] = ()
     files: dict[str, FileEntry]
     parity: Parity | None = None
     golden: tuple[GoldenAnswer, ...] = ()
@@ -302,6 +305,15 @@ class Manifest(Strict):
     def trained_count(self) -> int:
         """How many labels, the first, were trained."""
         return self.label_count - (0 if self.changes is None else self.changes.zero_shot)
+
+    @model_validator(mode="after")
+    def _shards_hold_all_rows(self) -> Self:
+        if (place := first_gap(self.shards)) is not None:
+            raise ValueError(f"shards[{place}].first: expected the end of the shard before, found another row")
+        rows = row_count(self.shards)
+        if self.shards and not isinstance(self.method, DeclareSection) and rows != self.label_count:
+            raise ValueError(f"shards: expected all {self.label_count} labels, found {rows}")
+        return self
 
     @model_validator(mode="after")
     def _golden_queries_fit_the_input(self) -> Self:

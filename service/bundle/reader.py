@@ -26,6 +26,7 @@ from service.bundle.layout import ArraySpec
 from service.bundle.line_files import check_labels, check_row_texts, check_slots
 from service.bundle.manifest import SCHEMA_VERSION, FileEntry, Manifest
 from service.bundle.row_texts import RowTexts
+from service.bundle.shards import row_count
 from service.bundle.signature import SIGNATURE_BYTES, check_signature
 from service.errors import BundleError
 from service.processors import at_once
@@ -87,7 +88,7 @@ def load_bundle(path: Path, manifest: Manifest) -> Bundle:
         arrays = _map_arrays(path, manifest)
         check_contents(manifest, arrays)
         labels = _map_labels(path, manifest, arrays)
-        row_texts = _map_row_texts(path, arrays)
+        row_texts = _map_row_texts(path, manifest, arrays)
     except BundleError as error:
         raise BundleError(f"bundle {path}: {error}") from error
     except OSError as error:
@@ -148,7 +149,7 @@ def _first_fault(error: ValidationError) -> str:
 def _check_version(manifest: Manifest) -> None:
     scores = manifest.calibration, manifest.propensity, manifest.rerank
     labels = manifest.groups, manifest.changes
-    expected = content_version(manifest.input, manifest.method, manifest.files, *scores, *labels)
+    expected = content_version(manifest.input, manifest.method, manifest.files, *scores, *labels, manifest.shards)
     if manifest.version != expected:
         raise BundleError(f"{layout.MANIFEST}: expected version {expected} by its contents, found {manifest.version}")
 
@@ -232,12 +233,13 @@ def _map_labels(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any
     return LabelTable(lines, offsets, slots)
 
 
-def _map_row_texts(path: Path, arrays: Mapping[str, NDArray[Any]]) -> RowTexts | None:
+def _map_row_texts(path: Path, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> RowTexts | None:
     offsets = arrays.get(layout.DECLARE_TEXT_OFFSETS)
     if offsets is None:
         return None
     lines: NDArray[np.uint8] = map_bytes(path / layout.DECLARE_TEXTS)
-    check_row_texts(lines, offsets, arrays[layout.DECLARE_VOTES_INDPTR].size - 1)
+    rows = row_count(manifest.shards) if manifest.shards else arrays[layout.DECLARE_VOTES_INDPTR].size - 1
+    check_row_texts(lines, offsets, rows)
     return RowTexts(lines, offsets)
 
 

@@ -21,6 +21,7 @@ from service.bundle.row_texts import RowTexts
 from service.decoders.base import Scorer, Search
 from service.decoders.factors import FactorSearch
 from service.decoders.parts import NeighbourPart, NeighbourParts
+from service.decoders.rows import Nearest, Rows, TrainingRows
 from service.search.exact import ExactSearch
 from service.search.topk import TopK, select_from
 from service.search.votes import Votes
@@ -31,25 +32,25 @@ Floats = NDArray[np.float32]
 
 
 class DeclareDecoder:
-    """Neighbour search and vote; scores are sums of weight times vote, labels without votes score 0."""
+    """Neighbour search and vote; scores are sums of weight times vote, labels without votes score 0.
 
-    def __init__(
-        self,
-        section: DeclareSection,
-        votes: Votes,
-        search: Search,
-        counts_G: NDArray[np.int32] | None = None,
-        texts: RowTexts | None = None,
-    ) -> None:
+    Args:
+        section: sizes, and what a vote weighs.
+        rows: that vote.
+        texts: of the rows; None where the bundle carries none.
+
+    Attributes:
+        rows: see above.
+    """
+
+    def __init__(self, section: DeclareSection, rows: Rows, texts: RowTexts | None = None) -> None:
         self.required_outputs = {OUTPUT: (section.rank,)}
         # The nearest rows tell the scores of all labels at once: there is nothing to gain from asking for more labels.
         self.exact = True
-        self.cheap_labels, self.most_fetched = votes.label_count, 0
+        self.cheap_labels, self.most_fetched = rows.label_count, 0
+        self.rows = rows
         self._neighbours = section.neighbours
         self._temperature = section.temperature
-        self._votes = votes
-        self._search = search
-        self._counts_G = counts_G
         self._texts = texts
 
     @property
@@ -69,11 +70,11 @@ class DeclareDecoder:
         else:
             graph = bundle.file(layout.DECLARE_ROW_SEARCH)
             search = ExactSearch.open(graph, dimension=section.rank, size=votes.row_count, threads=threads).search
-        return cls(section, votes, search, counts_G, bundle.row_texts)
+        return cls(section, TrainingRows(votes, search, counts_G), bundle.row_texts)
 
     def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
         """See ``Decoder``."""
-        k = min(k, self._votes.label_count)
+        k = min(k, self.rows.label_count)
         # The first k labels are the answers where fewer than k labels have votes.
         queries, labels, scores = self._votes_and_blanks(outputs, np.arange(k))
         return select_from(queries, labels, scores, len(outputs[OUTPUT]), k)
@@ -86,13 +87,14 @@ class DeclareDecoder:
 
     def explain(self, outputs: Mapping[str, Floats], rows_N: NDArray[np.int64]) -> list[NeighbourParts]:
         """See ``Scorer``."""
-        nearest = self._search(outputs[OUTPUT], self._neighbours)
-        (ids_N,), (similarities_N,), (weights_N,) = nearest.ids_QK, nearest.scores_QK, self._weights(nearest)
-        counted_N = np.ones_like(ids_N) if self._counts_G is None else self._counted(nearest.ids_QK)[0]
+        nearest = self.rows.nearest(outputs[OUTPUT], self._neighbours)
+        (ids_N,), (similarities_N,) = nearest.top.ids_QK, nearest.top.scores_QK
+        (weights_N,), counts_QN = self._weights(nearest), nearest.counts_QN
+        counted_N = np.ones_like(ids_N) if counts_QN is None else self._counted(counts_QN)[0]
         parts: dict[int, list[NeighbourPart]] = {label: [] for label in rows_N.tolist()}
         for place in np.flatnonzero(weights_N).tolist():
             row, similarity, weight = int(ids_N[place]), float(similarities_N[place]), float(weights_N[place])
-            _, labels, votes = self._votes.of_rows(ids_N[place : place + 1])
+            _, labels, votes = nearest.votes_of(np.array([place]))
             asked = [pair for pair in zip(labels.tolist(), votes.tolist(), strict=True) if pair[0] in parts]
             text = self._texts[row] if asked and self._texts is not None else None
             for label, vote in asked:
@@ -100,28 +102,26 @@ class DeclareDecoder:
                 parts[label].append(NeighbourPart(row, text, counted, similarity, weight, vote, weight * vote))
         return [NeighbourParts(tuple(parts[label])) for label in rows_N.tolist()]
 
-    def _counted(self, rows_QN: NDArray[np.int64]) -> NDArray[np.int32]:
+    def _counted(self, counts_QN: NDArray[np.int32]) -> NDArray[np.int32]:
         """Training rows that each of the nearest stands for, until all neighbours are counted."""
-        assert self._counts_G is not None
-        counts_QN = self._counts_G[rows_QN]
         counted_QN: NDArray[np.int32] = np.clip(
             self._neighbours - np.cumsum(counts_QN, axis=1) + counts_QN, 0, counts_QN
         )
         return counted_QN
 
-    def _weights(self, nearest: TopK) -> Floats:
+    def _weights(self, nearest: Nearest) -> Floats:
         """What each of the nearest rows' votes weigh, (Q, N); a row on the far side would take votes away: it has none.
 
         Rows count as often as they occur in the training data, until all neighbours are counted.
         """
-        similarities_QN = nearest.scores_QK
+        similarities_QN = nearest.top.scores_QK
         if self._temperature is None:
             weights_QN = np.maximum(similarities_QN, np.float32(0))
         else:
             decay_QN = np.exp((similarities_QN - similarities_QN[:, :1]) / np.float32(self._temperature))
             weights_QN = np.where(similarities_QN > 0, decay_QN, np.float32(0))
-        if self._counts_G is not None:
-            weights_QN = weights_QN * self._counted(nearest.ids_QK).astype(np.float32)
+        if nearest.counts_QN is not None:
+            weights_QN = weights_QN * self._counted(nearest.counts_QN).astype(np.float32)
         if self._temperature is None:
             return weights_QN
         totals_Q1: Floats = weights_QN.sum(axis=1, keepdims=True)
@@ -133,12 +133,12 @@ class DeclareDecoder:
         self, outputs: Mapping[str, Floats], blanks_N: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
         """Queries and labels, both rising, and scores: of all labels that have votes, and of blanks, which need not."""
-        nearest = self._search(outputs[OUTPUT], self._neighbours)
-        rows_QN, weights_QN = nearest.ids_QK, self._weights(nearest)
-        Q, L = len(rows_QN), self._votes.label_count
+        nearest = self.rows.nearest(outputs[OUTPUT], self._neighbours)
+        weights_QN = self._weights(nearest)
+        (Q, N), L = weights_QN.shape, self.rows.label_count
         voting = np.flatnonzero(weights_QN)
-        counts, labels_V, values_V = self._votes.of_rows(rows_QN.ravel()[voting])
-        keys_V = np.repeat(voting // rows_QN.shape[1], counts) * L + labels_V
+        counts, labels_V, values_V = nearest.votes_of(voting)
+        keys_V = np.repeat(voting // N, counts) * L + labels_V
         votes_V = values_V * np.repeat(weights_QN.ravel()[voting], counts)
         blank_keys = (np.arange(Q)[:, None] * L + blanks_N).ravel()
         keys, scores = _sum_by_key(

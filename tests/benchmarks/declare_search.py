@@ -28,6 +28,7 @@ from service.bundle.manifest import DeclareSection
 from service.decoders import factors, nearest
 from service.decoders.declare import OUTPUT, DeclareDecoder
 from service.decoders.factors import MOST_SEARCHED, FactorSearch
+from service.decoders.rows import TrainingRows
 from service.search.topk import TopK, select
 from service.search.votes import Votes
 from training.artifact import read_artifact
@@ -116,7 +117,9 @@ def decoder(model: Declare, factors_LC: Floats, rows: Rows, *, searched: bool) -
     """The decoder of a bundle with these rows."""
     votes_GL, lengths_G, counts_G = rows
     factors.SEARCHED_VOTES, votes = 0 if searched else votes_GL.nnz + 1, Votes.from_csr(votes_GL)
-    return DeclareDecoder(section(model), votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G)
+    return DeclareDecoder(
+        section(model), TrainingRows(votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G)
+    )
 
 
 def section(model: Declare) -> DeclareSection:
@@ -199,7 +202,7 @@ def check_dense(
     def exact(batch_QC: Floats, count: int) -> TopK:
         return select(batch_QC @ rows_GC.T, count)
 
-    dense = DeclareDecoder(section(model), Votes.from_csr(votes_GL), exact, counts_G)
+    dense = DeclareDecoder(section(model), TrainingRows(Votes.from_csr(votes_GL), exact, counts_G))
     for batch_QC in cut(embeddings_QC, QUERIES_AT_ONCE):
         decided_Q = decided(exact(batch_QC, neighbours + 1), counts_G, neighbours)
         expected = dense.decode({OUTPUT: batch_QC}, K)

@@ -24,6 +24,7 @@ from service.bundle.manifest import DeclareSection, HashSection, MachSection
 from service.decoders.declare import DeclareDecoder
 from service.decoders.factors import FactorSearch
 from service.decoders.mach import MachDecoder
+from service.decoders.rows import TrainingRows
 from service.search.exact import ExactSearch
 from service.search.topk import TopK, select
 from tests.bundles import inverted_lists
@@ -78,7 +79,7 @@ def declare(rng: np.random.Generator) -> Iterator[tuple[str, int, float]]:
     votes_NL = csr_array(random_array((ROWS, LABELS), density=density, rng=rng, dtype=np.float32))
     factors_LC = rng.standard_normal((LABELS, RANK), dtype=np.float32)
     section = DeclareSection(rank=RANK, neighbours=25, recovery="factors")
-    decoder = DeclareDecoder(section, votes_NL, FactorSearch(votes_NL, factors_LC))
+    decoder = DeclareDecoder(section, TrainingRows(votes_NL, FactorSearch(votes_NL, factors_LC)))
     for count in QUERY_COUNTS:
         embeddings = rng.standard_normal((count, RANK), dtype=np.float32)
         yield "declare factors", count, best(partial(decoder.decode, {"embedding": embeddings}, 5))

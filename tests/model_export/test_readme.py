@@ -27,7 +27,7 @@ def test_every_module_is_described() -> None:
     assert set(described) == modules | {"exporters/"}
 
 
-@pytest.mark.parametrize("command", ["build", "verify", "diff", "plot", "keygen", "sign"])
+@pytest.mark.parametrize("command", ["build", "verify", "diff", "plot", "shard", "keygen", "sign"])
 def test_every_option_is_described(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])

@@ -11,6 +11,7 @@ from service.bundle import layout, open_bundle
 from service.bundle.manifest import DeclareSection
 from service.decoders.declare import DeclareDecoder
 from service.decoders.factors import FactorSearch
+from service.decoders.rows import TrainingRows
 from service.errors import BundleError
 from service.search import topk
 from service.search.votes import Votes
@@ -31,7 +32,7 @@ def decoder(
         rank=factors_LC.shape[1], neighbours=neighbours, recovery="factors", temperature=temperature
     )
     votes = Votes.from_csr(csr_array(votes_GL))
-    return DeclareDecoder(section, votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G)
+    return DeclareDecoder(section, TrainingRows(votes, FactorSearch(votes, factors_LC, lengths_G, counts_G), counts_G))
 
 
 def reference(
