@@ -234,6 +234,8 @@ def _print_manifest(manifest: Manifest) -> None:
         print(f"  index      {_index(manifest.method.index)}")
     print(f"  serves     {_scores(manifest)}")
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB")
+    if manifest.shards:
+        print(f"  shards     {len(manifest.shards)}, whose files are their own")
     print(f"  golden     {len(manifest.golden)} queries answered")
 
 

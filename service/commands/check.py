@@ -54,6 +54,8 @@ def _check(chosen: argparse.Namespace) -> int:
     print(f"  method     {manifest.method.name}, {manifest.precision}, {manifest.input.kind} in")
     print(f"  labels     {manifest.label_count:,}{'' if manifest.has_label_texts else ', without texts'}")
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB, all as the manifest says")
+    if manifest.shards:
+        print(f"  shards     {len(manifest.shards)}, whose files are their own")
     print(f"  signature  {'good' if chosen.key else 'not looked at: --key'}")
     print(f"  golden     {len(manifest.golden)} queries answered as at export")
     print(f"  device     {engine.device} ({', '.join(engine.providers)})")

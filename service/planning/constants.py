@@ -120,9 +120,20 @@ class Gpu(Strict):
 
 
 class Constants(Strict):
-    """The whole file."""
+    """The whole file.
+
+    Attributes:
+        source: of all figures but those of a GPU.
+        pace: seconds that a fixed product of matrices took while they were measured.
+        batch_rows: queries of a batch.
+        files: what they hold.
+        memory: of processes.
+        seconds: of processors.
+        gpu: with a source of its own.
+    """
 
     source: Source
+    pace: Positive
     batch_rows: Annotated[int, Field(ge=1)]
     files: Files
     memory: Memory

@@ -92,7 +92,7 @@ def _machine(plan: Capacity) -> Iterator[str]:
         return
     yield (
         f"  shards     {plan.shards:,} machines with a part of the labels each would hold it; "
-        "to ask all and merge their answers is no part of the service"
+        "`xmc-export shard` cuts the bundle, but shards on other machines cannot be asked yet"
     )
 
 

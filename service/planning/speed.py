@@ -13,7 +13,7 @@ from service.planning.footprint import is_resident
 from service.planning.work import SEARCHED_ENTRIES
 from service.planning.workload import Workload
 
-RERANK, ON_GPU = "rerank", "GPU"
+RERANK, VOTE, LEADING, ON_GPU = "rerank", "vote", "leading", "GPU"
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,23 @@ def _laws(workload: Workload, work: Work, laws: Mapping[str, Law], *, on_gpu: bo
     if not on_gpu:
         yield workload.encoder, laws[workload.encoder]
     if not (on_gpu and is_resident(workload)):
-        yield _search_law(workload, work, laws)
+        stage = _search_stage(workload, work, laws)
+        yield stage, laws[stage]
+        if workload.method == "declare" and stage == "flat":
+            yield VOTE, laws[VOTE]
     if workload.rerank_weights:
         yield RERANK, laws[RERANK]
 
 
-def _search_law(workload: Workload, work: Work, laws: Mapping[str, Law]) -> tuple[str, Law]:
+def _search_stage(workload: Workload, work: Work, laws: Mapping[str, Law]) -> str:
     """MACH scores all labels where these are few or a search along lists would take longer, as its decoder does."""
     match workload.method:
         case "mach":
             every, some = "mach-all", "mach-100" if workload.rerank_weights else "mach"
             few = work["entries"] < SEARCHED_ENTRIES or laws[every].of(work) < laws[some].of(work)
-            stage = every if few else some
+            return every if few else some
         case "declare":
-            stage = "declare" if workload.by_factors else "flat"
+            return "declare" if workload.by_factors else "flat"
         case "unidec" | "ova":
             assert workload.index is not None
-            stage = workload.index
-    return stage, laws[stage]
+            return LEADING if workload.leading else workload.index

@@ -17,6 +17,8 @@ from service.planning.workload import Workload
 SEARCHED_ENTRIES, SEARCHED_VOTES = 1 << 20, 1 << 18
 # A search that reads as much leaves nothing of the encoder in the processor's caches for the next query.
 CACHE_BYTES = 1 << 25
+# Numbers that a processor's caches keep from query to query while others use them, too.
+NEAR_NUMBERS = 1 << 21
 # Arrays of DECLARE's search beside the votes, see `decoders.nearest`: bytes of a label, of a vote and of a row; and of
 # a row in the room of each thread.
 LIST_LABEL_BYTES, LIST_VOTE_BYTES, LIST_ROW_BYTES, ROOM_ROW_BYTES = 12, 4, 8, 12
@@ -26,12 +28,15 @@ NAMES = {
     "dense_weights": "weights that a query is multiplied with",
     "outputs": "numbers that the encoder gives",
     "cold": "of the caches",
+    "scattered": "places that a search reads",
     "body_weights": "weights of a transformer",
     "token_weights": "weights times tokens",
     "labels": "labels",
     "steps": "repetitions times the root of the labels",
     "entries": "labels times repetitions",
     "numbers": "numbers that are searched",
+    "far_numbers": "numbers that are searched and no cache holds",
+    "leading_numbers": "leading coordinates of labels",
     "factors": "numbers of label factors",
     "votes": "labels of training rows",
     "root_codes": "dimensions times the root of the labels",
@@ -52,12 +57,15 @@ def work_of(workload: Workload, files: Files) -> Work:
         "dense_weights": scale * weights.dense,
         "outputs": workload.outputs,
         "cold": min(1.0, FLOAT_BYTES * (numbers + factors) / CACHE_BYTES),
+        "scattered": float(index_bytes > 0 or factors > 0),
         "body_weights": scale * weights.body,
         "token_weights": scale * weights.body * workload.tokens,
         "labels": workload.labels,
         "steps": workload.repetitions * math.sqrt(workload.labels),
         "entries": workload.labels * workload.repetitions,
         "numbers": numbers,
+        "far_numbers": max(0, numbers - NEAR_NUMBERS),
+        "leading_numbers": workload.labels * workload.leading,
         "factors": factors,
         "votes": workload.votes,
         "root_codes": math.sqrt(workload.labels) * workload.dimension if index_bytes else 0,
@@ -69,8 +77,7 @@ def work_of(workload: Workload, files: Files) -> Work:
 def exact_numbers(workload: Workload) -> int:
     """Numbers that an exact search multiplies with every query.
 
-    Those beyond leading coordinates count as well: how many labels are read whole depends on the vectors, and export
-    chooses leading coordinates only where they cost less.
+    Those beyond leading coordinates count as well: how many labels are read whole depends on the vectors.
     """
     match workload.method:
         case "mach":

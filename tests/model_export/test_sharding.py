@@ -11,6 +11,7 @@ import pytest
 
 from model_export.cli import main
 from service.bundle import Bundle, layout, open_bundle
+from service.cli import main as serve
 from service.engine import Answer, Engine
 from service.errors import BundleError
 from service.filters.allowed import Allowed, bits_of
@@ -65,7 +66,9 @@ def test_a_cut_bundle_answers_as_the_whole(workshop: Workshop, tmp_path: Path, k
     cut.check_golden()
 
 
-def test_every_shard_is_a_bundle_that_answers(workshop: Workshop, tmp_path: Path) -> None:
+def test_every_shard_is_a_bundle_that_answers(
+    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "cut"
     assert main(["shard", str(workshop.bundle("unidec")), "--shards", "3", "--out", str(out)]) == 0
     head = open_bundle(out / "head")
@@ -75,7 +78,11 @@ def test_every_shard_is_a_bundle_that_answers(workshop: Workshop, tmp_path: Path
         assert bundle.manifest.label_count == entry.count
         assert bundle.labels.id(0) == head.labels.id(entry.first)
         assert main(["verify", str(out / entry.folder)]) == 0
+    capsys.readouterr()
     assert main(["verify", str(out / "head")]) == 0
+    assert "  shards     3, whose files are their own\n" in capsys.readouterr().out
+    assert serve(["check", str(out / "head")]) == 0
+    assert "  shards     3, whose files are their own\n" in capsys.readouterr().out
 
 
 def test_another_shard_is_refused(workshop: Workshop, tmp_path: Path) -> None:

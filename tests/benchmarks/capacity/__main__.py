@@ -8,8 +8,7 @@ several sizes made of them, and each is opened in a process as a server has, and
 second makes bundles of other sizes and prints what was planned beside what they take. Figures of a GPU are kept: they
 come from `python -m tests.benchmarks.gpu`, as the service's README has them.
 
-Times of stages are those of the processor that computes them. On a shared machine other work only ever adds to them: a
-query's least time of three rounds counts, and of queries the median.
+Times of stages are those of the processor that computes them, at one pace: see `pace`.
 """
 
 from __future__ import annotations
@@ -38,14 +37,15 @@ from tests.benchmarks.capacity.cases import FITTED, HELD_OUT, SMALL
 from tests.benchmarks.capacity.check import check
 from tests.benchmarks.capacity.gpu import GPU
 from tests.benchmarks.capacity.laws import fitted
-from tests.benchmarks.capacity.measure import BATCH_ROWS, http_of, memory_of, opened
+from tests.benchmarks.capacity.measure import BATCH_ROWS, K, memory_of, opened, served, times_of
+from tests.benchmarks.capacity.pace import Pace
 from tests.benchmarks.capacity.resident import Resident
 from tests.benchmarks.capacity.sources import Sources
 from tests.benchmarks.capacity.stages import StagePoint, laws_of, points_of
 
 DIMENSION, PROJECTED = 256, 50_000
 COMMAND = "python -m tests.benchmarks.capacity"
-SERVED = "flat-10k"
+OF_HTTP = "flat-10k"
 # What a process's private memory is a law of.
 HELD = ("encoder_bytes", "body_weights", "held_bytes", "outputs")
 
@@ -71,6 +71,8 @@ def _measure(sources: Sources, folder: Path) -> Constants:
         projection_share=projection_share(sources),
         mapped_index_shares={"ivf": 0.0, "hnsw": 0.0},
     )
+    pace = Pace.usual()
+    print(f"pace: {1e6 * pace.seconds:.1f} us", flush=True)
     points: list[StagePoint] = []
     memory: dict[str, tuple[Workload, Resident]] = {}
     shares: dict[ApproximateType, float] = {}
@@ -81,7 +83,7 @@ def _measure(sources: Sources, folder: Path) -> Constants:
         if workload.index in ("ivf", "hnsw"):
             mapped = memory[name][1].mapped - mapped_bytes(case.workload, files)
             shares[workload.index] = min(1.0, max(0.0, mapped / (case.path / layout.LABEL_INDEX).stat().st_size))
-        for point in points_of(case, opened(case.path), sources.queries, files):
+        for point in points_of(case, opened(case.path), sources, files, pace):
             points.append(point)
             print(
                 f"{name}: {point.stage}, ms alone {1000 * point.lone:.3f}, in a batch {1000 * point.batch:.3f}",
@@ -89,8 +91,9 @@ def _measure(sources: Sources, folder: Path) -> Constants:
             )
         sizes = ", ".join(f"{part} {size / 1e6:.1f}" for part, size in memory[name][1]._asdict().items())
         print(f"{name}: MB {sizes}; {time.perf_counter() - started:.0f} s", flush=True)
-        if name == SERVED:
-            http = http_of(case, sources.queries, folder / "queries.txt")
+        if name == OF_HTTP:
+            http = served(case.path, sources.queries, folder / "queries.txt", pace)
+            engine = times_of(opened(case.path), sources.queries, K, pace)
             print(http, flush=True)
         shutil.rmtree(case.path)
         gc.collect()
@@ -101,6 +104,7 @@ def _measure(sources: Sources, folder: Path) -> Constants:
     lone, batch = laws_of(points)
     return Constants(
         source=Source(machine=_machine(), date=datetime.date.today().isoformat(), command=COMMAND),
+        pace=pace.seconds,
         batch_rows=BATCH_ROWS,
         files=files,
         memory=Memory(
@@ -109,7 +113,13 @@ def _measure(sources: Sources, folder: Path) -> Constants:
             http=float(http.memory.private),
             http_code=float(http.memory.code),
         ),
-        seconds=Seconds(lone=lone, batch=batch, http=http.http, batcher=http.batcher, hop=http.hop),
+        seconds=Seconds(
+            lone=lone,
+            batch=batch,
+            http=http.http,
+            batcher=http.model - engine.batch_encode - engine.batch_search,
+            hop=http.hop,
+        ),
         gpu=GPU,
     )
 

@@ -156,9 +156,7 @@ def _write_vectors(path: Path, workload: Workload, sources: Sources) -> dict[str
     elif workload.index == "flat":
         write_exact_search(vectors_LD, path / layout.LABEL_VECTORS, path / layout.LABEL_SEARCH)
     else:
-        queries_QD = np.ascontiguousarray(sources.query_vectors[:, : workload.dimension])
-        queries_QD /= np.linalg.norm(queries_QD, axis=1, keepdims=True)
-        chosen = choose_index(vectors_LD, queries_QD, WantedIndex(workload.index))
+        chosen = choose_index(vectors_LD, sources.queries_of(workload.dimension), WantedIndex(workload.index))
         assert chosen.index is not None
         chosen.index.write(path)
         return {"index": chosen.section.model_copy(update={"curve": ()})}

@@ -7,7 +7,8 @@ import re
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -17,28 +18,30 @@ from numpy.typing import NDArray
 
 from service.bags import Bag
 from service.bundle import open_bundle
+from service.decoders.search import OUTPUT
 from service.engine import Engine
 from service.measuring.bench import Plan, bench
 from service.models.launch import Order, launch
 from service.reranking import Reranker
 from service.search.topk import TopK
 from service.settings import Settings
-from tests.benchmarks.capacity.bundles import Case
+from tests.benchmarks.capacity.pace import Pace, Seconds, one_processor
 from tests.benchmarks.capacity.resident import Resident, resident
 from tests.benchmarks.server import running
 from tests.service.models.processes import children_of
 
-BATCH_ROWS, BATCHES, ROUNDS = 32, 3, 3
-# A case takes no longer than this for each of its figures, and fewer queries instead.
-MOST_SECONDS = 6.0
+Floats = NDArray[np.float32]
+
+BATCH_ROWS, BATCHES = 32, 3
 K, RERANKED_K = 10, 100
-CONNECTIONS, HTTP_SECONDS = 64, 5.0
+# Over HTTP a figure is that of so many windows of so many seconds, after a longer one that is not counted.
+CONNECTIONS, WARM_SECONDS, WINDOW_SECONDS, WINDOWS = 64, 4.0, 2.0, 3
 TICK = os.sysconf("SC_CLK_TCK")
 NONE = Path("/none")
 
 
 class Times(NamedTuple):
-    """Seconds of a query: medians of lone ones, and the least of batches."""
+    """Seconds of a query: medians of queries, and of batches."""
 
     lone_encode: float
     lone_search: float
@@ -46,12 +49,21 @@ class Times(NamedTuple):
     batch_search: float
 
 
-class Http(NamedTuple):
-    """A small model behind HTTP: seconds of processors for each query, and of a lone query beyond its engine."""
+class Served(NamedTuple):
+    """A model behind HTTP.
 
-    http: float
-    batcher: float
+    Attributes:
+        lone: seconds of a lone query.
+        hop: the part of it beyond the engine.
+        http: seconds of processors for each query of many, of the process that speaks HTTP.
+        model: the same of the model's process.
+        memory: of the process that speaks HTTP.
+    """
+
+    lone: float
     hop: float
+    http: float
+    model: float
     memory: Resident
 
 
@@ -72,13 +84,14 @@ def memory_of(path: Path) -> Resident:
         worker.abandon()
 
 
-def times_of(engine: Engine, queries: Sequence[str], k: int, tokens: int | None = None) -> Times:
-    """Each query's least time of some rounds counts: the rest is other work on the machine.
+def times_of(engine: Engine, queries: Sequence[str], k: int, pace: Pace, tokens: int | None = None) -> Times:
+    """Times at the usual pace.
 
     Args:
         engine: on one thread.
         queries: at least as many as a batch has.
         k: labels for each.
+        pace: of the processor, at which times count.
         tokens: that each query is cut to, of texts joined until they have so many; None: as they are.
     """
     bags = engine.prepare(queries[: BATCHES * BATCH_ROWS])
@@ -86,14 +99,38 @@ def times_of(engine: Engine, queries: Sequence[str], k: int, tokens: int | None 
         joined = np.concatenate([bag.ids for bag in bags])
         starts = (np.arange(len(bags)) * tokens) % (len(joined) - tokens)
         bags = [Bag(joined[low : low + tokens], np.ones(tokens, dtype=np.float32)) for low in starts]
-    alone = _least(engine, [[bag] for bag in bags], k)
-    together = _least(engine, [bags[low : low + BATCH_ROWS] for low in range(0, len(bags), BATCH_ROWS)], k)
-    encode, search = np.median(alone, axis=0)
-    batch_encode, batch_search = together.min(axis=0) / BATCH_ROWS
+    batches = [bags[low : low + BATCH_ROWS] for low in range(0, len(bags), BATCH_ROWS)]
+    encode, search = _seconds_of_processor(engine, [[bag] for bag in bags], k, pace)
+    batch_encode, batch_search = _seconds_of_processor(engine, batches, k, pace) / BATCH_ROWS
     return Times(float(encode), float(search), float(batch_encode), float(batch_search))
 
 
-def rerank_times(path: Path, engine: Engine, queries: Sequence[str]) -> tuple[float, float]:
+def search_times(engine: Engine, vectors_QD: Floats, pace: Pace) -> tuple[float, float]:
+    """Seconds of a search for a lone query, and for each of a batch, by vectors like those of the labels.
+
+    What an untrained encoder gives is as far from all labels as from any: searches that pass over labels would not.
+
+    Args:
+        engine: on one thread.
+        vectors_QD: of at least as many queries as a batch has.
+        pace: of the processor, at which times count.
+    """
+    decoder = engine.live.view.decoder
+
+    def seconds(rows: slice) -> Seconds:
+        started = time.thread_time()
+        decoder.decode({OUTPUT: vectors_QD[rows]}, K)
+        return np.array(time.thread_time() - started)
+
+    batches = [slice(low, low + BATCH_ROWS) for low in range(0, BATCHES * BATCH_ROWS, BATCH_ROWS)]
+    seconds(batches[0])
+    with one_processor():
+        alone = pace.medians([partial(seconds, slice(row, row + 1)) for row in range(BATCHES * BATCH_ROWS)])
+        together = pace.medians([partial(seconds, rows) for rows in batches])
+    return float(np.median(alone)), float(np.median(together)) / BATCH_ROWS
+
+
+def rerank_times(path: Path, engine: Engine, queries: Sequence[str], pace: Pace) -> tuple[float, float]:
     """Seconds of re-ranking a lone query, and each of a batch."""
     bundle = open_bundle(path)
     reranker = Reranker.from_bundle(bundle)
@@ -103,60 +140,65 @@ def rerank_times(path: Path, engine: Engine, queries: Sequence[str]) -> tuple[fl
     ids_QK = rng.integers(0, bundle.manifest.label_count, (len(bags), RERANKED_K))
     scores_QK = -np.sort(-rng.random(ids_QK.shape, dtype=np.float32), axis=1)
 
-    def seconds(rows: slice) -> float:
+    def seconds(rows: slice) -> Seconds:
         started = time.thread_time()
         reranker.rerank(bags[rows], TopK(ids_QK[rows], scores_QK[rows]))
-        return time.thread_time() - started
+        return np.array(time.thread_time() - started)
 
     seconds(slice(None))
-    alone = [min(seconds(slice(row, row + 1)) for _ in range(ROUNDS)) for row in range(len(bags))]
-    return float(np.median(alone)), min(seconds(slice(None)) for _ in range(ROUNDS)) / len(bags)
+    with one_processor():
+        alone = pace.medians([partial(seconds, slice(row, row + 1)) for row in range(len(bags))])
+        together = pace.medians([partial(seconds, slice(None))])
+    return float(np.median(alone)), float(np.median(together)) / len(bags)
 
 
-def _least(engine: Engine, batches: Sequence[Sequence[Bag]], k: int) -> NDArray[np.float64]:
-    """Seconds of encoding and of search of each batch, as far as the time goes, (N, 2).
+def _seconds_of_processor(engine: Engine, batches: Sequence[Sequence[Bag]], k: int, pace: Pace) -> Seconds:
+    """Seconds of encoding and of search of a batch, the median of all, (2,).
 
     Of the processor, not of the clock: one thread computes, and what it waits for others is not its work.
     """
-    engine.run(batches[0], k)
-    with patch("service.engine.perf_counter", time.thread_time):
-        return _least_of_processor(engine, batches, k)
+
+    def seconds(batch: Sequence[Bag]) -> Seconds:
+        answer = engine.run(batch, k)
+        return np.array([answer.encode_seconds, answer.search_seconds])
+
+    seconds(batches[0])
+    with patch("service.engine.perf_counter", time.thread_time), one_processor():
+        found: Seconds = np.median(pace.medians([partial(seconds, batch) for batch in batches]), axis=0)
+    return found
 
 
-def _least_of_processor(engine: Engine, batches: Sequence[Sequence[Bag]], k: int) -> NDArray[np.float64]:
-    least: dict[int, NDArray[np.float64]] = {}
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        for place, batch in enumerate(batches):
-            answer = engine.run(batch, k)
-            spent = np.array([answer.encode_seconds, answer.search_seconds])
-            least[place] = np.minimum(least.get(place, spent), spent)
-            if time.perf_counter() - started > MOST_SECONDS / ROUNDS:
-                break
-    return np.stack(list(least.values()))
+def served(path: Path, queries: Sequence[str], file: Path, pace: Pace) -> Served:
+    """A server of the bundle, loaded, and asked one query at a time.
 
-
-def http_of(case: Case, queries: Sequence[str], file: Path) -> Http:
-    """A server of the case's bundle, loaded and then asked one query at a time."""
-    engine = opened(case.path)
-    alone = times_of(engine, queries, K)
+    Args:
+        path: the bundle.
+        queries: that are asked.
+        file: they are written to.
+        pace: of a processor, at which times count.
+    """
     file.write_text("\n".join(query for query in queries[:1000] if query.strip()) + "\n", encoding="utf-8")
-    command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(case.path), "--device", "cpu"]
+    command = [sys.executable, "-m", "service.cli", "run", "--bundle", str(path), "--device", "cpu"]
     with running(command) as url:
         (server,) = (pid for pid in children_of(os.getpid()) if "service.cli" in _command(pid))
         (model,) = children_of(server)
-        plan = Plan(url=url, queries=file, k=K, concurrency=(CONNECTIONS,), seconds=HTTP_SECONDS)
-        bench(plan)
-        before, asked_before = (_seconds(server), _seconds(model)), _answered(url)
-        bench(plan)
-        after, asked = (_seconds(server), _seconds(model)), _answered(url) - asked_before
-        http, whole = ((late - early) / asked for early, late in zip(before, after, strict=True))
-        (lone,) = bench(Plan(url=url, queries=file, k=K, concurrency=(1,), seconds=HTTP_SECONDS))
-        memory = resident(server, NONE)
-    assert lone.p50_ms is not None
-    hop = (lone.p50_ms - lone.mean_ms["encode"] - lone.mean_ms["search"]) / 1000
-    batcher = whole - alone.batch_encode - alone.batch_search
-    return Http(http, batcher, hop, memory)
+
+        def loaded() -> Seconds:
+            before, asked_before = (_seconds(server), _seconds(model)), _answered(url)
+            bench(Plan(url=url, queries=file, k=K, concurrency=(CONNECTIONS,), seconds=WINDOW_SECONDS))
+            after, asked = (_seconds(server), _seconds(model)), _answered(url) - asked_before
+            return (np.array(after) - np.array(before)) / asked
+
+        def alone() -> Seconds:
+            (lone,) = bench(Plan(url=url, queries=file, k=K, concurrency=(1,), seconds=WINDOW_SECONDS))
+            assert lone.p50_ms is not None
+            return np.array([lone.p50_ms, lone.p50_ms - lone.mean_ms["encode"] - lone.mean_ms["search"]]) / 1000
+
+        bench(Plan(url=url, queries=file, k=K, concurrency=(CONNECTIONS,), seconds=WARM_SECONDS))
+        windows: list[Callable[[], Seconds]] = [loaded] * WINDOWS
+        http, whole = np.median(pace.medians(windows), axis=0)
+        lone, hop = np.median(pace.medians([alone] * WINDOWS), axis=0)
+        return Served(float(lone), float(hop), float(http), float(whole), resident(server, NONE))
 
 
 def _command(pid: int) -> str:

@@ -27,6 +27,7 @@ class Resident(NamedTuple):
 
 def resident(pid: int, folder: Path) -> Resident:
     """Memory of a process, told apart by the folder of its bundle."""
+    prefix = f"{folder.resolve()}/"
     private = mapped = code = 0
     place, size = "", 0
     for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
@@ -37,7 +38,7 @@ def resident(pid: int, folder: Path) -> Resident:
         elif line.startswith("Anonymous:"):
             anonymous = KIB * int(line.split()[1])
             private += anonymous
-            if place.startswith(f"{folder}/"):
+            if place.startswith(prefix):
                 mapped += size - anonymous
             else:
                 code += size - anonymous

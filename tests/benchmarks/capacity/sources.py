@@ -120,6 +120,12 @@ class Sources:
         nearest_NN: NDArray[np.int64] = np.argpartition(-cosines_NN, NEAR, axis=1)[:, :NEAR]
         return nearest_NN
 
+    def queries_of(self, dimension: int) -> Floats:
+        """Vectors of queries in the first so many coordinates, of length 1, (Q, D)."""
+        queries_QD = np.ascontiguousarray(self.query_vectors[:, :dimension])
+        queries_QD /= np.linalg.norm(queries_QD, axis=1, keepdims=True)
+        return queries_QD
+
     def label_vectors(self, count: int, dimension: int) -> Floats:
         """Vectors between those of two near texts, and a little beside, in the first so many coordinates, of length 1.
 

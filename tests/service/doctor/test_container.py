@@ -9,6 +9,7 @@ import pytest
 from service.doctor import memory, processors
 from service.doctor.context import Context
 from service.doctor.findings import Finding, State
+from service.planning.constants import load
 from tests.bundles import write_bundle
 
 
@@ -37,8 +38,27 @@ def faults(findings: list[Finding]) -> list[Finding]:
 def test_a_limit_below_what_bundles_take_is_named(tmp_path: Path, bundle: Path) -> None:
     root = container(tmp_path, memory=str(256 << 20))
     (found,) = faults(list(memory.look(Context.of({"bundles": str(bundle)}, {}, root))))
-    assert found.found.startswith("bundles (0 MB) and processes (2) take about 300 MB, found a limit of 268 MB")
-    assert "raise the container's memory limit above 300 MB" in found.advice
+    needed = f"{memory.processes_bytes(1) / 1e6:,.0f} MB"
+    assert found.found.startswith(f"bundles (0 MB) and processes (2) take about {needed}, found a limit of 268 MB")
+    assert f"raise the container's memory limit above {needed}" in found.advice
+
+
+def test_processes_take_what_plans_say() -> None:
+    constants = load().memory
+    one = constants.model.of(dict.fromkeys(constants.model.costs, 0.0)) + constants.model_code
+    assert memory.processes_bytes(0) == constants.http + constants.http_code
+    assert memory.processes_bytes(3) - memory.processes_bytes(1) == pytest.approx(2 * one)
+
+
+def test_files_of_shards_count(tmp_path: Path) -> None:
+    root, head = container(tmp_path / "root", memory=str(400 << 20)), tmp_path / "head"
+    head.mkdir()
+    (head / "manifest.json").write_text('{"shards": [{"folder": "shard-0"}]}')
+    (tmp_path / "shard-0").mkdir()
+    with (tmp_path / "shard-0" / "buckets.npy").open("wb") as file:
+        file.truncate(300 << 20)
+    (found,) = faults(list(memory.look(Context.of({"bundles": str(head)}, {}, root))))
+    assert "bundles (315 MB)" in found.found
 
 
 def test_files_of_bundles_count(tmp_path: Path, bundle: Path) -> None:
