@@ -18,7 +18,7 @@ QUERY ?= python3-requests-ntlm Adds support for NTLM authentication to the reque
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-EXTRAS := serve,client,grpc,signing,otel,predictions,monitoring,train,transformer,export,cpu,dev
+EXTRAS := serve,client,grpc,signing,otel,predictions,monitoring,train,transformer,ray,export,cpu,dev
 METHODS := mach declare unidec
 ARTIFACTS := $(METHODS:%=build/artifacts/%/config.json)
 BUNDLES := $(METHODS:%=build/bundles/%/manifest.json)

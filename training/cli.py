@@ -104,6 +104,12 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument(
         "--processes", type=int, default=1, metavar="N", help="parts at a time, where networks are independent"
     )
+    fit.add_argument(
+        "--ray",
+        metavar="ADDRESS|local",
+        help="train parts on the nodes of a Ray cluster (auto, HOST:PORT), of which this machine is one, or on this "
+        "machine's processors (local); --out must be on storage that all nodes see",
+    )
     fit.add_argument("--part", metavar="I/N", help="train one of the N parts alone; `join` makes a model of all")
     fit.add_argument("--json", type=Path, metavar="FILE", help="also write what the run cost: seconds and memory")
     fit.add_argument("--dry-run", action="store_true", help="print sizes, memory and steps; train nothing")

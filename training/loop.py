@@ -256,7 +256,9 @@ def open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
                 )
     else:
         work.path.mkdir(parents=True, exist_ok=True)
-        work.config.write_text(json.dumps(started, indent=1), encoding="utf-8")
+        partial = work.config.with_name(work.config.name + ".tmp")
+        partial.write_text(json.dumps(started, indent=1), encoding="utf-8")
+        partial.replace(work.config)
     return work
 
 

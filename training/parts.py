@@ -2,9 +2,9 @@
 
 A network that has its own encoder needs nothing of the others, as in the paper: each is a run of one repetition, with
 its own seed, order, unfinished state and best epoch, and ends as an artifact of its own. Nothing of a job depends on
-where or beside what it ran, so one process, several, or machines of their own (``fit --part 3/16``, then ``join``) give
-the same model. To the bit they do with one thread each, since several threads group their sums otherwise; processes of
-`fit` have one, and so should a part that is trained alone.
+where or beside what it ran, so one process, several, tasks of Ray (`training.distributed`), or machines of their own
+(``fit --part 3/16``, then ``join``) give the same model. To the bit they do with one thread each, since several threads
+group their sums otherwise; processes and tasks of `fit` have one, and so should a part that is trained alone.
 
 Which epoch is kept is each job's own decision, by its repetition's measure of the validation rows: a decision for all
 together would need all of them to wait for each other after every epoch.
@@ -16,10 +16,11 @@ import json
 import multiprocessing
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -70,25 +71,76 @@ def whole_of(run: RunConfig) -> RunConfig:
     return run.model_copy(update={"method": method, "training": training, "part": None})
 
 
-def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log, processes: int = 1) -> dict[str, float]:
+class PartLost(Exception):
+    """A part that began well ended without a result."""
+
+
+class Trainer(Protocol):
+    """Where and beside what the parts of a run are trained; its text says so after "N of M repetitions are done"."""
+
+    def train(self, run: RunConfig, dataset: Dataset, folders: Mapping[int, Path], log: Log) -> None:
+        """Train parts, each from its checkpoint where there is one.
+
+        Args:
+            run: the whole run, resolved.
+            dataset: what to train on, augmented already.
+            folders: of the artifacts to be made, by repetition.
+            log: takes the line of each part when it is finished (`kept_line`).
+        """
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Trains parts in processes of this machine, each with one thread and a copy of the rows.
+
+    Attributes:
+        count: parts at a time.
+    """
+
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.count} at a time"
+
+    def train(self, run: RunConfig, dataset: Dataset, folders: Mapping[int, Path], log: Log) -> None:
+        """Train parts; see `Trainer`."""
+        workers = min(self.count, len(folders))
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, spawn, _receive, (run, dataset)) as pool:
+            jobs = {pool.submit(_fit_given, repetition, folder): repetition for repetition, folder in folders.items()}
+            try:
+                for job in as_completed(jobs):
+                    log(kept_line(run, jobs[job], job.result()))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+ONE_PROCESS = Processes(1)
+
+
+def fit(
+    run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log, trainer: Trainer = ONE_PROCESS
+) -> dict[str, float]:
     """Train a run, in parts where it is made of several, and write its artifact to ``out``.
 
     The parts are trained as jobs of their own in ``OUT.part/parts`` and joined when all are done.
 
     Args:
         run: resolved configuration.
-        dataset: what to train on, augmented already; every process has a copy.
+        dataset: what to train on, augmented already.
         out: folder to be made.
         resume: continue what is unfinished.
         log: takes one line of text per epoch, or per finished part.
-        processes: parts at a time.
+        trainer: of the parts.
 
     Returns:
         The validation measures of the model.
 
     Raises:
-        RunError: as `training.loop.fit`.
+        RunError: as `training.loop.fit`; or the trainer cannot do it.
         Diverged: a loss is no number any more.
+        PartLost: a part ended without a result.
     """
     count = part_count(run)
     if count == 1:
@@ -97,21 +149,10 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log, 
     METHODS[run.method.name].check_data(run.method, dataset)
     work = open_work(out, run, dataset)
     folders = [work.path / "parts" / f"{repetition:03d}" for repetition in range(count)]
-    missing = [repetition for repetition, folder in enumerate(folders) if not folder.exists()]
-    log(f"{count - len(missing)} of {count} repetitions are done; {processes} at a time")
-    with ProcessPoolExecutor(
-        max(1, min(processes, len(missing))), multiprocessing.get_context("spawn"), _receive, (run, dataset)
-    ) as pool:
-        jobs = {pool.submit(_fit_part, repetition, folders[repetition]): repetition for repetition in missing}
-        try:
-            for job in as_completed(jobs):
-                kept = job.result()
-                log(
-                    f"repetition {jobs[job] + 1}/{count}  kept epoch {kept['epoch']}  validation P@1 {kept['P@1']:5.2f}"
-                )
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    missing = {repetition: folder for repetition, folder in enumerate(folders) if not folder.exists()}
+    log(f"{count - len(missing)} of {count} repetitions are done; {trainer}")
+    if missing:
+        trainer.train(run, dataset, missing, log)
     shutil.rmtree(work.artifact, ignore_errors=True)
     measures = join(folders, dataset, work.artifact, log=log)
     work.artifact.rename(out)
@@ -158,6 +199,33 @@ def join(folders: Sequence[Path], dataset: Dataset, out: Path, *, log: Log) -> d
     return measures
 
 
+def fit_part(run: RunConfig, dataset: Dataset, repetition: int, folder: Path, log: Log) -> dict[str, float]:
+    """Train one part of a run, from its checkpoint where there is one.
+
+    Args:
+        run: the whole run, resolved.
+        dataset: what to train on, augmented already.
+        repetition: counted from 0.
+        folder: of its artifact; in that of all parts, which is made where it is missing.
+        log: takes one line of text per epoch, which names the repetition.
+
+    Returns:
+        The validation measures of the epoch that was kept.
+    """
+    folder.parent.mkdir(exist_ok=True)
+    name = _name(run, repetition)
+    return fit_one(part_of(run, repetition), dataset, folder, resume=True, log=lambda line: log(f"{name}  {line}"))
+
+
+def kept_line(run: RunConfig, repetition: int, kept: Mapping[str, float]) -> str:
+    """What is said of a finished part."""
+    return f"{_name(run, repetition)}  kept epoch {kept['epoch']}  validation P@1 {kept['P@1']:5.2f}"
+
+
+def _name(run: RunConfig, repetition: int) -> str:
+    return f"repetition {repetition + 1}/{part_count(run)}"
+
+
 # What a worker process was given, once for all its jobs.
 _given: list[tuple[RunConfig, Dataset]] = []
 
@@ -168,16 +236,13 @@ def _receive(run: RunConfig, dataset: Dataset) -> None:
     torch.set_num_threads(1)
 
 
-def _fit_part(repetition: int, folder: Path) -> dict[str, float]:
+def _fit_given(repetition: int, folder: Path) -> dict[str, float]:
     """A worker's job."""
-    run, dataset = _given[0]
-    folder.parent.mkdir(exist_ok=True)
-    prefix = f"repetition {repetition + 1}/{part_count(run)}  "
-    return fit_one(part_of(run, repetition), dataset, folder, resume=True, log=partial(_say, prefix))
+    return fit_part(*_given[0], repetition, folder, _say)
 
 
-def _say(prefix: str, line: str) -> None:
-    sys.stdout.write(f"{prefix}{line}\n")
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 

@@ -29,7 +29,7 @@ STRANGERS = {
 # A package may import what these extras install, and nothing that merely happens to be there.
 EXTRAS = {
     "service": ("serve", "client", "grpc", "signing", "otel", "predictions", "plot", "monitoring", "cpu"),
-    "training": ("train", "transformer", "cpu"),
+    "training": ("train", "transformer", "ray", "cpu"),
     "model_export": ("serve", "train", "transformer", "export", "cpu"),
 }
 # Loaded on a GPU alone, whose flavour brings what they import; nothing else may load them when it is imported.

@@ -31,6 +31,7 @@ INSTALLED_EXTRAS = (
     "monitoring",
     "train",
     "transformer",
+    "ray",
     "export",
     "cpu",
     "dev",

@@ -19,7 +19,7 @@ from training.data.batches import Bags
 from training.loop import RunError
 from training.loop import fit as fit_one
 from training.methods.mach import Mach
-from training.parts import fit, join, part_count, part_of, whole_of
+from training.parts import Processes, fit, join, part_count, part_of, whole_of
 from training.recipes import RunConfig
 
 REPETITIONS = 3
@@ -42,7 +42,7 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_make_the_same_model_as_one(texts: Path, tmp_path: Path, whole: Path) -> None:
     dataset, run = load(texts, apart())
     lines: list[str] = []
-    kept = fit(run, dataset, tmp_path / "out", resume=False, log=lines.append, processes=2)
+    kept = fit(run, dataset, tmp_path / "out", resume=False, log=lines.append, trainer=Processes(2))
     assert lines[0] == "0 of 3 repetitions are done; 2 at a time"
     assert sorted(line.split()[1] for line in lines[1:]) == ["1/3", "2/3", "3/3"]
     assert_same_artifact(whole, tmp_path / "out")

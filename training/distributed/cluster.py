@@ -1,0 +1,64 @@
+"""The way to Ray: a cluster that is there, or one of this machine alone that ends with the run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from training.loop import RunError
+
+LOCAL = "local"
+MIB = 2**20
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be a driver of a cluster; tasks that still run when the block is left are ended.
+
+    Args:
+        address: ``local`` to start Ray on this machine's processors; else ``auto`` or the ``HOST:PORT`` of a cluster
+            of which this machine is a node.
+
+    Raises:
+        RunError: there is no cluster at that address, or it is one of Ray Client.
+    """
+    if "://" in address:
+        # Its driver is no node of the cluster, and need not see the storage that nodes see.
+        raise RunError(f"--ray: expected local, auto or the HOST:PORT of a cluster, found {address}")
+    # Read when Ray is started; a cluster that is there has its own setting.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    dashboard = False if address == LOCAL else None
+    try:
+        ray.init(address, include_dashboard=dashboard, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_memory(needed: int) -> None:
+    """Refuse what no node could run: Ray would wait for a larger one.
+
+    Args:
+        needed: bytes of one task.
+
+    Raises:
+        RunError: no node of the cluster has as much.
+    """
+    most = max(int(node["Resources"].get("memory", 0)) for node in _nodes() if node["Alive"])
+    if most < needed:
+        raise RunError(
+            f"--ray: expected a node with {needed / MIB:,.0f} MiB for a repetition, found {most / MIB:,.0f} MiB at most"
+        )
+
+
+def _nodes() -> list[dict[str, Any]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return nodes

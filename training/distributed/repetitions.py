@@ -1,0 +1,122 @@
+"""MACH's independent repetitions as tasks of Ray, each of which goes on elsewhere when its node dies.
+
+A task is what `training.parts` calls a part: a run of its own, with a checkpoint after every epoch in ``OUT.part``. Ray
+places tasks by processors and memory, sends the rows to each node once, and starts a task again whose node or process
+died; it then continues after its last checkpoint. So the folder must be on storage that all nodes see.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import ray
+import torch
+from ray import ObjectRef
+from ray.exceptions import RayError, RayTaskError
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from training.artifact import METRICS
+from training.data.dataset import Dataset
+from training.distributed.cluster import check_memory, connected
+from training.loop import RunError
+from training.parts import Log, PartLost, fit_part, kept_line, part_of
+from training.planning import expected_peak
+from training.recipes import RunConfig
+
+# How often a repetition is started again before the run gives up: nodes come and go, but a process that always dies
+# must end it.
+RETRIES = 10
+POLL_SECONDS = 0.5
+
+# A task's result-to-be: the measures of the epoch that was kept.
+Task = ObjectRef[dict[str, float]]
+
+
+class RayTasks:
+    """Trains each repetition as a task with one processor and the memory that it is expected to need."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def __str__(self) -> str:
+        return f"by Ray ({self._address})"
+
+    def train(self, run: RunConfig, dataset: Dataset, folders: Mapping[int, Path], log: Log) -> None:
+        """Train repetitions; see `training.parts.Trainer`.
+
+        Raises:
+            RunError: there is no such cluster, its nodes are too small, or one does not see the folders.
+            PartLost: a repetition's node or process died too often.
+            Diverged: a loss is no number any more.
+        """
+        memory = expected_peak(part_of(run, 0), dataset).bytes
+        with connected(self._address):
+            check_memory(memory)
+            lines = _line_queue()
+            given = ray.put((run, dataset))
+            task = ray.remote(fit_repetition).options(
+                num_cpus=1, memory=memory, max_retries=RETRIES, scheduling_strategy="SPREAD"
+            )
+            tasks = {
+                task.remote(given, repetition, folder.absolute(), lines): repetition
+                for repetition, folder in folders.items()
+            }
+            _follow(run, tasks, lines, log)
+
+
+def fit_repetition(given: tuple[RunConfig, Dataset], repetition: int, folder: Path, lines: Queue) -> dict[str, float]:
+    """A task: train a repetition, from its checkpoint where there is one.
+
+    Args:
+        given: the whole run, resolved, and its data.
+        repetition: counted from 0.
+        folder: of its artifact.
+        lines: takes its lines of text.
+
+    Returns:
+        The validation measures of the epoch that was kept.
+
+    Raises:
+        RunError: the run's folder is not seen from here.
+    """
+    torch.set_num_threads(1)
+    if folder.exists():  # finished by an attempt that died before it could say so
+        kept: dict[str, float] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        return kept
+    if not folder.parent.parent.is_dir():
+        raise RunError(
+            f"{folder.parent.parent}: expected the run's folder, found none on {socket.gethostname()}; "
+            "--out must be on storage that all nodes see"
+        )
+    return fit_part(*given, repetition, folder, lines.put)
+
+
+def _line_queue() -> Queue:
+    """A queue that lives where the driver does, so that no other node's death ends it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+
+
+def _follow(run: RunConfig, tasks: Mapping[Task, int], lines: Queue, log: Log) -> None:
+    """Pass on what tasks say until all are done."""
+    waiting = list(tasks)
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
+        for line in lines.get_nowait_batch(lines.qsize()):
+            log(line)
+        for task in done:
+            log(kept_line(run, tasks[task], _result(task)))
+
+
+def _result(task: Task) -> dict[str, float]:
+    try:
+        kept: dict[str, float] = ray.get(task)
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayError as error:
+        raise PartLost(f"a repetition could not be finished; fit --resume continues it: {error}") from error
+    return kept
