@@ -16,9 +16,11 @@ import json
 import multiprocessing
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -75,17 +77,20 @@ class PartLost(Exception):
     """A part that began well ended without a result."""
 
 
+# Trains parts, each from its checkpoint where there is one. It is given the folders of the artifacts to be made, by
+# repetition, and what takes the line of each part when it is finished (`kept_line`).
+Train = Callable[[Mapping[int, Path], Log], None]
+
+
 class Trainer(Protocol):
     """Where and beside what the parts of a run are trained; its text says so after "N of M repetitions are done"."""
 
-    def train(self, run: RunConfig, dataset: Dataset, folders: Mapping[int, Path], log: Log) -> None:
-        """Train parts, each from its checkpoint where there is one.
+    def ready(self, run: RunConfig, dataset: Dataset) -> AbstractContextManager[Train]:
+        """Be ready to train parts; refuse, before any work, what cannot be done.
 
         Args:
             run: the whole run, resolved.
             dataset: what to train on, augmented already.
-            folders: of the artifacts to be made, by repetition.
-            log: takes the line of each part when it is finished (`kept_line`).
         """
 
 
@@ -102,9 +107,13 @@ class Processes:
     def __str__(self) -> str:
         return f"{self.count} at a time"
 
-    def train(self, run: RunConfig, dataset: Dataset, folders: Mapping[int, Path], log: Log) -> None:
-        """Train parts; see `Trainer`."""
-        workers = min(self.count, len(folders))
+    @contextmanager
+    def ready(self, run: RunConfig, dataset: Dataset) -> Iterator[Train]:
+        """As `Trainer` asks for."""
+        yield partial(self._train, run, dataset)
+
+    def _train(self, run: RunConfig, dataset: Dataset, folders: Mapping[int, Path], log: Log) -> None:
+        workers = max(1, min(self.count, len(folders)))
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, spawn, _receive, (run, dataset)) as pool:
             jobs = {pool.submit(_fit_given, repetition, folder): repetition for repetition, folder in folders.items()}
@@ -147,12 +156,12 @@ def fit(
         return fit_one(run, dataset, out, resume=resume, log=log)
     check_target(out, resume=resume)
     METHODS[run.method.name].check_data(run.method, dataset)
-    work = open_work(out, run, dataset)
-    folders = [work.path / "parts" / f"{repetition:03d}" for repetition in range(count)]
-    missing = {repetition: folder for repetition, folder in enumerate(folders) if not folder.exists()}
-    log(f"{count - len(missing)} of {count} repetitions are done; {trainer}")
-    if missing:
-        trainer.train(run, dataset, missing, log)
+    with trainer.ready(run, dataset) as train:
+        work = open_work(out, run, dataset)
+        folders = [work.path / "parts" / f"{repetition:03d}" for repetition in range(count)]
+        missing = {repetition: folder for repetition, folder in enumerate(folders) if not folder.exists()}
+        log(f"{count - len(missing)} of {count} repetitions are done; {trainer}")
+        train(missing, log)
     shutil.rmtree(work.artifact, ignore_errors=True)
     measures = join(folders, dataset, work.artifact, log=log)
     work.artifact.rename(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from training.loop import RunError
 
 LOCAL = "local"
 MIB = 2**20
+CONNECT_SECONDS = 5
 
 
 @contextmanager
@@ -33,6 +35,8 @@ def connected(address: str) -> Iterator[None]:
     # Read when Ray is started; a cluster that is there has its own setting.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     dashboard = False if address == LOCAL else None
+    if ":" in address:
+        _check_port(address)
     try:
         ray.init(address, include_dashboard=dashboard, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -41,6 +45,15 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Look first: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise RunError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
 
 
 def check_memory(needed: int) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import ray
@@ -23,7 +25,7 @@ from training.artifact import METRICS
 from training.data.dataset import Dataset
 from training.distributed.cluster import check_memory, connected
 from training.loop import RunError
-from training.parts import Log, PartLost, fit_part, kept_line, part_of
+from training.parts import Log, PartLost, Train, fit_part, kept_line, part_of
 from training.planning import expected_peak
 from training.recipes import RunConfig
 
@@ -45,27 +47,17 @@ class RayTasks:
     def __str__(self) -> str:
         return f"by Ray ({self._address})"
 
-    def train(self, run: RunConfig, dataset: Dataset, folders: Mapping[int, Path], log: Log) -> None:
-        """Train repetitions; see `training.parts.Trainer`.
+    @contextmanager
+    def ready(self, run: RunConfig, dataset: Dataset) -> Iterator[Train]:
+        """As `training.parts.Trainer` asks for: be connected to the cluster.
 
         Raises:
-            RunError: there is no such cluster, its nodes are too small, or one does not see the folders.
-            PartLost: a repetition's node or process died too often.
-            Diverged: a loss is no number any more.
+            RunError: there is no such cluster, or its nodes are too small.
         """
         memory = expected_peak(part_of(run, 0), dataset).bytes
         with connected(self._address):
             check_memory(memory)
-            lines = _line_queue()
-            given = ray.put((run, dataset))
-            task = ray.remote(fit_repetition).options(
-                num_cpus=1, memory=memory, max_retries=RETRIES, scheduling_strategy="SPREAD"
-            )
-            tasks = {
-                task.remote(given, repetition, folder.absolute(), lines): repetition
-                for repetition, folder in folders.items()
-            }
-            _follow(run, tasks, lines, log)
+            yield partial(_train, run, dataset, memory)
 
 
 def fit_repetition(given: tuple[RunConfig, Dataset], repetition: int, folder: Path, lines: Queue) -> dict[str, float]:
@@ -95,21 +87,35 @@ def fit_repetition(given: tuple[RunConfig, Dataset], repetition: int, folder: Pa
     return fit_part(*given, repetition, folder, lines.put)
 
 
-def _line_queue() -> Queue:
-    """A queue that lives where the driver does, so that no other node's death ends it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+def _train(run: RunConfig, dataset: Dataset, memory: int, folders: Mapping[int, Path], log: Log) -> None:
+    """Train repetitions.
 
-
-def _follow(run: RunConfig, tasks: Mapping[Task, int], lines: Queue, log: Log) -> None:
-    """Pass on what tasks say until all are done."""
+    Raises:
+        RunError: a node does not see the folders.
+        PartLost: a repetition's node or process died too often.
+        Diverged: a loss is no number any more.
+    """
+    lines = _line_queue()
+    given = ray.put((run, dataset))
+    task = ray.remote(fit_repetition).options(
+        num_cpus=1, memory=memory, max_retries=RETRIES, scheduling_strategy="SPREAD"
+    )
+    tasks = {
+        task.remote(given, repetition, folder.absolute(), lines): repetition for repetition, folder in folders.items()
+    }
     waiting = list(tasks)
     while waiting:
         done, waiting = ray.wait(waiting, timeout=POLL_SECONDS)
         for line in lines.get_nowait_batch(lines.qsize()):
             log(line)
-        for task in done:
-            log(kept_line(run, tasks[task], _result(task)))
+        for finished in done:
+            log(kept_line(run, tasks[finished], _result(finished)))
+
+
+def _line_queue() -> Queue:
+    """A queue that lives where the driver does, so that no other node's death ends it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def _result(task: Task) -> dict[str, float]:
