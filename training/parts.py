@@ -222,16 +222,17 @@ def fit_part(run: RunConfig, dataset: Dataset, repetition: int, folder: Path, lo
         The validation measures of the epoch that was kept.
     """
     folder.parent.mkdir(exist_ok=True)
-    name = _name(run, repetition)
+    name = part_name(run, repetition)
     return fit_one(part_of(run, repetition), dataset, folder, resume=True, log=lambda line: log(f"{name}  {line}"))
 
 
 def kept_line(run: RunConfig, repetition: int, kept: Mapping[str, float]) -> str:
     """What is said of a finished part."""
-    return f"{_name(run, repetition)}  kept epoch {kept['epoch']}  validation P@1 {kept['P@1']:5.2f}"
+    return f"{part_name(run, repetition)}  kept epoch {kept['epoch']}  validation P@1 {kept['P@1']:5.2f}"
 
 
-def _name(run: RunConfig, repetition: int) -> str:
+def part_name(run: RunConfig, repetition: int) -> str:
+    """What a part is called in lines of text."""
     return f"repetition {repetition + 1}/{part_count(run)}"
 
 

@@ -39,7 +39,7 @@ def connected(address: str) -> Iterator[None]:
         _check_port(address)
     try:
         ray.init(address, include_dashboard=dashboard, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # what Ray raises itself of a node that does not start has no other class
         raise RunError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
     try:
         yield

@@ -25,7 +25,7 @@ from training.artifact import METRICS
 from training.data.dataset import Dataset
 from training.distributed.cluster import check_memory, connected
 from training.loop import RunError
-from training.parts import Log, PartLost, Train, fit_part, kept_line, part_of
+from training.parts import Log, PartLost, Train, fit_part, kept_line, part_name, part_of
 from training.planning import expected_peak
 from training.recipes import RunConfig
 
@@ -97,12 +97,17 @@ def _train(run: RunConfig, dataset: Dataset, memory: int, folders: Mapping[int, 
     """
     lines = _line_queue()
     given = ray.put((run, dataset))
-    task = ray.remote(fit_repetition).options(
-        num_cpus=1, memory=memory, max_retries=RETRIES, scheduling_strategy="SPREAD"
-    )
-    tasks = {
-        task.remote(given, repetition, folder.absolute(), lines): repetition for repetition, folder in folders.items()
-    }
+    task = ray.remote(fit_repetition)
+    tasks: dict[Task, int] = {}
+    for repetition, folder in folders.items():
+        placed = task.options(
+            name=part_name(run, repetition),
+            num_cpus=1,
+            memory=memory,
+            max_retries=RETRIES,
+            scheduling_strategy="SPREAD",
+        )
+        tasks[placed.remote(given, repetition, folder.absolute(), lines)] = repetition
     waiting = list(tasks)
     while waiting:
         done, waiting = ray.wait(waiting, timeout=POLL_SECONDS)

@@ -6,7 +6,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -14,13 +13,6 @@ from ray.cluster_utils import Cluster
 
 # What each node says it has: enough for the processes here, whatever machine this is.
 NODE = {"num_cpus": 1, "memory": 4 * 2**30, "object_store_memory": 80 * 2**20}
-# A dead node is missed after two seconds, rather than a quarter of a minute.
-WATCH = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
-}
 
 
 @pytest.fixture(scope="package")
@@ -31,6 +23,7 @@ def ray_home() -> Iterator[Path]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is written into the user's home
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", str(folder))
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")  # other tests run beside these
         yield folder
     shutil.rmtree(folder)
 
@@ -38,8 +31,7 @@ def ray_home() -> Iterator[Path]:
 @pytest.fixture(scope="package")
 def cluster(ray_home: Path) -> Iterator[Cluster]:
     """The first node, which drivers use; tests add the others, and may remove them."""
-    head: dict[str, Any] = {"include_dashboard": False, "_system_config": WATCH}
-    made = Cluster(initialize_head=True, head_node_args=NODE | head)
+    made = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
     yield made
     ray.shutdown()
     made.shutdown()

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -14,13 +19,14 @@ from tests.training.synthetic import load, tiny
 from tests.training.test_resume import assert_same_artifact
 from training.distributed import repetitions
 from training.distributed.repetitions import RayTasks, fit_repetition
-from training.loop import Diverged, RunError
-from training.parts import PartLost, fit
+from training.loop import RunError
+from training.loop import fit as fit_one
+from training.parts import PartLost, fit, part_of
 from training.recipes import RunConfig
 
 REPETITIONS = 3
 # So many that a node can be removed in the midst of them.
-EPOCHS = 150
+EPOCHS = 80
 
 
 def apart(epochs: int = EPOCHS, **training: object) -> RunConfig:
@@ -37,22 +43,40 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(autouse=True)
+def _eager_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs are so short here that half a second is many of them."""
+    monkeypatch.setattr(repetitions, "POLL_SECONDS", 0.05)
+
+
 class Killer:
-    """Takes a run's lines, and removes a node when each repetition has a checkpoint."""
+    """Takes a run's lines, and removes the first node of which it hears that a repetition has a checkpoint there."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.lines: list[str] = []
-        self._cluster, self._seen, self.killed_at = cluster, set[str](), 0
+        self.killed: str | None = None
+        self._cluster = cluster
 
     def __call__(self, line: str) -> None:
         self.lines.append(line)
-        print(line)
-        if found := re.match(r"repetition (\d)/3  epoch", line):
-            self._seen.add(found[1])
-        if len(self._seen) == REPETITIONS and not self.killed_at:
-            self.killed_at = len(self.lines)
-            node = next(iter(self._cluster.worker_nodes))
-            self._cluster.remove_node(node, allow_graceful=False)
+        found = re.match(r"(repetition \d/3)  epoch", line)
+        if found is None or self.killed is not None:
+            return
+        for node in set(self._cluster.worker_nodes):
+            if list(task_processes(node, found[1])):
+                self._cluster.remove_node(node, allow_graceful=False)
+                self.killed = found[1]
+
+
+def task_processes(node: Any, name: str) -> Iterator[int]:
+    """Processes of a node in which the task of that name runs: Ray gives them its name."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            title = (folder / "cmdline").read_text(encoding="utf-8")
+            parent = int((folder / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+            if parent == raylet and title.startswith(f"ray::{name}"):
+                yield int(folder.name)
 
 
 def test_a_run_whose_node_dies_gives_the_same_model(texts: Path, tmp_path: Path, whole: Path, cluster: Cluster) -> None:
@@ -61,11 +85,10 @@ def test_a_run_whose_node_dies_gives_the_same_model(texts: Path, tmp_path: Path,
     killer = Killer(cluster)
     kept = fit(run, dataset, tmp_path / "out", resume=False, log=killer, trainer=RayTasks(cluster.address))
     assert killer.lines[0] == f"0 of 3 repetitions are done; by Ray ({cluster.address})"
-    resumed = [re.match(r"repetition (\d)/3  resuming after epoch (\d+) of 150", line) for line in killer.lines]
-    (found,) = filter(None, resumed)
-    assert 1 <= int(found[2]) < EPOCHS
+    name = killer.killed
+    (found,) = filter(None, (re.match(r"(.*)  resuming after epoch (\d+) of 80", line) for line in killer.lines))
+    assert (found[1], 1 <= int(found[2]) < EPOCHS) == (name, True)
     # Nothing before the checkpoint is done again.
-    name = f"repetition {found[1]}/3"
     after = killer.lines[killer.lines.index(found.string) + 1 :]
     epochs = [int(line.split()[3].partition("/")[0]) for line in after if line.startswith(f"{name}  epoch")]
     assert epochs == list(range(int(found[2]) + 1, EPOCHS + 1))
@@ -76,28 +99,29 @@ def test_a_run_whose_node_dies_gives_the_same_model(texts: Path, tmp_path: Path,
     assert len(cluster.list_all_nodes()) == 2
 
 
-def test_a_run_that_lost_a_repetition_ends_and_continues_where_it_stopped(
-    texts: Path, tmp_path: Path, whole: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+def test_a_repetition_that_dies_too_often_ends_the_run_and_can_be_continued(
+    texts: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    three_nodes(cluster)
     dataset, run = load(texts, apart())
-    out, trainer = tmp_path / "out", RayTasks(cluster.address)
-    with monkeypatch.context() as patch:
-        patch.setattr(repetitions, "RETRIES", 0)
-        with pytest.raises(PartLost, match="a repetition could not be finished; fit --resume continues it"):
-            fit(run, dataset, out, resume=False, log=Killer(cluster), trainer=trainer)
-    with pytest.raises(RunError, match=r"out\.part holds an unfinished run; continue it with --resume"):
-        fit(run, dataset, out, resume=False, log=print, trainer=trainer)
+    folder = tmp_path / "out.part" / "parts" / "001"
+    folder.parent.parent.mkdir()
     lines: list[str] = []
-    fit(run, dataset, out, resume=True, log=lines.append, trainer=trainer)
-    assert any("resuming after epoch" in line for line in lines)
-    assert_same_artifact(whole, out)
 
+    def kill(line: str) -> None:
+        for node in cluster.list_all_nodes():
+            for process in task_processes(node, "repetition 2/3"):
+                os.kill(process, signal.SIGKILL)
 
-def test_a_repetition_that_diverges_ends_the_run(texts: Path, tmp_path: Path, cluster: Cluster) -> None:
-    dataset, run = load(texts, apart(epochs=3, learning_rate=1e38))
-    with pytest.raises(Diverged, match=r"the loss of epoch \d is nan: lower training.learning_rate"):
-        fit(run, dataset, tmp_path / "out", resume=False, log=print, trainer=RayTasks(cluster.address))
+    with RayTasks(cluster.address).ready(run, dataset) as train:
+        with monkeypatch.context() as patch:
+            patch.setattr(repetitions, "RETRIES", 0)
+            with pytest.raises(PartLost, match="a repetition could not be finished; fit --resume continues it"):
+                train({1: folder}, kill)
+        assert not folder.exists()
+        train({1: folder}, lines.append)
+    assert re.fullmatch(r"repetition 2/3  resuming after epoch \d+ of 80", lines[0])
+    fit_one(part_of(run, 1), dataset, tmp_path / "alone", resume=False, log=print)
+    assert_same_artifact(tmp_path / "alone", folder)
 
 
 def test_what_no_node_has_the_memory_for_is_refused(texts: Path, tmp_path: Path, cluster: Cluster) -> None:
@@ -109,16 +133,20 @@ def test_what_no_node_has_the_memory_for_is_refused(texts: Path, tmp_path: Path,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_node_that_does_not_see_the_run_says_so(texts: Path, tmp_path: Path) -> None:
+def test_a_node_that_does_not_see_the_run_says_so(texts: Path, tmp_path: Path, cluster: Cluster) -> None:
+    """What a task raises is raised here as it is."""
     dataset, run = load(texts, apart())
     folder = tmp_path / "elsewhere.part" / "parts" / "001"
-    with pytest.raises(RunError, match=r"elsewhere\.part: expected the run's folder, found none on .*all nodes see"):
-        fit_repetition((run, dataset), 1, folder, None)  # type: ignore[arg-type]
+    with (
+        RayTasks(cluster.address).ready(run, dataset) as train,
+        pytest.raises(RunError, match=r"^/.*\.part: expected the run's folder, found none on .*all nodes see$"),
+    ):
+        train({1: folder}, print)
 
 
 def test_a_repetition_that_was_finished_before_its_node_died_is_not_trained_again(texts: Path, tmp_path: Path) -> None:
     class Lines:
-        put = print
+        put = staticmethod(print)
 
     dataset, run = load(texts, apart(epochs=2))
     folder = tmp_path / "parts" / "001"
