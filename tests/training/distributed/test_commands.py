@@ -15,7 +15,7 @@ from tests.training.test_resume import assert_same_artifact
 from training.cli import DONE, WRONG_USE, main
 from training.loop import fit as fit_one
 from training.overrides import configured
-from training.parts import fit, part_of
+from training.parts import fit, join, part_of
 
 ROOT = Path(__file__).parents[3]
 RECIPE = "mach-independent"
@@ -51,7 +51,6 @@ def test_a_run_that_was_stopped_is_finished_on_this_machine(
 ) -> None:
     """One repetition is done; `local` starts a Ray of its own for the other."""
     dataset, run = load(texts, configured(RECIPE, None, OPTIONS))
-    fit(run, dataset, tmp_path / "whole", resume=False, log=print)
 
     def stop(line: str) -> None:
         raise KeyboardInterrupt
@@ -59,8 +58,10 @@ def test_a_run_that_was_stopped_is_finished_on_this_machine(
     with pytest.raises(KeyboardInterrupt):
         fit(run, dataset, tmp_path / "out", resume=False, log=stop)
     parts = tmp_path / "out.part" / "parts"
-    parts.mkdir()
-    fit_one(part_of(run, 0), dataset, parts / "000", resume=False, log=print)
+    for folder, repetition in ((parts / "000", 0), (tmp_path / "second", 1)):
+        folder.parent.mkdir(exist_ok=True)
+        fit_one(part_of(run, repetition), dataset, folder, resume=False, log=print)
+    join([parts / "000", tmp_path / "second"], dataset, tmp_path / "whole", log=print)
     arguments = [*command(texts, tmp_path / "out"), "--ray", "local"]
     assert "out.part holds an unfinished run" in refused(capsys, arguments)
     # In a process of its own, as Ray keeps things of a cluster that it started.
