@@ -27,9 +27,9 @@ from model_export.exact_search import AXES, write_exact_search, write_leading_se
 from model_export.exporters.mach import write_inverted_lists
 from model_export.replacement import replacing
 from model_export.verify import golden_answers
-from service.bundle import Bundle, Manifest, content_version, file_entry, layout, load_bundle, open_bundle
-from service.bundle.files import sha256_of
-from service.bundle.lookup import hashed
+from service.bundle import Bundle, Manifest, file_entry, layout, load_bundle, open_bundle
+from service.bundle.files import sha256_of, version_of
+from service.bundle.labels import write_records
 from service.bundle.manifest import DeclareSection, MachSection
 from service.bundle.searching import SearchSection
 from service.bundle.shards import ShardEntry
@@ -162,9 +162,7 @@ def _manifest(bundle: Bundle, folder: Path, **sections: Any) -> Manifest:
     files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     libraries = bundle.manifest.created_with | {"xmcserve": version("xmcserve")}
     made = bundle.manifest.model_copy(update=sections | {"files": files, "created_with": libraries})
-    scores = made.calibration, made.propensity, made.rerank
-    digest = content_version(made.input, made.method, files, *scores, made.groups, made.changes, made.shards)
-    return made.model_copy(update={"version": digest})
+    return made.model_copy(update={"version": version_of(made)})
 
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -222,10 +220,7 @@ def _write_labels(bundle: Bundle, folder: Path, rows: _Rows) -> None:
     with bundle.file(layout.LABELS).open("rb") as file:
         file.seek(int(offsets[0]))
         lines = file.read(int(offsets[-1] - offsets[0]))
-    offsets -= offsets[0]
-    (folder / layout.LABELS).write_bytes(lines)
-    np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
-    np.save(folder / layout.LABEL_SLOTS, hashed(np.frombuffer(lines, dtype=np.uint8), offsets))
+    write_records(folder, lines, offsets - offsets[0])
 
 
 def _take(bundle: Bundle, name: str, folder: Path) -> None:

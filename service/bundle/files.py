@@ -21,6 +21,7 @@ from service.bundle.manifest import (
     ChangesSection,
     FeaturesInput,
     FileEntry,
+    Manifest,
     MethodSection,
     PropensitySection,
     RerankSection,
@@ -103,6 +104,21 @@ def content_version(
         content["shards"] = {shard.folder: shard.model_dump(mode="json") for shard in shards}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_LENGTH]
+
+
+def version_of(manifest: Manifest) -> str:
+    """`content_version` of all that a manifest says, whatever version it has."""
+    return content_version(
+        manifest.input,
+        manifest.method,
+        manifest.files,
+        manifest.calibration,
+        manifest.propensity,
+        manifest.rerank,
+        manifest.groups,
+        manifest.changes,
+        manifest.shards,
+    )
 
 
 def map_array(path: Path) -> NDArray[Any]:

@@ -59,7 +59,11 @@ def record_of(id_: str, text: str | None, *, zero_shot: bool = False) -> bytes:
 
 def write_labels(folder: Path, ids: Sequence[str], texts: Sequence[str] | None, zero_shot: int = 0) -> None:
     """Write the files of a bundle's labels; see `encode_labels`."""
-    lines, offsets = encode_labels(ids, texts, zero_shot)
+    write_records(folder, *encode_labels(ids, texts, zero_shot))
+
+
+def write_records(folder: Path, lines: bytes, offsets: NDArray[np.int64]) -> None:
+    """Write the files of records, and the table that finds them; see `encode_labels`."""
     (folder / layout.LABELS).write_bytes(lines)
     np.save(folder / layout.LABEL_OFFSETS, offsets.astype(layout.offset_dtype(len(lines))))
     from service.bundle.lookup import hashed  # compiled: who never opens a bundle need not load the compiler

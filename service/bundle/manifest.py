@@ -13,8 +13,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from service.bundle.searching import OvaSection, UnidecSection
-from service.bundle.shards import Sha256, ShardEntry, first_gap, row_count
-from service.bundle.strict import Count, Share, Strict
+from service.bundle.shards import ShardEntry, first_gap, row_count
+from service.bundle.strict import Count, Sha256, Share, Strict
 
 SCHEMA_VERSION = 1
 

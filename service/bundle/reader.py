@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from service.bundle import layout
 from service.bundle.contents import check_contents
-from service.bundle.files import content_version, map_array, map_bytes, read_whole, sha256_of
+from service.bundle.files import map_array, map_bytes, read_whole, sha256_of, version_of
 from service.bundle.labels import LabelTable
 from service.bundle.layout import ArraySpec
 from service.bundle.line_files import check_labels, check_row_texts, check_slots
@@ -147,9 +147,7 @@ def _first_fault(error: ValidationError) -> str:
 
 
 def _check_version(manifest: Manifest) -> None:
-    scores = manifest.calibration, manifest.propensity, manifest.rerank
-    labels = manifest.groups, manifest.changes
-    expected = content_version(manifest.input, manifest.method, manifest.files, *scores, *labels, manifest.shards)
+    expected = version_of(manifest)
     if manifest.version != expected:
         raise BundleError(f"{layout.MANIFEST}: expected version {expected} by its contents, found {manifest.version}")
 

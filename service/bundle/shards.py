@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.bundle.strict import Count, Strict
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+from service.bundle.strict import Count, Sha256, Strict
 
 
 class ShardEntry(Strict):
