@@ -28,7 +28,7 @@ from model_export.exporters.mach import write_inverted_lists
 from model_export.replacement import replacing
 from model_export.verify import golden_answers
 from service.bundle import Bundle, Manifest, file_entry, layout, load_bundle, open_bundle
-from service.bundle.files import sha256_of, version_of
+from service.bundle.files import sha256_of, version_of, write_manifest
 from service.bundle.labels import write_records
 from service.bundle.manifest import DeclareSection, MachSection
 from service.bundle.searching import SearchSection
@@ -139,7 +139,7 @@ def _write_shard(bundle: Bundle, folder: Path, rows: _Rows) -> ShardEntry:
     )
     engine = Engine.open(load_bundle(folder, draft), device="cpu")
     golden = golden_answers(engine, map(query_of, manifest.golden))
-    _write_manifest(draft.model_copy(update={"golden": golden}), folder)
+    write_manifest(folder, draft.model_copy(update={"golden": golden}))
     return ShardEntry(
         folder=folder.name, sha256=sha256_of(folder / layout.MANIFEST), first=rows.low, count=rows.high - rows.low
     )
@@ -153,7 +153,7 @@ def _write_head(bundle: Bundle, folder: Path, entries: Sequence[ShardEntry]) -> 
         _take(bundle, name, folder)
     manifest = _manifest(bundle, folder, shards=shards)
     Engine.open(load_bundle(folder, manifest), device="cpu").check_golden()
-    _write_manifest(manifest, folder)
+    write_manifest(folder, manifest)
     return manifest
 
 
@@ -163,10 +163,6 @@ def _manifest(bundle: Bundle, folder: Path, **sections: Any) -> Manifest:
     libraries = bundle.manifest.created_with | {"xmcserve": version("xmcserve")}
     made = bundle.manifest.model_copy(update=sections | {"files": files, "created_with": libraries})
     return made.model_copy(update={"version": version_of(made)})
-
-
-def _write_manifest(manifest: Manifest, folder: Path) -> None:
-    (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def _write_buckets(bundle: Bundle, section: MachSection, folder: Path, rows: _Rows) -> None:

@@ -34,6 +34,7 @@ from model_export.row_texts import read_row_texts
 from model_export.scores import Scores, calibration_section, inverse_propensities, propensity_section
 from model_export.verify import Comparison, compare, golden_answers, query_of, require_equal
 from service.bundle import Manifest, content_version, file_entry, layout, load_bundle, write_labels
+from service.bundle.files import write_manifest
 from service.bundle.manifest import (
     BundleName,
     CalibrationSection,
@@ -142,7 +143,7 @@ def build(artifact: Artifact, out: Path, options: Options) -> Built:
         require_equal(comparison, draft)
         golden = golden_answers(engine, map(query_of, artifact.samples))
         manifest = draft.model_copy(update={"parity": comparison.parity, "golden": golden})
-        (folder / layout.MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_manifest(folder, manifest)
     return Built(manifest, comparison, changes)
 
 

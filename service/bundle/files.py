@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from service.bundle.layout import MANIFEST
 from service.bundle.manifest import (
     CalibrationSection,
     ChangesSection,
@@ -119,6 +120,11 @@ def version_of(manifest: Manifest) -> str:
         manifest.changes,
         manifest.shards,
     )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``, the last file of a bundle."""
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def map_array(path: Path) -> NDArray[Any]:
