@@ -36,7 +36,6 @@ from service.bundle.shards import ShardEntry
 from service.engine import Engine
 from service.golden import query_of
 
-HEAD = "head"
 # A row of DECLARE costs as much as so many of its votes, whatever it votes for: a similarity that is looked at.
 ROW_COST = 1.0
 
@@ -66,11 +65,11 @@ def shard(path: Path, count: int, out: Path) -> Manifest:
     bundle = open_bundle(path)
     costs = row_costs(bundle)
     _check(bundle, count, len(costs))
-    with replacing(out, HEAD) as folder:
+    with replacing(out, layout.HEAD) as folder:
         entries = [
             _write_shard(bundle, folder / f"shard-{place}", rows) for place, rows in enumerate(balanced(costs, count))
         ]
-        return _write_head(bundle, folder / HEAD, entries)
+        return _write_head(bundle, folder / layout.HEAD, entries)
 
 
 def row_costs(bundle: Bundle) -> NDArray[np.float64]:

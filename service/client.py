@@ -69,6 +69,7 @@ class Options(TypedDict, total=False):
     timeout_ms: int
     filter: Mapping[str, Sequence[str]]
     explain: bool
+    partial: bool
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ from service.reranking import Reranker
 from service.scoring import Ranked, RawScoring, Scoring, scoring_of
 from service.search.topk import TopK
 from service.sessions import resolve_device
+
+if TYPE_CHECKING:
+    from service.sharding.shards import Shards
 
 logger = logging.getLogger(__name__)
 
@@ -129,13 +132,14 @@ class Engine:
         self.live = LiveLabels(bundle, decoder, encode)
 
     @classmethod
-    def open(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> Engine:
+    def open(cls, bundle: Bundle, *, device: str = "auto", threads: int = 1, shards: Shards | None = None) -> Engine:
         """Set up tokenizer, graph and tables or index.
 
         Args:
             bundle: a verified bundle.
             device: where encoder and search run: "auto", "cpu" or "cuda".
             threads: that one run may use on the CPU.
+            shards: of a bundle that names some; None: they are opened here.
 
         Raises:
             BundleError: a file cannot be used, or CUDA was asked for in vain.
@@ -143,7 +147,7 @@ class Engine:
         device = resolve_device(device, bundle.manifest.precision)
         is_whole = not bundle.manifest.shards
         resident = _resident_decoder(bundle) if device == "cuda" and is_whole else None
-        decoder = resident or (_decoder if is_whole else _sharded_decoder)(bundle, threads)
+        decoder = resident or (_decoder(bundle, threads) if is_whole else _sharded_decoder(bundle, threads, shards))
         encoder = Encoder.open(
             bundle.file(layout.ENCODER),
             decoder.required_outputs,
@@ -345,11 +349,11 @@ def _decoder(bundle: Bundle, threads: int) -> Decoder:
     return decoder_class(bundle.manifest.method.name).from_bundle(bundle, threads=threads)
 
 
-def _sharded_decoder(bundle: Bundle, threads: int) -> Decoder:
+def _sharded_decoder(bundle: Bundle, threads: int, shards: Shards | None) -> Decoder:
     from service.sharding.decoder import decoder_of  # needs what all methods need
     from service.sharding.opening import open_local
 
-    return decoder_of(bundle, open_local(bundle, threads=threads))
+    return decoder_of(bundle, shards or open_local(bundle, threads=threads))
 
 
 def _resident_decoder(bundle: Bundle) -> Decoder | None:

@@ -23,6 +23,7 @@
         ├── HeadTooLarge        431  more bytes than the head of a request may have
         ├── NotReady            503  models are still loading, or one has failed; carries Retry-After
         ├── Draining            503  the process is shutting down; carries Retry-After
+        ├── ShardUnavailable    503  a shard of the model's does not answer; carries Retry-After
         ├── DeadlineExceeded    504  the request's own timeout passed
         ├── NotSaved            507  a change of labels could not be written, so nothing has changed
         └── EngineFailed        500  the model failed on this request's rows: our bug
@@ -198,6 +199,13 @@ class Draining(RequestError):
 
     status = 503
     title = "Shutting down"
+
+
+class ShardUnavailable(RequestError):
+    """A part of the model's labels cannot be searched now; ``"partial": true`` asks for the best of the others."""
+
+    status = 503
+    title = "Shard unavailable"
 
 
 class DeadlineExceeded(RequestError):

@@ -88,6 +88,9 @@ class PredictRequest(BaseModel):
     filter: LabelFilter | None = Field(None, description="Only some labels.")
     min_score: Float32 | None = Field(None, description="Only labels with at least this score.")
     explain: bool = Field(False, description="Also say what each score is made of.")
+    partial: bool = Field(
+        False, description="Rather the best of the labels that can be searched than 503, where a shard does not answer."
+    )
     timeout_ms: Annotated[int, Field(ge=1, le=LONGEST_TIMEOUT_MS)] | None = Field(
         None, description="After so many milliseconds the answer is worthless: 504 comes instead."
     )
@@ -112,6 +115,9 @@ class Prediction(BaseModel):
     """The answer to one query, best label first, ties by label row."""
 
     labels: list[ScoredLabel]
+    partial: bool | None = Field(
+        None, description="True where some shards did not answer, and that was asked for; else left out."
+    )
 
 
 class PredictResponse(BaseModel):
@@ -255,6 +261,8 @@ def encode_prediction(
     scores_K: NDArray[np.float32],
     min_score: float | None,
     explain: Callable[[NDArray[np.int64], NDArray[np.float32]], Sequence[bytes]] | None = None,
+    *,
+    partial: bool = False,
 ) -> bytes:
     """A `Prediction` as JSON; scores are written with the digits that 32 bits hold.
 
@@ -264,12 +272,14 @@ def encode_prediction(
         scores_K: their scores.
         min_score: leave out labels below it. Compared in 32 bits: a score that prints as 0.9 passes 0.9.
         explain: gives the explanations of labels that are left, as JSON; None where nobody asks.
+        partial: whether labels may be missing.
     """
     if min_score is not None:
         kept_K = scores_K >= np.float32(min_score)
         ids_K, scores_K = ids_K[kept_K], scores_K[kept_K]
+    end = b',"partial":true}' if partial else b"}"
     if not ids_K.size:
-        return b'{"labels":[]}'
+        return b'{"labels":[]' + end
     scores = orjson.dumps(scores_K, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
     # A record has all of a `ScoredLabel` but the score.
     records = labels.open_records(ids_K.tolist())
@@ -277,7 +287,7 @@ def encode_prediction(
     if explain is not None:
         explanations = explain(ids_K, scores_K)
         scored = [b'%b,"explanation":%b' % pair for pair in zip(scored, explanations, strict=True)]
-    return b'{"labels":[' + b"},".join(scored) + b"}]}"
+    return b'{"labels":[' + b"},".join(scored) + b"}]" + end
 
 
 def decode_prediction(body: bytes) -> list[tuple[str, str, float]]:

@@ -181,6 +181,21 @@ class Settings:
             default="measured: one a thread where queries are dear, fewer where they are cheap; 1 on a GPU",
         ),
     ] = None
+    ray: Annotated[
+        str | None,
+        Option(
+            str,
+            "Ray cluster that searches the shards of bundles that are cut into some, with the extra ray: local, auto "
+            "or HOST:PORT.",
+            "an address",
+            default="none: this process",
+        ),
+    ] = None
+    shard_replicas: Annotated[int, _whole("Replicas of each shard on Ray, at least.", 1, 1000)] = 1
+    most_shard_replicas: Annotated[
+        int | None, _whole("Replicas of each shard on Ray, at most, where rows wait.", 1, 1000, default="no more")
+    ] = None
+    shard_threads: Annotated[int, _whole("Processors that each replica of a shard takes, and uses.", 1, 1024)] = 1
     drain_seconds: Annotated[
         float, _number("How long answers go on after SIGTERM, so that load balancers notice.", 3600)
     ] = 5.0
@@ -234,11 +249,17 @@ class Settings:
             port: int | None = getattr(self, one)
             if port and port == getattr(self, other):
                 raise SettingsError(f"{variable(one)} and {variable(other)} are both {port}: they must differ")
-        if self.grpc_port is not None and find_spec("grpc") is None:
+        if self.most_shard_replicas is not None and self.most_shard_replicas < self.shard_replicas:
             raise SettingsError(
-                f"{variable('grpc_port')} is {self.grpc_port}, but gRPC is not installed: expected the extra grpc, "
-                "as in pip install '.[serve,cpu,grpc]'"
+                f"{variable('most_shard_replicas')} is {self.most_shard_replicas}, but must be at least "
+                f"{variable('shard_replicas')}, which is {self.shard_replicas}"
             )
+        for name, library, extra in (("grpc_port", "gRPC", "grpc"), ("ray", "Ray", "ray")):
+            if (value := getattr(self, name)) is not None and find_spec(extra) is None:
+                raise SettingsError(
+                    f"{variable(name)} is {value}, but {library} is not installed: expected the extra {extra}, "
+                    f"as in pip install '.[serve,cpu,{extra}]'"
+                )
 
 
 def options() -> dict[str, Option]:

@@ -7,9 +7,12 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
-from service.errors import EngineFailed, InvalidRequest, RequestError
+from service.errors import EngineFailed, InvalidRequest, RequestError, ShardUnavailable
 
 logger = logging.getLogger(__name__)
+
+# What says itself what is wrong, and is no fault of the model.
+UNDERSTOOD = (InvalidRequest, ShardUnavailable)
 
 Value = TypeVar("Value")
 Result = TypeVar("Result")
@@ -26,7 +29,7 @@ def call_isolated(
 ) -> Sequence[Result | Failure]:
     """Results of one call for all values, or of one call for each value when the first one raises.
 
-    The causes are logged with their stack, unless the value itself is at fault; the errors returned do not show them,
+    The causes are logged with their stack, unless they are understood; the errors returned do not show them,
     but name the incident that the log has them under.
 
     Args:
@@ -40,7 +43,7 @@ def call_isolated(
     try:
         return _checked(call, values)
     except Exception as error:
-        if not isinstance(error, InvalidRequest):
+        if not isinstance(error, UNDERSTOOD):
             logger.error("the model failed on a batch of %d rows", len(values), exc_info=error)
     return [_alone(call, value) if wanted(i) else Failure(None) for i, value in enumerate(values)]
 
@@ -48,7 +51,7 @@ def call_isolated(
 def _alone(call: Callable[[Sequence[Value]], Sequence[Result]], value: Value) -> Result | Failure:
     try:
         return _checked(call, [value])[0]
-    except InvalidRequest as error:
+    except UNDERSTOOD as error:
         return Failure(error)
     except Exception as error:
         # Ids of requests stay with the client: this one takes the way back, and the client's log has both.

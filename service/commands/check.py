@@ -45,9 +45,15 @@ def _check(chosen: argparse.Namespace) -> int:
     limit_threads(settings.batch_threads)
     bring()
 
-    from service.models.worker import open_engine
+    from service.models.launch import Order
+    from service.models.worker import opened
 
-    engine = open_engine(chosen.bundle, settings)
+    with opened(Order(chosen.bundle, settings)) as engine:
+        _tell(engine, signed=bool(chosen.key))
+        return OK if chosen.time is None else _time(engine, chosen.time, chosen.json)
+
+
+def _tell(engine: Engine, *, signed: bool) -> None:
     manifest = engine.manifest
     size_bytes = sum(entry.size for entry in manifest.files.values())
     print(f"{manifest.name}:{manifest.version} is good")
@@ -56,10 +62,9 @@ def _check(chosen: argparse.Namespace) -> int:
     print(f"  files      {len(manifest.files)}, {size_bytes / 1e6:,.1f} MB, all as the manifest says")
     if manifest.shards:
         print(f"  shards     {len(manifest.shards)}, whose files are their own")
-    print(f"  signature  {'good' if chosen.key else 'not looked at: --key'}")
+    print(f"  signature  {'good' if signed else 'not looked at: --key'}")
     print(f"  golden     {len(manifest.golden)} queries answered as at export")
     print(f"  device     {engine.device} ({', '.join(engine.providers)})")
-    return OK if chosen.time is None else _time(engine, chosen.time, chosen.json)
 
 
 def _time(engine: Engine, queries: int, file: Path | None) -> int:

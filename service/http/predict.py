@@ -76,7 +76,7 @@ class Predictor:
         queries = _queries(asked, model)
         deadline = math.inf if asked.timeout_ms is None else exchange.started + asked.timeout_ms / 1000
         allowed = None if asked.filter is None else asked.filter.packed()
-        wish = Wish(asked.k, asked.min_score, allowed, asked.explain)
+        wish = Wish(asked.k, asked.min_score, allowed, asked.explain, asked.partial)
         future = model.submit(queries, wish, deadline)
         self._doorkeeper.charge(exchange, len(queries))
         for shadow in self._registry.shadows.get(model.name, ()):

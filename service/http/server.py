@@ -112,18 +112,11 @@ def serve(settings: Settings, workers: Sequence[Launched], lost_lines: Callable[
         Exit code: 0 after a signal, 1 when a bundle cannot be served or an address cannot be listened on.
     """
     lifecycle = Lifecycle()
-    metrics = Metrics()
-    metrics.watch_log(lost_lines)
-    metrics.set_memory_limit(_memory_limit_bytes())
-    if settings.device != "cpu":
-        _watch_gpus(metrics)
-    if settings.metrics_port is not None:
-        try:
-            httpd, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)
-        except OSError as error:
-            logger.critical("cannot listen for metrics on %s:%d: %s", settings.host, settings.metrics_port, error)
-            return 1
-        logger.info("metrics on http://%s:%d/metrics", *httpd.server_address[:2])
+    try:
+        metrics = open_metrics(settings, lost_lines)
+    except OSError as error:
+        logger.critical("cannot listen for metrics on %s:%s: %s", settings.host, settings.metrics_port, error)
+        return 1
     server = Server(create_app(settings, lifecycle, metrics, workers, launch), settings, lifecycle, metrics)
     try:
         server.run()
@@ -131,6 +124,27 @@ def serve(settings: Settings, workers: Sequence[Launched], lost_lines: Callable[
         logger.critical("the server could not start")
         return 1 if error.code else 0
     return 0 if lifecycle.failure is None else 1
+
+
+def open_metrics(settings: Settings, lost_lines: Callable[[], int]) -> Metrics:
+    """The series of a serving process, also on a port of their own where there shall be one.
+
+    Args:
+        settings: of the process.
+        lost_lines: counts what the log has lost.
+
+    Raises:
+        OSError: the port cannot be listened on.
+    """
+    metrics = Metrics()
+    metrics.watch_log(lost_lines)
+    metrics.set_memory_limit(_memory_limit_bytes())
+    if settings.device != "cpu":
+        _watch_gpus(metrics)
+    if settings.metrics_port is not None:
+        httpd, _ = start_http_server(settings.metrics_port, settings.host, metrics.registry)
+        logger.info("metrics on http://%s:%d/metrics", *httpd.server_address[:2])
+    return metrics
 
 
 def _watch_gpus(metrics: Metrics) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import partial as bound
 from typing import NamedTuple
 
 from service.bags import Bag
 from service.batching.channel import Notes
-from service.engine import Engine
+from service.engine import Answer, Engine
+from service.errors import ShardUnavailable
 from service.explanations import encode_explanations
 from service.filters.allowed import Allowed
 from service.filters.search import Wanted
 from service.models.queries import Asked, Labelled
 from service.schemas import encode_prediction
+from service.sharding.partial import partial_answers
 
 
 class Prepared(NamedTuple):
@@ -25,6 +27,7 @@ class Prepared(NamedTuple):
     min_score: float | None
     allowed: Allowed | None
     explain: bool
+    partial: bool
 
     @property
     def tokens(self) -> int:
@@ -55,8 +58,8 @@ class Labeller:
         bags = self._engine.prepare([query for query, *_ in asked])
         resolve = self._engine.filters.resolve
         prepared = [
-            Prepared(bag, k, min_score, None if wanted is None else resolve(wanted), explain)
-            for bag, (_, k, min_score, wanted, explain) in zip(bags, asked, strict=True)
+            Prepared(bag, k, min_score, None if wanted is None else resolve(wanted), explain, partial)
+            for bag, (_, k, min_score, wanted, explain, partial) in zip(bags, asked, strict=True)
         ]
         self._notes.add("tokenize_seconds", time.perf_counter() - started)
         if truncated := sum(bag.truncated for bag in bags):
@@ -68,12 +71,10 @@ class Labeller:
 
         Raises:
             EngineFailed: the model gave numbers that are not finite.
+            ShardUnavailable: a shard does not answer, and not everybody is content without it.
         """
         engine, notes = self._engine, self._notes
-        filters = {place: Wanted(one.k, one.allowed) for place, one in enumerate(prepared) if one.allowed is not None}
-        explained = [place for place, one in enumerate(prepared) if one.explain]
-        ks = [one.k for one in prepared]
-        answer = engine.run([one.bag for one in prepared], max(ks), filters, explained, ks)
+        answer, partial = self._answer(prepared)
         notes.add("batch_rows", len(prepared))
         notes.add("batch_padding_ratio", answer.padding_ratio)
         notes.add("encode_seconds", answer.encode_seconds)
@@ -85,12 +86,35 @@ class Labeller:
             notes.add(f"filtered_{other.mode}", 1)
             found[place] = other.ids_K, other.scores_K
         section = self._section
-        whys = {place: partial(encode_explanations, section, why) for place, why in answer.explainers.items()}
+        whys = {place: bound(encode_explanations, section, why) for place, why in answer.explainers.items()}
         return [
             (
-                encode_prediction(engine.labels, ids_K[: one.k], scores_K[: one.k], one.min_score, whys.get(place)),
+                encode_prediction(
+                    engine.labels,
+                    ids_K[: one.k],
+                    scores_K[: one.k],
+                    one.min_score,
+                    whys.get(place),
+                    partial=partial,
+                ),
                 answer.encode_seconds,
                 answer.search_seconds,
             )
             for place, (one, (ids_K, scores_K)) in enumerate(zip(prepared, found, strict=True))
         ]
+
+    def _answer(self, prepared: Sequence[Prepared]) -> tuple[Answer, bool]:
+        """What the engine answers, and whether labels may be missing."""
+        try:
+            return self._ask(prepared), False
+        except ShardUnavailable:
+            if not all(one.partial for one in prepared):
+                raise
+        with partial_answers() as missing:
+            return self._ask(prepared), bool(missing)
+
+    def _ask(self, prepared: Sequence[Prepared]) -> Answer:
+        filters = {place: Wanted(one.k, one.allowed) for place, one in enumerate(prepared) if one.allowed is not None}
+        explained = [place for place, one in enumerate(prepared) if one.explain]
+        ks = [one.k for one in prepared]
+        return self._engine.run([one.bag for one in prepared], max(ks), filters, explained, ks)

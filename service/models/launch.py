@@ -24,10 +24,17 @@ _EXIT_SECONDS = 10
 
 
 class Order(NamedTuple):
-    """The first message to a worker: which bundle to open, and how."""
+    """The first message to a worker: which bundle to open, and how.
+
+    Attributes:
+        path: of the bundle.
+        settings: of the process.
+        application: of Ray Serve that has the bundle's shards; None: it has none yet, where there shall be one.
+    """
 
     path: Path
     settings: Settings
+    application: str | None = None
 
 
 class Loaded(NamedTuple):

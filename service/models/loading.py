@@ -18,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
+from service.bundle import layout
 from service.errors import BundleError, Conflict, RequestError, UnknownBundle, without_folders
 from service.live.keeper import LabelKeeper
 from service.metrics import Metrics
@@ -207,8 +208,13 @@ class Loader:
 
 
 def _folders(folder: Path) -> dict[str, Path]:
-    """What lies in a folder by name; links are followed if they stay in it."""
+    """Bundles in a folder by name, of those in shards their heads; links are followed if they stay in it."""
     root = folder.resolve()
     entries = root.iterdir() if root.is_dir() else ()
     paths = {entry.name: entry.resolve() for entry in entries}
-    return {name: path for name, path in paths.items() if path.parent == root and path.is_dir()}
+    return {name: _served(path) for name, path in paths.items() if path.parent == root and path.is_dir()}
+
+
+def _served(path: Path) -> Path:
+    head = path / layout.HEAD
+    return head if head.is_dir() else path

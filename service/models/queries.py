@@ -30,16 +30,18 @@ class Wish(NamedTuple):
         min_score: none with a score below it.
         filter: only these; None: of all.
         explain: why each has its score, too.
+        partial: the best of some labels rather than none, where others cannot be searched.
     """
 
     k: int
     min_score: float | None = None
     filter: Filter | None = None
     explain: bool = False
+    partial: bool = False
 
 
 # One query and what is wanted of it, see `Wish`; plain, because a class takes longer to cross.
-Asked = tuple[Query, int, float | None, Filter | None, bool]
+Asked = tuple[Query, int, float | None, Filter | None, bool, bool]
 
 # Its answer: the JSON of a `Prediction`, and the seconds in which its batch was encoded and searched.
 Labelled = tuple[bytes, float, float]

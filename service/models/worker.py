@@ -13,12 +13,14 @@ import os
 import signal
 import socket
 import threading
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from service.batching.batcher import Batcher
 from service.batching.channel import Connection, Notes, SharedCount
 from service.batching.queueing import Limits
-from service.bundle import open_bundle
+from service.bundle import Bundle, open_bundle
 from service.engine import Engine
 from service.errors import BundleError
 from service.live.proposals import answer_proposals
@@ -29,6 +31,9 @@ from service.models.launch import Loaded, Order
 from service.models.queries import Asked, Labelled
 from service.settings import LogFormat, Settings
 
+if TYPE_CHECKING:
+    from service.sharding.shards import Shards
+
 # A CPU gains nothing from larger batches once its caches are full; everybody in the batch waits for all of it.
 DEFAULT_BATCH_ROWS = {"cpu": 32, "cuda": 128}
 # A GPU computes one batch after the other; meanwhile the processor makes the next one ready.
@@ -38,18 +43,34 @@ AHEAD = {"cpu": 0, "cuda": 1}
 OVERLOAD_QUERIES = 3
 
 
-def open_engine(path: Path, settings: Settings) -> Engine:
-    """An engine for the bundle at a path, warmed up, that has answered its golden queries.
+@contextmanager
+def opened(order: Order) -> Iterator[Engine]:
+    """An engine for a bundle, warmed up, that has answered its golden queries; shards elsewhere end with the block.
 
     Raises:
         BundleError: the bundle cannot be trusted or used.
     """
-    engine = Engine.open(
-        open_bundle(path, settings.bundle_keys), device=settings.device, threads=settings.batch_threads
-    )
-    engine.warm_up()
-    engine.check_golden()
-    return engine
+    settings = order.settings
+    bundle = open_bundle(order.path, settings.bundle_keys)
+    with _shards(bundle, order) as shards:
+        engine = Engine.open(bundle, device=settings.device, threads=settings.batch_threads, shards=shards)
+        engine.warm_up()
+        engine.check_golden()
+        yield engine
+
+
+def _shards(bundle: Bundle, order: Order) -> AbstractContextManager[Shards | None]:
+    """The bundle's shards on other machines, where it has some and they shall be there."""
+    if order.settings.ray is None or not bundle.manifest.shards:
+        return nullcontext()
+    from service.distributed.environment import prepare
+
+    prepare()
+    from service.distributed.opening import deployed, found  # the extra may not be installed
+
+    if order.application is None:
+        return deployed(bundle, order.settings)
+    return found(bundle, order.settings, order.application)
 
 
 class Worker:
@@ -82,11 +103,11 @@ class Worker:
         if order is None:
             return True
         try:
-            batcher = self._load(order)
+            with opened(order) as self.engine:
+                return self._work(self._ready(order.settings))
         except BundleError as error:
             self._connection.send(error)
             return False
-        return self._work(batcher)
 
     def _work(self, batcher: Batcher[Asked, Prepared, Labelled]) -> bool:
         """Answer queries on some threads and proposals on another, until the connection for queries ends."""
@@ -98,9 +119,8 @@ class Worker:
             self._proposals.close()
             changing.join()
 
-    def _load(self, order: Order) -> Batcher[Asked, Prepared, Labelled]:
-        path, settings = order
-        self.engine = engine = open_engine(path, settings)
+    def _ready(self, settings: Settings) -> Batcher[Asked, Prepared, Labelled]:
+        engine = self.engine
         limits = _limits(settings, engine.device, measure(engine))
         notes = Notes()
         labeller = Labeller(engine, notes)

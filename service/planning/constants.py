@@ -125,6 +125,7 @@ class Constants(Strict):
     Attributes:
         source: of all figures but those of a GPU.
         pace: seconds that a fixed product of matrices took while they were measured.
+        reading: seconds that it took to read a MB from memory.
         batch_rows: queries of a batch.
         files: what they hold.
         memory: of processes.
@@ -134,6 +135,7 @@ class Constants(Strict):
 
     source: Source
     pace: Positive
+    reading: Positive
     batch_rows: Annotated[int, Field(ge=1)]
     files: Files
     memory: Memory

@@ -91,8 +91,8 @@ def _machine(plan: Capacity) -> Iterator[str]:
         yield "  shards     no number of parts of the labels would fit machines of this size"
         return
     yield (
-        f"  shards     {plan.shards:,} machines with a part of the labels each would hold it; "
-        "`xmc-export shard` cuts the bundle, but shards on other machines cannot be asked yet"
+        f"  shards     {plan.shards:,} machines with a part of the labels each would hold it: "
+        "`xmc-export shard` and `xmc-serve run --ray`"
     )
 
 

@@ -54,8 +54,8 @@ class ShardedDecoder:
 
     def decode(self, outputs: Mapping[str, Floats], k: int) -> TopK:
         """See ``Decoder``."""
-        found = zip(self._shards.decode(outputs, k), self._entries, strict=True)
-        return merge([TopK(top.ids_QK + entry.first, top.scores_QK) for top, entry in found], k)
+        found = self._shards.decode(outputs, k)
+        return merge([TopK(top.ids_QK + self._entries[shard].first, top.scores_QK) for shard, top in found.items()], k)
 
 
 class ShardedScorer:
@@ -105,4 +105,5 @@ class ShardedRows:
 
     def nearest(self, embeddings_QC: Floats, count: int) -> Nearest:
         """See ``Rows``."""
-        return merged(self._shards.nearest(embeddings_QC, count), self._firsts, count)
+        found = self._shards.nearest(embeddings_QC, count)
+        return merged(list(found.values()), [self._firsts[shard] for shard in found], count)

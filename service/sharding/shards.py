@@ -33,30 +33,39 @@ class Traits:
     most_fetched: int
 
     @classmethod
-    def of(cls, decoders: Sequence[Decoder]) -> Traits:
-        """Those of some shards."""
-        scorers = [decoder.scorer for decoder in decoders]
+    def of(cls, decoder: Decoder) -> Traits:
+        """Those of one shard."""
+        scorer = decoder.scorer
+        return cls(decoder.required_outputs, scorer.exact, scorer.cheap_labels, scorer.most_fetched)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Traits]) -> Traits:
+        """Those of all shards, from those of each."""
         return cls(
-            required_outputs=decoders[0].required_outputs,
-            exact=all(scorer.exact for scorer in scorers),
-            cheap_labels=sum(scorer.cheap_labels for scorer in scorers),
-            most_fetched=min(scorer.most_fetched for scorer in scorers),
+            required_outputs=parts[0].required_outputs,
+            exact=all(part.exact for part in parts),
+            cheap_labels=sum(part.cheap_labels for part in parts),
+            most_fetched=min(part.most_fetched for part in parts),
         )
 
 
 class Shards(Protocol):
-    """All shards of a bundle, in the order of their rows, which they count from 0 each."""
+    """All shards of a bundle, by their places in the order of their rows, which they count from 0 each.
+
+    Where shards may be missing, and one is, all of these raise ``ShardUnavailable``; inside of `partial_answers` the
+    first two answer for the others, as long as there are any.
+    """
 
     @property
     def traits(self) -> Traits:
         """Of their decoders."""
         ...
 
-    def decode(self, outputs: Outputs, k: int) -> list[TopK]:
+    def decode(self, outputs: Outputs, k: int) -> Mapping[int, TopK]:
         """The best labels of each shard, see ``Decoder``."""
         ...
 
-    def nearest(self, embeddings_QC: Floats, count: int) -> list[Nearest]:
+    def nearest(self, embeddings_QC: Floats, count: int) -> Mapping[int, Nearest]:
         """The nearest training rows of each shard of DECLARE, with votes of these alone, see ``Rows``."""
         ...
 
@@ -77,16 +86,16 @@ class LocalShards:
     """
 
     def __init__(self, decoders: Sequence[Decoder]) -> None:
-        self.traits = Traits.of(decoders)
+        self.traits = Traits.joined([Traits.of(decoder) for decoder in decoders])
         self._decoders = decoders
 
-    def decode(self, outputs: Outputs, k: int) -> list[TopK]:
+    def decode(self, outputs: Outputs, k: int) -> Mapping[int, TopK]:
         """See ``Shards``."""
-        return [decoder.decode(outputs, k) for decoder in self._decoders]
+        return {shard: decoder.decode(outputs, k) for shard, decoder in enumerate(self._decoders)}
 
-    def nearest(self, embeddings_QC: Floats, count: int) -> list[Nearest]:
+    def nearest(self, embeddings_QC: Floats, count: int) -> Mapping[int, Nearest]:
         """See ``Shards``."""
-        return [nearest_of(decoder, embeddings_QC, count) for decoder in self._decoders]
+        return {shard: nearest_of(decoder, embeddings_QC, count) for shard, decoder in enumerate(self._decoders)}
 
     def score(self, shard: int, outputs: Outputs, rows_N: RowNumbers) -> Floats:
         """See ``Shards``."""

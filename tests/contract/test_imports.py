@@ -22,18 +22,31 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("service", "training", "model_export")
 
 STRANGERS = {
-    "service": {"training", "model_export", "torch", "transformers", "onnx", "onnxscript", "safetensors", "pyarrow"},
-    "training": {"service", "model_export", "fastapi", "uvicorn", "onnx", "onnxruntime", "transformers"},
+    "service": {
+        "training",
+        "model_export",
+        "torch",
+        "transformers",
+        "onnx",
+        "onnxscript",
+        "safetensors",
+        "pyarrow",
+        "ray",
+    },
+    "training": {"service", "model_export", "fastapi", "uvicorn", "onnx", "onnxruntime", "transformers", "ray"},
     "model_export": {"fastapi", "uvicorn"},
 }
 # A package may import what these extras install, and nothing that merely happens to be there.
 EXTRAS = {
-    "service": ("serve", "client", "grpc", "signing", "otel", "predictions", "plot", "monitoring", "cpu"),
+    "service": ("serve", "client", "grpc", "signing", "otel", "predictions", "plot", "monitoring", "ray", "cpu"),
     "training": ("train", "transformer", "ray", "cpu"),
     "model_export": ("serve", "train", "transformer", "export", "cpu"),
 }
 # Loaded on a GPU alone, whose flavour brings what they import; nothing else may load them when it is imported.
 OF_GPU = "service.resident"
+# Loaded with `--ray` alone.
+OF_RAY = ("service.distributed", "training.distributed")
+LATER = (OF_GPU, *OF_RAY)
 MAY_IMPORT = {"service": {"service"}, "training": {"training"}, "model_export": set(PACKAGES)}
 
 IMPORT_ALL = """
@@ -80,7 +93,7 @@ def normalised(name: str) -> str:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_importing_every_module_loads_no_stranger_prints_nothing_and_starts_nothing(package: str) -> None:
-    names = [name for name in module_names(package) if not name.startswith(OF_GPU)]
+    names = [name for name in module_names(package) if not name.startswith(LATER)]
     command = [sys.executable, "-c", IMPORT_ALL, json.dumps(names)]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
@@ -88,7 +101,7 @@ def test_importing_every_module_loads_no_stranger_prints_nothing_and_starts_noth
     *printed, answer = process.stdout.splitlines()
     assert printed == []
     found = json.loads(answer)
-    assert OF_GPU not in found["loaded"]
+    assert set(LATER).isdisjoint(found["loaded"])
     assert STRANGERS[package].isdisjoint(found["modules"]), STRANGERS[package] & set(found["modules"])
     assert found["threads"] == ["MainThread"]
 

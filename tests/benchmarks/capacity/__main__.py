@@ -8,7 +8,7 @@ several sizes made of them, and each is opened in a process as a server has, and
 second makes bundles of other sizes and prints what was planned beside what they take. Figures of a GPU are kept: they
 come from `python -m tests.benchmarks.gpu`, as the service's README has them.
 
-Times of stages are those of the processor that computes them, at one pace: see `pace`.
+Times of stages are those of the processor that computes them, at one pace of it and of memory: see `pace`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _measure(sources: Sources, folder: Path) -> Constants:
         mapped_index_shares={"ivf": 0.0, "hnsw": 0.0},
     )
     pace = Pace.usual()
-    print(f"pace: {1e6 * pace.seconds:.1f} us", flush=True)
+    print(f"pace: expected {pace.found()} us", flush=True)
     points: list[StagePoint] = []
     memory: dict[str, tuple[Workload, Resident]] = {}
     shares: dict[ApproximateType, float] = {}
@@ -105,6 +105,7 @@ def _measure(sources: Sources, folder: Path) -> Constants:
     return Constants(
         source=Source(machine=_machine(), date=datetime.date.today().isoformat(), command=COMMAND),
         pace=pace.seconds,
+        reading=pace.reading,
         batch_rows=BATCH_ROWS,
         files=files,
         memory=Memory(

@@ -39,7 +39,7 @@ def check(cases: Mapping[str, Workload], sources: Sources, folder: Path) -> None
 
 
 def _pairs(case: Case, sources: Sources, constants: Constants) -> Iterator[Pair]:
-    workload, queries, pace = case.workload, sources.queries, Pace(constants.pace)
+    workload, queries, pace = case.workload, sources.queries, Pace(constants.pace, constants.reading)
     work = work_of(workload, constants.files)
     groups = by_group(file_bytes(workload, constants.files))
     sizes = {file.name: file.stat().st_size for file in case.path.iterdir() if file.name != "manifest.json"}

@@ -1,17 +1,20 @@
-"""Whether the processor works at its usual pace.
+"""Whether processor and memory work at their usual pace.
 
 On a shared machine others halve the speed of a core for seconds or for minutes, and a thread's time counts that as
-work. A fixed product of matrices tells: what was measured counts where the product took as long before and after it as
-it usually does. Plans are held against bundles at the pace at which constants were measured, or not at all.
+work; others slow the memory down while a core's own caches are as fast as ever. A fixed product of matrices tells of
+the first, reading numbers that no cache holds of the second: what was measured counts where both took as long before
+and after it as they usually do. Plans are held against bundles at the pace at which constants were measured, or not at
+all.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -20,8 +23,11 @@ from numpy.typing import NDArray
 # Numbers of the matrices fit into a core's own cache, and leave most of it alone.
 SIDE, PRODUCTS, REPEATS = 96, 3, 3
 LOOKED_AT, PAUSE = 30.0, 0.02
-# Products take so much more or less than usual at the usual pace.
+# Products, and readings, take so much more or less than usual at the usual pace.
 ALLOWED = 0.12
+# Numbers that are read at a time, and of how many: far more than all caches hold. Reading them takes the place of what
+# is measured in a core's own cache, so memory is looked at seldom beside what takes less time.
+READ, HELD, READ_EVERY = 1 << 18, 1 << 26, 0.1
 # Each place counts with the median of so many runs, as far as a figure's time goes; of these places there must be one.
 RUNS, FIGURE_SECONDS, FEWEST = 3, 6.0, 8
 # A machine whose pace is another one for so long is busy with something else.
@@ -30,24 +36,42 @@ PATIENCE = 600.0
 Seconds = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pace:
-    """A pace of the processor: seconds that the product usually takes."""
+    """A pace of the machine.
+
+    Attributes:
+        seconds: that the product usually takes.
+        reading: seconds that it usually takes to read from memory.
+    """
 
     seconds: float
+    reading: float
+    _looked: float = field(default=-READ_EVERY, init=False, repr=False)
+    _steady: bool = field(default=True, init=False, repr=False)
 
     @classmethod
     def usual(cls) -> Pace:
         """The pace of half a minute."""
         found, until = [], time.perf_counter() + LOOKED_AT
         while time.perf_counter() < until:
-            found.append(product_seconds())
+            found.append((product_seconds(), reading_seconds()))
             time.sleep(PAUSE)
-        return cls(float(np.median(found)))
+        return cls(*np.median(found, axis=0).tolist())
 
     def holds(self) -> bool:
-        """Whether the processor works at it now."""
-        return abs(product_seconds() / self.seconds - 1) <= ALLOWED
+        """Whether the machine works at it now."""
+        if time.perf_counter() - self._looked > READ_EVERY:
+            self._steady = _near(reading_seconds(), self.reading)
+            self._looked = time.perf_counter()
+        return self._steady and _near(product_seconds(), self.seconds)
+
+    def found(self) -> str:
+        """The pace of now beside this one."""
+        return (
+            f"a product at {1e6 * self.seconds:.1f} us and a reading at {1e6 * self.reading:.1f}, "
+            f"found {1e6 * product_seconds():.1f} and {1e6 * reading_seconds():.1f}"
+        )
 
     def medians(self, runs: Sequence[Callable[[], Seconds]]) -> Seconds:
         """What some runs return that were done at this pace, each several times: medians, of most of the runs.
@@ -59,7 +83,7 @@ class Pace:
             One row for each run that could be measured.
 
         Raises:
-            RuntimeError: the processor had another pace all the time.
+            RuntimeError: the machine had another pace all the time.
         """
         found: list[list[Seconds]] = [[] for _ in runs]
         started = time.perf_counter()
@@ -80,8 +104,8 @@ class Pace:
                     return
                 if spent > PATIENCE:
                     raise RuntimeError(
-                        f"expected a product at {1e6 * self.seconds:.1f} us, as when constants were measured, found "
-                        f"{1e6 * product_seconds():.1f}: others slow this machine down, or no longer do; measure later"
+                        f"expected the pace of the constants, {self.found()}: others slow this machine down, or no "
+                        "longer do; measure later"
                     )
                 if len(rows) < RUNS:
                     yield place
@@ -103,11 +127,22 @@ def product_seconds() -> float:
     return min(_spent(partial(np.matmul, MATRIX, MATRIX)) for _ in range(REPEATS))
 
 
-def _spent(product: Callable[[], object]) -> float:
+def reading_seconds() -> float:
+    """What a reading takes now: the least of a few, of other numbers each time."""
+    return min(_spent(partial(np.max, next(PLACES)), 1) for _ in range(REPEATS))
+
+
+def _near(found: float, usual: float) -> bool:
+    return abs(found / usual - 1) <= ALLOWED
+
+
+def _spent(work: Callable[[], object], times: int = PRODUCTS) -> float:
     started = time.thread_time()
-    for _ in range(PRODUCTS):
-        product()
-    return (time.thread_time() - started) / PRODUCTS
+    for _ in range(times):
+        work()
+    return (time.thread_time() - started) / times
 
 
 MATRIX = np.random.default_rng(0).random((SIDE, SIDE), dtype=np.float32)
+# Not of zeros, which the system would keep in one page.
+PLACES = itertools.cycle(np.split(np.ones(HELD, dtype=np.float32), HELD // READ))

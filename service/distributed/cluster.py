@@ -1,0 +1,56 @@
+"""The way to Ray: a cluster of which this machine is a node, or one of this machine alone for this process."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray import serve
+
+from service.errors import BundleError
+
+LOCAL = "local"
+NAMESPACE = "xmcserve"
+CONNECT_SECONDS = 5
+# A line for each call, in files of each replica and on this process's output, would be most of its work.
+LOGGING = {"log_level": "WARNING", "enable_access_log": False}
+
+
+@contextmanager
+def connected(address: str) -> Iterator[None]:
+    """Be a driver of a cluster where Ray Serve runs.
+
+    Args:
+        address: ``local`` to start Ray on this machine's processors; else ``auto`` or the ``HOST:PORT`` of a cluster
+            of which this machine is a node.
+
+    Raises:
+        BundleError: there is no cluster at that address.
+    """
+    local = address == LOCAL
+    options: dict[str, Any] = {"include_dashboard": False} if local else {}
+    if ":" in address:
+        _check_port(address)
+    try:
+        ray.init(address, namespace=NAMESPACE, logging_level=logging.WARNING, log_to_driver=False, **options)
+    except Exception as error:  # what Ray raises itself of a node that does not start has no other class
+        raise BundleError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
+    try:
+        # Requests come by another way; where another application brings proxies along, they stay.
+        serve.start(proxy_location="Disabled", logging_config=LOGGING)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_port(address: str) -> None:
+    """Look first: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise BundleError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error

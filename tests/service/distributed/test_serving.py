@@ -1,0 +1,199 @@
+"""A server whose shards are on a real cluster of Ray: what it answers, also while shards, versions and nodes go."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import serve
+from ray.cluster_utils import Cluster
+
+from model_export.cli import main as export
+from service.access.keys import line_of
+from service.bundle import open_bundle
+from service.distributed.deployments import bound, deployment_name
+from service.engine import Engine
+from service.models.queries import Query
+from service.settings import Settings
+from tests.bundles import Spec, write_bundle
+from tests.service.distributed.conftest import WORKER
+from tests.service.models.test_swaps import SECRET, admin
+from tests.service.serving import Process, ask, running
+
+METHODS = ("mach", "declare", "unidec")
+SHARDS = 2
+K = 7
+GONE = "does not answer"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bundles of all methods, and a second version of the first, each cut into shards."""
+    folder = tmp_path_factory.mktemp("sharded")
+    for name, seed in [*((method, 0) for method in METHODS), ("mach-later", 1)]:
+        method = name.partition("-")[0]
+        write_bundle(folder / "whole" / name, Spec(name=method, method=method, seed=seed))
+        whole, out = str(folder / "whole" / name), str(folder / "cut" / name)
+        assert export(["shard", whole, "--shards", str(SHARDS), "--out", out]) == 0
+    (folder / "keys").write_text(line_of("root", SECRET, ()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, proxy: int, cluster: Cluster) -> Iterator[Process]:
+    del proxy
+    arguments = ["--models-dir", folder / "cut", "--admin-keys-file", folder / "keys", "--ray", cluster.address]
+    for method in METHODS:
+        arguments += ["--bundle", folder / "cut" / method / "head"]
+    with running(*arguments) as process:
+        yield process
+        assert process.stop() == 0
+    assert not serve.status().applications
+
+
+def queries(folder: Path) -> list[Query]:
+    return Engine.open(open_bundle(folder / "whole" / "mach"), device="cpu").golden_queries
+
+
+def labels_of(engine: Engine, query: Query) -> list[tuple[str, float]]:
+    return [(found.id, pytest.approx(found.score, abs=1e-5)) for found in engine.answer_alone(query, K)]
+
+
+def predict(server: Process, model: str, query: Query, **wishes: object) -> tuple[int, Any]:
+    body = {"model": model, "queries": [query], "k": K} | wishes
+    status, answer, _ = ask(server.port, body=json.dumps(body).encode())
+    return status, json.loads(answer)
+
+
+def labels_in(answer: Any) -> list[tuple[str, float]]:
+    (prediction,) = answer["predictions"]
+    return [(label["id"], label["score"]) for label in prediction["labels"]]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_answers_are_those_of_the_whole_bundle(server: Process, folder: Path, method: str) -> None:
+    engine = Engine.open(open_bundle(folder / "whole" / method), device="cpu")
+    for query in queries(folder):
+        status, answer = predict(server, method, query)
+        assert status == 200
+        assert labels_in(answer) == labels_of(engine, query)
+        assert answer["predictions"][0].keys() == {"labels"}
+        status, some = predict(server, method, query, filter={"deny": [labels_in(answer)[0][0]]}, explain=True)
+        assert status == 200
+        assert labels_in(some)[: K - 1] == labels_in(answer)[1:]
+        assert all(label["explanation"] for label in some["predictions"][0]["labels"])
+
+
+@contextmanager
+def asking(
+    server: Process, asked: Sequence[Query], models: Sequence[str]
+) -> Iterator[list[tuple[str, Query, int, Any]]]:
+    """Ask all the time, until the block is left; answers are put into the list."""
+    answers: list[tuple[str, Query, int, Any]] = []
+    stop = threading.Event()
+
+    def work(model: str) -> None:
+        while not stop.is_set():
+            for query in asked:
+                answers.append((model, query, *predict(server, model, query)))
+
+    threads = [threading.Thread(target=work, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answers
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_swap_shows_each_request_one_version(server: Process, folder: Path) -> None:
+    engines = [Engine.open(open_bundle(folder / "whole" / name), device="cpu") for name in ("mach", "mach-later")]
+    asked = queries(folder)
+    expected = {
+        engine.manifest.version: {str(query): labels_of(engine, query) for query in asked} for engine in engines
+    }
+    by_head = {
+        open_bundle(folder / "cut" / name / "head").manifest.version: engine.manifest.version
+        for name, engine in zip(("mach", "mach-later"), engines, strict=True)
+    }
+    with asking(server, asked, ["mach"]) as answers:
+        for bundle in ("mach-later", "mach"):
+            load = admin(server, "/admin/models", {"bundle": bundle})["load"]
+            while (state := admin(server, f"/admin/loads/{load}"))["state"] in ("waiting", "loading"):
+                continue
+            assert state["state"] == "serving", state
+    assert {status for _, _, status, _ in answers} == {200}
+    seen = set()
+    for _, query, _, answer in answers:
+        version = by_head[answer["version"]]
+        seen.add(version)
+        assert labels_in(answer) == expected[version][str(query)]
+    assert seen == expected.keys()
+    later = open_bundle(folder / "cut" / "mach-later" / "head").manifest.version
+    while any(later in name for name in serve.status().applications):
+        continue
+
+
+def test_a_shard_without_replicas_is_named_and_never_left_out_unasked(server: Process, folder: Path) -> None:
+    head = open_bundle(folder / "cut" / "unidec" / "head")
+    whole = Engine.open(open_bundle(folder / "whole" / "unidec"), device="cpu")
+    (query, *_), entry = queries(folder), head.manifest.shards[1]
+    deployment = deployment_name(head.manifest, entry)
+    (name,) = (name for name, one in serve.status().applications.items() if deployment in one.deployments)
+    serve.delete(name)
+    status, problem = predict(server, "unidec", query)
+    assert (status, problem["title"]) == (503, "Shard unavailable")
+    assert f"shard-1 {GONE}" in problem["detail"]
+    others = {whole.labels.id(row) for row in range(entry.first)}
+    status, answer = predict(server, "unidec", query, partial=True)
+    assert status == 200
+    assert answer["predictions"][0]["partial"] is True
+    found = labels_in(answer)
+    best = [one for one in labels_of_all(whole, query) if one[0] in others]
+    assert found == best[:K]
+    # What needs the missing shard cannot be had in part.
+    wanted = whole.labels.id(entry.first)
+    status, problem = predict(server, "unidec", query, partial=True, filter={"allow": [wanted]})
+    assert status == 503
+    assert predict(server, "mach", query)[0] == 200
+    application = bound(head.path, head.manifest, entry, Settings())
+    serve.run(application, name=name, route_prefix=None)
+    while predict(server, "unidec", query)[0] != 200:
+        continue
+    status, answer = predict(server, "unidec", query, partial=True)
+    assert labels_in(answer) == labels_of(whole, query)
+    assert "partial" not in answer["predictions"][0]
+
+
+def labels_of_all(engine: Engine, query: Query) -> list[tuple[str, float]]:
+    found = engine.answer_alone(query, engine.manifest.label_count)
+    return [(one.id, pytest.approx(one.score, abs=1e-5)) for one in found]
+
+
+def test_a_node_dies_under_load(server: Process, folder: Path, cluster: Cluster) -> None:
+    """No answer is wrong; who is not answered hears which shard is missing; replicas come back by themselves."""
+    engines = {name: Engine.open(open_bundle(folder / "whole" / name), device="cpu") for name in METHODS}
+    asked = queries(folder)
+    expected = {(name, str(query)): labels_of(engine, query) for name, engine in engines.items() for query in asked}
+    _, node, *_ = cluster.list_all_nodes()
+    with asking(server, asked, METHODS) as answers:
+        cluster.add_node(wait=True, **WORKER)
+        cluster.remove_node(node, allow_graceful=False)
+        before = len(answers)
+        while any(answer[2] != 200 for answer in answers[-5 * len(asked) :]) or len(answers) < before + 100:
+            continue
+    for model, query, status, answer in answers:
+        if status == 200:
+            assert labels_in(answer) == expected[model, str(query)]
+            assert "partial" not in answer["predictions"][0]
+        else:
+            assert (status, answer["title"]) == (503, "Shard unavailable")
+            assert answer["detail"].startswith("shard-")
+    assert [predict(server, name, query)[0] for name in METHODS for query in asked] == [200] * len(METHODS) * len(asked)
