@@ -35,6 +35,10 @@ WRITTEN: dict[str, tuple[str, object]] = {
     "request_seconds": ("7.5", 7.5),
     "threads": ("5", 5),
     "runners": ("3", 3),
+    "ray": ("10.0.0.5:6379", "10.0.0.5:6379"),
+    "shard_replicas": ("2", 2),
+    "most_shard_replicas": ("4", 4),
+    "shard_threads": ("3", 3),
     "drain_seconds": ("0", 0.0),
     "api_keys_file": ("keys", Path("keys")),
     "admin_keys_file": ("keys", Path("keys")),
@@ -105,11 +109,21 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     assert load_settings({}, {"XMC_METRICS_PORT": "0", "XMC_GRPC_PORT": "0", "XMC_PORT": "0"}).metrics_port == 0
 
 
-def test_grpc_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "grpc", None)
-    with pytest.raises(SettingsError, match="XMC_GRPC_PORT is 8001, but gRPC is not installed: expected"):
-        load_settings({}, {"XMC_GRPC_PORT": "8001"})
-    assert load_settings({}, {}).grpc_port is None
+@pytest.mark.parametrize(
+    ("extra", "name", "value", "library"), [("grpc", "grpc_port", "8001", "gRPC"), ("ray", "ray", "auto", "Ray")]
+)
+def test_what_needs_an_extra_asks_for_it(
+    monkeypatch: pytest.MonkeyPatch, extra: str, name: str, value: str, library: str
+) -> None:
+    monkeypatch.setitem(sys.modules, extra, None)
+    with pytest.raises(SettingsError, match=f"{variable(name)} is {value}, but {library} is not installed: expected"):
+        load_settings({}, {variable(name): value})
+    assert getattr(load_settings({}, {}), name) is None
+
+
+def test_the_most_replicas_are_no_fewer_than_the_fewest() -> None:
+    with pytest.raises(SettingsError, match="XMC_MOST_SHARD_REPLICAS is 1, but must be at least XMC_SHARD_REPLICAS"):
+        load_settings({}, {"XMC_MOST_SHARD_REPLICAS": "1", "XMC_SHARD_REPLICAS": "2"})
 
 
 def test_settings_do_not_change() -> None:

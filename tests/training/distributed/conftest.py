@@ -30,6 +30,8 @@ def ray_home() -> Iterator[Path]:
         patch.setenv("RAY_AUTH_MODE", "disabled")  # else a token is written into the user's home
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TMPDIR", str(folder))
+        # Beside other tests a node's agents take longer to start than Ray waits for them by default.
+        patch.setenv("RAY_agent_register_timeout_ms", "120000")
         yield folder
     shutil.rmtree(folder)
 
