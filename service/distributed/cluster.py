@@ -35,8 +35,9 @@ def connected(address: str) -> Iterator[None]:
     options: dict[str, Any] = {"include_dashboard": False} if local else {}
     if ":" in address:
         _check_port(address)
+    _join_logs()
     try:
-        ray.init(address, namespace=NAMESPACE, logging_level=logging.WARNING, log_to_driver=False, **options)
+        ray.init(address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options)
     except Exception as error:  # what Ray raises itself of a node that does not start has no other class
         raise BundleError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
     try:
@@ -45,6 +46,15 @@ def connected(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _join_logs() -> None:
+    """Have Ray's lines, of warnings and what is worse, in this process's own log: it brings handlers along."""
+    for name in ("ray", "ray.serve"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)
+        logger.propagate = True
 
 
 def _check_port(address: str) -> None:

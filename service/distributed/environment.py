@@ -14,8 +14,13 @@ DRIVER = MappingProxyType(
         "RAY_USAGE_STATS_ENABLED": "0",
     }
 )
-# Replicas compute on a thread of their own already.
-REPLICA = MappingProxyType({"RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0"})
+# Replicas compute on a thread of their own already; every two seconds they say how many rows wait.
+REPLICA = MappingProxyType(
+    {
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+    }
+)
 
 
 def prepare() -> None:

@@ -12,7 +12,7 @@ from service.distributed.replica import QUEUE_ROWS
 
 # As in the pods of one machine: so many rows may wait for each replica.
 ROWS_A_REPLICA = 8
-UP_SECONDS, DOWN_SECONDS, LOOK_SECONDS = 5.0, 300.0, 2.0
+UP_SECONDS, DOWN_SECONDS, LOOK_BACK_SECONDS = 5.0, 300.0, 15.0
 
 
 def autoscaling(fewest: int, most: int) -> AutoscalingConfig:
@@ -20,8 +20,7 @@ def autoscaling(fewest: int, most: int) -> AutoscalingConfig:
     return AutoscalingConfig(
         min_replicas=fewest,
         max_replicas=most,
-        metrics_interval_s=LOOK_SECONDS,
-        look_back_period_s=2 * UP_SECONDS,
+        look_back_period_s=LOOK_BACK_SECONDS,
         upscale_delay_s=UP_SECONDS,
         downscale_delay_s=DOWN_SECONDS,
         policy={"policy_function": f"{__name__}:{replicas_wanted.__name__}"},

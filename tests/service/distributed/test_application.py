@@ -37,7 +37,7 @@ def test_it_answers_as_a_server_does(folder: Path, proxy: int, cluster: Any) -> 
             assert status == 200, body
             labels = json.loads(body)["predictions"][0]["labels"]
             expected = whole.answer_alone(query, 5)
-            assert [label["id"] for label in labels] == [found.id for found in expected]
+            assert [label["id"] for label in labels] == [found.label for found in expected]
             assert headers["server-timing"]
         status, body, headers = ask(proxy, body=json.dumps({"queries": ["a"], "k": 10}).encode())
         assert (status, headers["content-type"]) == (422, "application/problem+json")
