@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset
 from training.encoders import BagEncoder, Encoder, EncoderConfig
+from training.team import ALONE, Team
 
 _T = TypeVar("_T")
 
@@ -84,6 +85,10 @@ class Model(nn.Module, ABC):
     """
 
     Config: ClassVar[type[MethodConfig]]
+
+    # Whether workers can train one model together: the constructor then takes their team as its last argument.
+    divides: ClassVar[bool] = False
+    team: Team = ALONE
 
     @classmethod
     @abstractmethod
@@ -177,6 +182,10 @@ class Model(nn.Module, ABC):
 
     def classifiers(self) -> list[nn.Parameter]:
         """Matrices with a row for each label, which Adagrad moves by rows; by default none."""
+        return []
+
+    def label_rows(self) -> list[nn.Parameter]:
+        """Matrices with a row for each label, of which a worker has those of its own labels; by default none."""
         return []
 
     def row_groups(self, learning_rate: float, table_rate: float, adagrad_rate: float) -> list[dict[str, Any]]:
