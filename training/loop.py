@@ -44,6 +44,10 @@ class Diverged(Exception):
     """The loss is no number any more."""
 
 
+class WorkersLost(Exception):
+    """Workers that began well ended before their last epoch."""
+
+
 @dataclass(frozen=True)
 class WorkFolder:
     """Files of an unfinished run."""
@@ -102,7 +106,7 @@ def check_device(config: TrainingConfig) -> None:
 Log = Callable[[str], None]
 # Trains a new model from its work folder's checkpoint, where there is one, to the run's last epoch, and leaves the best
 # weights there.
-Train = Callable[[Model, RunConfig, Dataset, WorkFolder, torch.device, Log], None]
+Train = Callable[[Model, RunConfig, Dataset, WorkFolder, Log], None]
 
 
 def own_device() -> torch.device:
@@ -121,7 +125,8 @@ def fit(
         out: folder to be made; see `check_target`.
         resume: continue an unfinished run of the same configuration, if there is one.
         log: takes one line of text per epoch.
-        train: goes through the epochs; None: `train_epochs`, in this process.
+        train: goes through the epochs elsewhere, so that this process needs no other device than its processor; None:
+            they are gone through here (`train_epochs`).
 
     Returns:
         The validation measures of the epoch that was kept.
@@ -132,7 +137,7 @@ def fit(
     """
     check_target(out, resume=resume)
     check_device(run.training)
-    device = own_device()
+    device = own_device() if train is None else torch.device("cpu")
     torch.manual_seed(run.training.seed)
     model = new_model(run, Shape.of(dataset)).to(device)
     tables = type(model).make_tables(run.method, dataset, run.training.seed)
@@ -141,15 +146,13 @@ def fit(
     memory.return_freed()  # the workspace of tables
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
     work = open_work(out, run, dataset)
-    (train or train_epochs)(model, run, dataset, work, device, log)
+    (train or train_epochs)(model, run, dataset, work, log)
     model.zero_grad(set_to_none=True)
     memory.return_freed()  # gradients and optimisers
     return _finish(model, run, dataset, tables, work, out, log)
 
 
-def train_epochs(
-    model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Log
-) -> None:
+def train_epochs(model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, log: Log) -> None:
     """As `Train`; a worker of a team does its share, and the first one writes and says what comes of it.
 
     Args:
@@ -157,13 +160,12 @@ def train_epochs(
         run: resolved configuration.
         dataset: what to train on; of the training rows, a worker has its own.
         work: the run's.
-        device: of the model.
         log: takes one line of text per epoch.
 
     Raises:
         Diverged: the loss is no number any more.
     """
-    config, team = run.training, model.team
+    config, team, device = run.training, model.team, next(model.parameters()).device
     first = team.rank == 0
     stepper = Stepper(model, config, device)
     division = Division(team, model.label_rows())

@@ -131,4 +131,11 @@ class Team:
         return values.flatten().kthvalue(rank).values
 
 
+class Absent(Team):
+    """The first of so many workers, for the sizes of what it would have: it exchanges nothing."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
 ALONE = Team()

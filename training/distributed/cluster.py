@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from training.loop import RunError
 
@@ -38,7 +40,7 @@ def connected(address: str) -> Iterator[None]:
     if ":" in address:
         _check_port(address)
     try:
-        ray.init(address, include_dashboard=dashboard, logging_level=logging.WARNING)
+        ray.init(address, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False)
     except Exception as error:  # what Ray raises itself of a node that does not start has no other class
         raise RunError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
     try:
@@ -56,11 +58,12 @@ def _check_port(address: str) -> None:
         raise RunError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
 
 
-def check_memory(needed: int) -> None:
+def check_memory(needed: int, what: str) -> None:
     """Refuse what no node could run: Ray would wait for a larger one.
 
     Args:
-        needed: bytes of one task.
+        needed: bytes of one task or worker.
+        what: it is for.
 
     Raises:
         RunError: no node of the cluster has as much.
@@ -68,8 +71,19 @@ def check_memory(needed: int) -> None:
     most = max(int(node["Resources"].get("memory", 0)) for node in _nodes() if node["Alive"])
     if most < needed:
         raise RunError(
-            f"--ray: expected a node with {needed / MIB:,.0f} MiB for a repetition, found {most / MIB:,.0f} MiB at most"
+            f"--ray: expected a node with {needed / MIB:,.0f} MiB for {what}, found {most / MIB:,.0f} MiB at most"
         )
+
+
+def total(resource: str) -> int:
+    """What all nodes have of a resource, ``CPU`` or ``GPU``."""
+    return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+
+
+def line_queue() -> Queue:
+    """A queue that lives where the driver does, so that no other node's death ends it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def _nodes() -> list[dict[str, Any]]:

@@ -19,11 +19,10 @@ import torch
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
 from ray.util.queue import Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from training.artifact import METRICS
 from training.data.dataset import Dataset
-from training.distributed.cluster import check_memory, connected
+from training.distributed.cluster import check_memory, connected, line_queue
 from training.loop import RunError
 from training.parts import Log, PartLost, Train, fit_part, kept_line, part_name, part_of
 from training.planning import expected_peak
@@ -56,7 +55,7 @@ class RayTasks:
         """
         memory = expected_peak(part_of(run, 0), dataset).bytes
         with connected(self._address):
-            check_memory(memory)
+            check_memory(memory, "a repetition")
             yield partial(_train, run, dataset, memory)
 
 
@@ -95,7 +94,7 @@ def _train(run: RunConfig, dataset: Dataset, memory: int, folders: Mapping[int, 
         PartLost: a repetition's node or process died too often.
         Diverged: a loss is no number any more.
     """
-    lines = _line_queue()
+    lines = line_queue()
     given = ray.put((run, dataset))
     task = ray.remote(fit_repetition)
     tasks: dict[Task, int] = {}
@@ -115,12 +114,6 @@ def _train(run: RunConfig, dataset: Dataset, memory: int, folders: Mapping[int, 
             log(line)
         for finished in done:
             log(kept_line(run, tasks[finished], _result(finished)))
-
-
-def _line_queue() -> Queue:
-    """A queue that lives where the driver does, so that no other node's death ends it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def _result(task: Task) -> dict[str, float]:

@@ -68,4 +68,4 @@ def train_share(
     model.attach(type(model).make_tables(run.method, dataset, run.training.seed))
     # Weights and statistics of the data come from the checkpoint; what is kept beside them is of this worker's rows.
     model.initialise(dataset)
-    train_epochs(model, run, dataset, work, device, log)
+    train_epochs(model, run, dataset, work, log)

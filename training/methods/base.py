@@ -221,6 +221,10 @@ class Model(nn.Module, ABC):
         """Floats that a training step holds whatever its rows, for the memory estimate; by default none."""
         return 0
 
+    def exchanged_floats(self, dataset: Dataset) -> int:
+        """Floats that a worker holds of others' vectors between epochs, for the memory estimate; by default none."""
+        return 0
+
     def table_bytes(self, dataset: Dataset) -> int:
         """Bytes of the tables while training, for the memory estimate; by default none."""
         return 0

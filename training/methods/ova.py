@@ -163,6 +163,11 @@ class Ova(Model):
         vectors = (1 if self.config.weights_kept == "all" else 3) * own * self.classifier.embedding_dim
         return vectors + 2 * queries * own
 
+    def exchanged_floats(self, dataset: Dataset) -> int:
+        """Vectors of all labels where negatives are mined."""
+        mines = self.config.negatives == "astra" and self.config.hard_negatives
+        return self.label_count * (self.classifier.embedding_dim + 1) if mines else 0
+
     def table_bytes(self, dataset: Dataset) -> int:
         """The mined labels of every row, where they are wanted."""
         sampled = self.config.negatives == "astra"

@@ -338,6 +338,12 @@ class Unidec(Model):
         block = min(ROWS_AT_ONCE, own) * self.encoder.activations_per_row()
         return vectors + max(vectors, 2 * queries * own, block)
 
+    def exchanged_floats(self, dataset: Dataset) -> int:
+        """Vectors of all labels where negatives are mined; on the first worker, of all rows for clusters."""
+        labels = self.label_count if self.config.hard_negatives else 0
+        rows = len(dataset.train) * self.team.size if self.config.clusters else 0
+        return max(labels, rows) * self.config.dimensions
+
     def table_bytes(self, dataset: Dataset) -> int:
         """The mined labels of every row, where they are wanted; what else there is belongs to the data set."""
         mined = self.config.hard_negatives * self.config.refresh

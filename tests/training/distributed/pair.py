@@ -1,0 +1,73 @@
+"""Two processes of one torch process group, without Ray: what they do is what workers of Ray Train do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from training.data.dataset import Dataset
+from training.distributed.share import begin, common_data, rows_of_worker, train_share
+from training.distributed.workers import Workers
+from training.loop import WorkFolder, fit
+from training.methods.base import Model, Shape
+from training.recipes import RunConfig
+
+SIZE = 2
+
+# Calls a function in both processes, and gives both results.
+Pair = Callable[..., list[Any]]
+
+
+@contextmanager
+def started(meeting: Path) -> Iterator[Pair]:
+    """The two processes; they find each other by a file that is not there yet."""
+    spawn = get_context("spawn")
+    pools = [ProcessPoolExecutor(1, spawn, _join, (rank, meeting)) for rank in range(SIZE)]
+
+    def call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        return [job.result() for job in [pool.submit(function, *arguments) for pool in pools]]
+
+    yield call
+    call(dist.destroy_process_group)
+    for pool in pools:
+        pool.shutdown()
+
+
+def fit_by(pair: Pair, run: RunConfig, dataset: Dataset, out: Path) -> list[list[str]]:
+    """Train as `training.distributed.one_model.fit_together` does: the lines of both workers."""
+    said: list[list[str]] = []
+
+    def train(model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, *_: object) -> None:
+        begin(model, work)
+        said.extend(pair(share, run, dataset, work))
+
+    fit(run, dataset, out, resume=False, log=print, train=train)
+    return said
+
+
+def share(run: RunConfig, dataset: Dataset, work: WorkFolder) -> list[str]:
+    """A worker's part of it; the first one keeps the checkpoint of every epoch."""
+    team = Workers()
+    own = replace(common_data(dataset), train=rows_of_worker(dataset.train, team.rank, team.size))
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        lines.append(line)
+        kept = work.path.with_name(f"epoch{len(lines)}.safetensors")
+        kept.write_bytes(work.checkpoint.read_bytes())
+
+    train_share(run, Shape.of(dataset), own, work, torch.device("cpu"), log)
+    return lines
+
+
+def _join(rank: int, meeting: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=SIZE)
