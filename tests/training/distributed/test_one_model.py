@@ -21,6 +21,9 @@ from training.loop import RunError
 EPOCHS = 40
 WORKER = "RayTrainWorker"
 
+# Ray sets options of its own that it no longer wants to be set.
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray.data.context")
+
 
 class Killer:
     """Takes a run's lines, and removes a node that has a worker when it hears of the first checkpoint."""
