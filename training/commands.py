@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from training.artifact import ArtifactError, read_artifact
@@ -82,7 +83,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     if part_count(run) == 1 and arguments.processes > 1:
         raise WrongUse("--processes: this run has no parts to train side by side; method.networks=independent has")
     if arguments.ray is not None:
-        _check_divides(arguments, run)
+        _check_divides(arguments, run, dataset)
     peak = expected_peak(run, dataset)
     for line in plan(run, dataset, peak):
         print(line, flush=True)
@@ -130,13 +131,14 @@ def _check_ray(arguments: argparse.Namespace) -> None:
         raise WrongUse("--processes: expected without --ray, which trains as many parts at a time as processors allow")
     if arguments.json is not None:
         raise WrongUse("--json: expected without --ray, as what other machines spent is not known here")
+    module = "repetitions" if arguments.workers is None else "one_model"
     try:
-        import training.distributed.cluster  # noqa: F401
-    except ModuleNotFoundError as error:
+        import_module(f"training.distributed.{module}")
+    except ImportError as error:
         raise WrongUse(f"--ray: expected the extra xmcserve[ray], found {error}") from error
 
 
-def _check_divides(arguments: argparse.Namespace, run: RunConfig) -> None:
+def _check_divides(arguments: argparse.Namespace, run: RunConfig, dataset: Dataset) -> None:
     """Refuse to divide among nodes what cannot be.
 
     Raises:
@@ -155,6 +157,11 @@ def _check_divides(arguments: argparse.Namespace, run: RunConfig) -> None:
         )
     if arguments.workers is None:
         raise WrongUse("--ray: expected --workers W, as many as are to train this model together")
+    most = min(len(dataset.train), dataset.label_count)
+    if arguments.workers > most:
+        raise WrongUse(
+            f"--workers: expected at most {most:,}, so that each has a training row and a label, found {arguments.workers}"
+        )
     if run.training.precision == "fp16":
         raise WrongUse(
             "training.precision fp16: expected bf16 or fp32 with --workers, which share no scale of the loss"

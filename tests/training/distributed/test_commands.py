@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -95,17 +96,54 @@ def test_ray_is_imported_only_when_it_was_asked_for(texts: Path, tmp_path: Path)
     assert [line for line in run.stdout.splitlines() if line in ("True", "False")] == ["False", "True"]
 
 
-@pytest.mark.parametrize("recipe", ["mach", "ova"])
-def test_runs_whose_repetitions_are_not_independent_are_refused(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+@pytest.mark.parametrize(
+    ("recipe", "more", "expected"),
+    [
+        (
+            "mach",
+            ("--ray", "local"),
+            "--ray: this run has no parts that need nothing of each other; --recipe mach-independent has, or MACH with "
+            "method.networks=independent; workers train unidec, depsl and ova together",
+        ),
+        ("mach", ("--ray", "local", "--workers", "2"), "--ray: this run has no parts that need nothing of each other"),
+        ("ova", ("--ray", "local"), "--ray: expected --workers W, as many as are to train this model together"),
+        ("ova", ("--workers", "2"), "--workers: expected with --ray, whose workers they are"),
+        ("ova", ("--ray", "local", "--workers", "0"), "--workers: expected at least 1, found 0"),
+        ("ova", ("--ray", "local", "--workers", "9"), "--workers: expected at most 8, so that each has a training row"),
+        ("mach-independent", ("--ray", "local", "--workers", "2"), "--workers: expected without it"),
+    ],
+)
+def test_what_cannot_be_divided_so_is_refused(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, more: tuple[str, ...], expected: str
 ) -> None:
+    assert refused(capsys, sizes_alone(texts, tmp_path, recipe), *more).startswith(f"xmc-train: {expected}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def sizes_alone(texts: Path, folder: Path, recipe: str) -> list[str]:
+    """A command of any method."""
     options = [option for option in OPTIONS if not option.startswith("method.")]
-    arguments = ["fit", "--data", str(texts), "--recipe", recipe, "--out", str(tmp_path / "out"), "--set", *options]
-    error = refused(capsys, arguments, "--ray", "local")
-    assert error == (
-        "xmc-train: --ray: this run has no parts that need nothing of each other; --recipe mach-independent has, or "
-        "MACH with method.networks=independent\n"
-    )
+    return ["fit", "--data", str(texts), "--recipe", recipe, "--out", str(folder / "out"), "--set", *options]
+
+
+def test_workers_share_no_scale_of_the_loss(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that has a GPU, and so could train in fp16 alone."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    arguments = [*sizes_alone(texts, tmp_path, "depsl"), "training.precision=fp16", "--ray", "local", "--workers", "2"]
+    expected = "training.precision fp16: expected bf16 or fp32 with --workers"
+    assert refused(capsys, arguments).startswith(f"xmc-train: {expected}")
+
+
+def test_a_dry_run_says_what_each_of_several_workers_needs(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*sizes_alone(texts, tmp_path, "unidec"), "--ray", "192.0.2.1:6379", "--workers", "3", "--dry-run"]
+    assert main(arguments) == DONE
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("workers"))
+    assert line.startswith("workers    3, each a processor or GPU and, beside Ray's store of rows, about ")
+    assert re.search(r"MiB while training: .*, what others have \d+$", line)
     assert list(tmp_path.iterdir()) == []
 
 

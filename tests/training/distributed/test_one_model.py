@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -15,51 +19,87 @@ from tests.training.synthetic import load, tiny
 from tests.training.test_resume import assert_same_artifact
 from training.distributed import one_model
 from training.distributed.one_model import fit_together
-from training.loop import RunError
+from training.loop import Diverged, RunError, WorkersLost
 
-# So many that a node can be removed in the midst of them.
+# So many that a worker can be lost in the midst of them.
 EPOCHS = 40
+RUN = tiny("unidec", seed=5, epochs=EPOCHS)
 WORKER = "RayTrainWorker"
 
 # Ray sets options of its own that it no longer wants to be set.
 pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray.data.context")
 
 
-class Killer:
-    """Takes a run's lines, and removes a node that has a worker when it hears of the first checkpoint."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.lines: list[str] = []
-        self._cluster = cluster
-        self._killed = False
-
-    def __call__(self, line: str) -> None:
-        self.lines.append(line)
-        if line.startswith("epoch") and not self._killed:
-            node = next(node for node in self._cluster.worker_nodes if list(task_processes(node, WORKER)))
-            self._cluster.remove_node(node, allow_graceful=False)
-            self._killed = True
+@pytest.fixture(scope="module")
+def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Path:
+    """The model that two workers make without Ray."""
+    out = tmp_path_factory.mktemp("pair") / "whole"
+    dataset, run = load(texts, RUN)
+    fit_by(pair, run, dataset, out)
+    return out
 
 
-def test_workers_one_of_which_dies_train_the_same_model(
-    texts: Path, tmp_path: Path, cluster: Cluster, pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs are so short here that half a second is many of them."""
     monkeypatch.setattr(one_model, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+
+class Listener:
+    """Takes a run's lines, and does something when it hears of the first checkpoint."""
+
+    def __init__(self, at_first_checkpoint: Callable[[], None]) -> None:
+        self.lines: list[str] = []
+        self._do = at_first_checkpoint
+
+    def __call__(self, line: str) -> None:
+        first = line.startswith("epoch") and not any(each.startswith("epoch") for each in self.lines)
+        self.lines.append(line)
+        if first:
+            self._do()
+
+
+def epochs_of(lines: list[str]) -> list[int]:
+    return [int(line.split()[1].partition("/")[0]) for line in lines if line.startswith("epoch")]
+
+
+def test_workers_whose_node_dies_train_the_same_model(
+    texts: Path, tmp_path: Path, cluster: Cluster, whole: Path
+) -> None:
+    def remove_a_node() -> None:
+        node = next(node for node in cluster.worker_nodes if list(task_processes(node, WORKER)))
+        cluster.remove_node(node, allow_graceful=False)
+
     three_nodes(cluster)
-    dataset, run = load(texts, tiny("unidec", seed=5, epochs=EPOCHS))
-    fit_by(pair, run, dataset, tmp_path / "whole")
-    killer = Killer(cluster)
-    fit_together(run, dataset, tmp_path / "out", cluster.address, SIZE, resume=False, log=killer)
-    assert killer.lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
-    (found,) = filter(None, (re.match(r"resuming after epoch (\d+) of 40", line) for line in killer.lines))
+    dataset, run = load(texts, RUN)
+    listener = Listener(remove_a_node)
+    fit_together(run, dataset, tmp_path / "out", cluster.address, SIZE, resume=False, log=listener)
+    assert listener.lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
+    (found,) = filter(None, (re.match(r"resuming after epoch (\d+) of 40", line) for line in listener.lines))
     assert 1 <= int(found[1]) < EPOCHS
     # Nothing before the checkpoint is done again.
-    after = killer.lines[killer.lines.index(found.string) + 1 :]
-    epochs = [int(line.split()[1].partition("/")[0]) for line in after]
-    assert epochs == list(range(int(found[1]) + 1, EPOCHS + 1))
-    assert_same_artifact(tmp_path / "whole", tmp_path / "out")
+    after = listener.lines[listener.lines.index(found.string) + 1 :]
+    assert epochs_of(after) == list(range(int(found[1]) + 1, EPOCHS + 1))
+    assert_same_artifact(whole, tmp_path / "out")
     assert not (tmp_path / "out.part").exists()
+
+
+def test_workers_that_die_too_often_end_the_run_and_others_continue_it(
+    texts: Path, tmp_path: Path, cluster: Cluster, pair: Pair, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill_workers() -> None:
+        for node in cluster.list_all_nodes():
+            for process in task_processes(node, WORKER):
+                os.kill(process, signal.SIGKILL)
+
+    monkeypatch.setattr(one_model, "RETRIES", 0)
+    dataset, run = load(texts, RUN)
+    with pytest.raises(WorkersLost, match="the workers could not finish; fit --resume continues the run"):
+        fit_together(run, dataset, tmp_path / "out", cluster.address, SIZE, resume=False, log=Listener(kill_workers))
+    lines = fit_by(pair, run, dataset, tmp_path / "out", resume=True)[0]
+    assert re.fullmatch(r"resuming after epoch \d+ of 40", lines[0])
+    assert_same_artifact(whole, tmp_path / "out")
 
 
 def test_a_cluster_that_is_too_small_is_refused(texts: Path, tmp_path: Path, cluster: Cluster) -> None:
@@ -71,3 +111,13 @@ def test_a_cluster_that_is_too_small_is_refused(texts: Path, tmp_path: Path, clu
     with pytest.raises(RunError, match=r"expected a node with \d,\d{3} MiB for a worker, found 4,096 MiB at most"):
         fit_together(large, dataset, tmp_path / "out", cluster.address, 1, resume=False, log=print)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_worker_raises_follows_its_lines() -> None:
+    given: Queue[object] = Queue()
+    for item in ("epoch 1", "epoch 2", Diverged("the loss of epoch 3 is nan"), "never said"):
+        given.put(item)
+    lines: list[str] = []
+    with pytest.raises(Diverged, match="epoch 3"):
+        one_model._say(given, lines.append, 0)
+    assert lines == ["epoch 1", "epoch 2"]
