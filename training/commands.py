@@ -160,7 +160,8 @@ def _check_divides(arguments: argparse.Namespace, run: RunConfig, dataset: Datas
     most = min(len(dataset.train), dataset.label_count)
     if arguments.workers > most:
         raise WrongUse(
-            f"--workers: expected at most {most:,}, so that each has a training row and a label, found {arguments.workers}"
+            f"--workers: expected at most {most:,}, so that each has a training row and a label, "
+            f"found {arguments.workers}"
         )
     if run.training.precision == "fp16":
         raise WrongUse(

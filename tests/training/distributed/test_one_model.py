@@ -41,9 +41,10 @@ def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> 
 
 @pytest.fixture(autouse=True)
 def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Epochs are so short here that half a second is many of them."""
+    """Epochs are so short here that half a second is many of them; nobody announces the end of a node."""
     monkeypatch.setattr(one_model, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
 
 class Listener:
