@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import ray
 import ray.train
@@ -29,8 +30,7 @@ from training.data.dataset import Dataset
 from training.distributed.cluster import check_memory, connected, line_queue, total
 from training.distributed.share import begin, common_data, rows_of_worker, train_share
 from training.distributed.workers import Workers
-from training.loop import Diverged, Log, RunError, WorkersLost, WorkFolder, check_target, fit
-from training.methods import METHODS
+from training.loop import Diverged, Log, RunError, WorkersLost, WorkFolder, fit
 from training.methods.base import Model, Shape
 from training.planning import expected_worker_peak
 from training.recipes import RunConfig
@@ -66,8 +66,6 @@ def fit_together(
         Diverged: the loss is no number any more.
         WorkersLost: workers died too often.
     """
-    check_target(out, resume=resume)
-    METHODS[run.method.name].check_data(run.method, dataset)
     memory = expected_worker_peak(run, dataset, workers).bytes
     with connected(address):
         check_memory(memory, "a worker")
@@ -93,22 +91,18 @@ def _train(
         "lines": lines,
     }
     # Else a worker would look for a pretrained model's folder in a folder of Ray's.
-    os.environ["RAY_CHDIR_TO_TRIAL_DIR"] = "0"
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     trainer = TorchTrainer(
         _work,
         train_loop_config=given,
-        torch_config=TorchConfig(
-            backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo",
-            timeout_s=PATIENCE_SECONDS,
-        ),
+        torch_config=TorchConfig(backend="cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout_s=PATIENCE_SECONDS),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers,
             use_gpu=on_gpus,
             resources_per_worker={"CPU": 1, "memory": memory} | ({"GPU": 1} if on_gpus else {}),
-            placement_strategy="SPREAD",
         ),
         run_config=ray.train.RunConfig(
-            name=f"{work.path.name}-{os.getpid()}",
+            name=uuid4().hex,  # Ray would take one that it knows for the same run
             storage_path=str(work.path.absolute() / "ray"),
             failure_config=ray.train.FailureConfig(max_failures=RETRIES),
         ),
