@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from tests.training.distributed.pair import SIZE, Pair, fit_by
 from tests.training.synthetic import load, tiny
+from tests.training.test_resume import assert_same_artifact
 from training.distributed.workers import Workers
 from training.loop import Diverged, fit
 from training.recipes import RunConfig
@@ -68,10 +70,14 @@ def assert_near(expected: Path, found: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["unidec", "astra"])
-def test_one_process_goes_on_where_workers_stopped(texts: Path, tmp_path: Path, pair: Pair, name: str) -> None:
+def test_workers_or_one_process_go_on_where_workers_stopped(texts: Path, tmp_path: Path, pair: Pair, name: str) -> None:
     """What each has of its own (moments, mined labels) is whole in the checkpoint."""
     dataset, run = load(texts, RUNS[name])
     fit_by(pair, run, dataset, tmp_path / "out")
+    shutil.copytree(tmp_path / "after3.part", tmp_path / "again" / "out.part")
+    again = fit_by(pair, run, dataset, tmp_path / "again" / "out", resume=True)
+    assert again[0][0] == "resuming after epoch 3 of 4"
+    assert_same_artifact(tmp_path / "out", tmp_path / "again" / "out")
     lines: list[str] = []
     fit(run, dataset, tmp_path / "after3", resume=True, log=lines.append)
     assert lines[0] == "resuming after epoch 3 of 4"
