@@ -17,9 +17,11 @@ from tests.training.distributed.pair import SIZE, Pair, fit_by
 from tests.training.distributed.test_repetitions import task_processes
 from tests.training.synthetic import load, tiny
 from tests.training.test_resume import assert_same_artifact
+from training import commands
+from training.cli import DONE, FAILED, main
 from training.distributed import one_model
 from training.distributed.one_model import fit_together
-from training.loop import Diverged, RunError, WorkersLost
+from training.loop import Diverged, RunError
 
 # So many that a worker can be lost in the midst of them.
 EPOCHS = 40
@@ -86,21 +88,37 @@ def test_workers_whose_node_dies_train_the_same_model(
     assert not (tmp_path / "out.part").exists()
 
 
-def test_workers_that_die_too_often_end_the_run_and_others_continue_it(
-    texts: Path, tmp_path: Path, cluster: Cluster, pair: Pair, whole: Path, monkeypatch: pytest.MonkeyPatch
+def test_workers_that_die_too_often_end_the_command_and_this_machine_can_continue_it(
+    texts: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def kill_workers() -> None:
         for node in cluster.list_all_nodes():
             for process in task_processes(node, WORKER):
                 os.kill(process, signal.SIGKILL)
 
+    def command(*more: str) -> list[str]:
+        listener = Listener(kill_workers)
+        monkeypatch.setattr(commands, "_say", listener)
+        options = [
+            f"training.epochs={EPOCHS}",
+            "training.batch_size=16",
+            "encoder.widths=[8]",
+            "vocabulary.subwords=60",
+        ]
+        assert main([*arguments, "--set", *options, *more]) == (DONE if "--resume" in more else FAILED)
+        return listener.lines
+
+    three_nodes(cluster)
     monkeypatch.setattr(one_model, "RETRIES", 0)
-    dataset, run = load(texts, RUN)
-    with pytest.raises(WorkersLost, match="the workers could not finish; fit --resume continues the run"):
-        fit_together(run, dataset, tmp_path / "out", cluster.address, SIZE, resume=False, log=Listener(kill_workers))
-    lines = fit_by(pair, run, dataset, tmp_path / "out", resume=True)[0]
+    arguments = ["fit", "--data", str(texts), "--recipe", "ova", "--out", str(tmp_path / "out")]
+    lines = command("--ray", cluster.address, "--workers", "2")
+    assert lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
+    expected = "xmc-train: the workers could not finish; fit --resume continues the run: "
+    assert capsys.readouterr().err.startswith(expected)
+    lines = command("--resume")
     assert re.fullmatch(r"resuming after epoch \d+ of 40", lines[0])
-    assert_same_artifact(whole, tmp_path / "out")
+    assert epochs_of(lines)[-1] == EPOCHS
+    assert main(["evaluate", str(tmp_path / "out"), "--data", str(texts)]) == DONE
 
 
 def test_a_cluster_that_is_too_small_is_refused(texts: Path, tmp_path: Path, cluster: Cluster) -> None:
