@@ -8,6 +8,8 @@ numbers.
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,8 +85,16 @@ def load_checkpoint(
     return progress, renewed
 
 
+def temporary_beside(path: Path) -> Path:
+    """A file to be written and renamed to ``path``, which no other process writes.
+
+    A worker that was taken for dead may still be writing while its successor on another machine writes the same.
+    """
+    return path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors beside ``path`` and rename."""
-    partial = path.with_name(path.name + ".tmp")
+    partial = temporary_beside(path)
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial, metadata)
     partial.replace(path)
