@@ -107,8 +107,8 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument(
         "--ray",
         metavar="ADDRESS|local",
-        help="train parts on the nodes of a Ray cluster (auto, HOST:PORT), of which this machine is one, or on this "
-        "machine's processors (local); --out must be on storage that all nodes see",
+        help="train parts, or compress DECLARE's label matrix, on the nodes of a Ray cluster (auto, HOST:PORT), of "
+        "which this machine is one, or on this machine's processors (local); parts need --out on storage that all see",
     )
     fit.add_argument("--part", metavar="I/N", help="train one of the N parts alone; `join` makes a model of all")
     fit.add_argument("--json", type=Path, metavar="FILE", help="also write what the run cost: seconds and memory")

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.artifact import ArtifactError, read_artifact
 from training.citations import CITATIONS
@@ -23,10 +24,13 @@ from training.feedback import score_log
 from training.loop import Diverged, RunError, check_device, check_target, work_folder
 from training.methods import METHODS
 from training.overrides import WrongOption, configured
-from training.parts import PartLost, Processes, Trainer, fit, join, part_count, part_of, whole_of
+from training.parts import PartLost, Processes, fit, join, part_count, part_of, whole_of
 from training.planning import expected_peak, plan
 from training.ranking import RankingError, write_ranking
 from training.recipes import DEFAULTS, RECIPES, RunConfig, prepared
+
+if TYPE_CHECKING:
+    from training.distributed.trainers import RayTrainer
 
 
 class WrongUse(Exception):
@@ -67,7 +71,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     check_device(run.training)
     if arguments.processes < 1:
         raise WrongUse(f"--processes: expected at least 1, found {arguments.processes}")
-    trainer = Processes(arguments.processes) if arguments.ray is None else _ray_tasks(arguments)
+    by_ray = None if arguments.ray is None else _by_ray(arguments)
     _check_parent("--json", arguments.json)
     if not arguments.dry_run:
         check_target(arguments.out, resume=arguments.resume)
@@ -78,29 +82,29 @@ def _fit(arguments: argparse.Namespace) -> None:
         run = _part(run, arguments.part)
     if part_count(run) == 1 and arguments.processes > 1:
         raise WrongUse("--processes: this run has no parts to train side by side; method.networks=independent has")
-    if part_count(run) == 1 and arguments.ray is not None:
-        raise WrongUse(
-            "--ray: this run has no parts that need nothing of each other; --recipe mach-independent has, or MACH with "
-            "method.networks=independent"
-        )
+    cluster = None if by_ray is None else by_ray(run, arguments.ray)
     peak = expected_peak(run, dataset)
     for line in plan(run, dataset, peak):
         print(line, flush=True)
-    if arguments.ray is not None:
-        print(f"workers    each a processor and, beside Ray's store of rows, {expected_peak(part_of(run, 0), dataset)}")
+    if cluster is not None:
+        print(f"workers    each a processor and, beside Ray's own store, {cluster.worker_peak(run, dataset)}")
     if arguments.dry_run:
         return
 
     earlier_seconds = epoch_seconds(work_folder(arguments.out).history)
-    kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=_say, trainer=trainer)
+    if cluster is None:
+        trainer = Processes(arguments.processes)
+        kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=_say, trainer=trainer)
+    else:
+        kept = cluster.fit(run, dataset, arguments.out, resume=arguments.resume, log=_say)
     what = f"kept epoch {kept['epoch']}" if "epoch" in kept else f"joined {part_count(run)} parts"
     print(f"{what} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
     if arguments.json is not None:
         meter.cost(peak.bytes, earlier_seconds).write(arguments.json)
 
 
-def _ray_tasks(arguments: argparse.Namespace) -> Trainer:
-    """The trainer behind ``--ray``.
+def _by_ray(arguments: argparse.Namespace) -> Callable[[RunConfig, str], RayTrainer]:
+    """What chooses the trainer behind ``--ray``.
 
     Raises:
         WrongUse: other options do not go with it, or Ray is not installed.
@@ -112,10 +116,10 @@ def _ray_tasks(arguments: argparse.Namespace) -> Trainer:
     if arguments.json is not None:
         raise WrongUse("--json: expected without --ray, as what other machines spent is not known here")
     try:
-        from training.distributed.repetitions import RayTasks
+        from training.distributed.trainers import ray_trainer
     except ModuleNotFoundError as error:
         raise WrongUse(f"--ray: expected the extra xmcserve[ray], found {error}") from error
-    return RayTasks(arguments.ray)
+    return ray_trainer
 
 
 def _say(line: str) -> None:

@@ -100,7 +100,15 @@ def check_device(config: TrainingConfig) -> None:
         raise RunError("training.precision fp16: expected a CUDA device, found none; bf16 and fp32 run on the CPU")
 
 
-def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Callable[[str], None]) -> dict[str, float]:
+def fit(
+    run: RunConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    resume: bool,
+    log: Callable[[str], None],
+    tables: Tables | None = None,
+) -> dict[str, float]:
     """Train, and write the artifact of the best epoch to ``out``.
 
     Args:
@@ -109,6 +117,7 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
         out: folder to be made; see `check_target`.
         resume: continue an unfinished run of the same configuration, if there is one.
         log: takes one line of text per epoch.
+        tables: the method's, where they are made already.
 
     Returns:
         The validation measures of the epoch that was kept.
@@ -122,7 +131,8 @@ def fit(run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Calla
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(run.training.seed)
     model = new_model(run, Shape.of(dataset)).to(device)
-    tables = type(model).make_tables(run.method, dataset, run.training.seed)
+    if tables is None:
+        tables = type(model).make_tables(run.method, dataset, run.training.seed)
     model.attach(tables)
     model.initialise(dataset)
     memory.return_freed()  # the workspace of tables

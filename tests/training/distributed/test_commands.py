@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -37,7 +38,8 @@ for more in ([], ["--ray", "local"]):
 
 
 def command(data: Path, out: Path, recipe: str = RECIPE) -> list[str]:
-    return ["fit", "--data", str(data), "--recipe", recipe, "--out", str(out), "--set", *OPTIONS]
+    options = [option for option in OPTIONS if recipe == RECIPE or not option.startswith("method.")]
+    return ["fit", "--data", str(data), "--recipe", recipe, "--out", str(out), "--set", *options]
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *more: str) -> str:
@@ -75,15 +77,19 @@ def test_a_run_that_was_stopped_is_finished_on_this_machine(
     assert_same_artifact(tmp_path / "whole", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "moment"),
+    [(RECIPE, r".*, Ray's connection 48"), ("declare-reranked", "multiplying rows: libraries 160, .*")],
+)
 def test_a_dry_run_says_what_a_worker_needs_and_starts_nothing(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, moment: str
 ) -> None:
-    arguments = [*command(texts, tmp_path / "out"), "--dry-run"]
+    arguments = [*command(texts, tmp_path / "out", recipe), "--dry-run"]
     assert main([*arguments, "--ray", "192.0.2.1:6379"]) == DONE
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if line.startswith("workers"))
-    assert line.startswith("workers    each a processor and, beside Ray's store of rows, about ")
-    assert "MiB while " in line
+    assert line.startswith("workers    each a processor and, beside Ray's own store, about ")
+    assert re.fullmatch(f".*MiB while {moment}", line)
     assert main(arguments) == DONE
     assert "workers" not in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -96,15 +102,13 @@ def test_ray_is_imported_only_when_it_was_asked_for(texts: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("recipe", ["mach", "ova"])
-def test_runs_whose_repetitions_are_not_independent_are_refused(
+def test_runs_that_several_machines_have_nothing_to_do_in_are_refused(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
 ) -> None:
-    options = [option for option in OPTIONS if not option.startswith("method.")]
-    arguments = ["fit", "--data", str(texts), "--recipe", recipe, "--out", str(tmp_path / "out"), "--set", *options]
-    error = refused(capsys, arguments, "--ray", "local")
+    error = refused(capsys, command(texts, tmp_path / "out", recipe), "--ray", "local")
     assert error == (
-        "xmc-train: --ray: this run has no parts that need nothing of each other; --recipe mach-independent has, or "
-        "MACH with method.networks=independent\n"
+        "xmc-train: --ray: expected MACH whose repetitions need nothing of each other (--recipe mach-independent, or "
+        f"method.networks=independent), or DECLARE, found {recipe}\n"
     )
     assert list(tmp_path.iterdir()) == []
 
