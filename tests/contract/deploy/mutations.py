@@ -8,8 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.contract.deploy.clusters import served
-from tests.contract.deploy.policies.workload import NAME
+from tests.contract.deploy.clusters import NAME, served
 from tests.contract.deploy.release import at, mapping
 from tests.contract.deploy.rendering import Manifest
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.contract.deploy.clusters import Cluster, clusters
+from tests.contract.deploy.policies.ray_operation import DRAIN_SECONDS
 from tests.contract.deploy.release import Release, at
 from tests.contract.deploy.rendering import K8S, compose, render
 from training.cli import main as train
@@ -137,3 +138,9 @@ def test_ray_is_asked_where_it_needs_no_token() -> None:
     for name in ("ray", "ray-training"):
         paths = {node.ray["livenessProbe"]["httpGet"]["path"] for node in cluster_of(name).nodes}
         assert paths <= set(PUBLIC_EXACT_PATHS)
+
+
+def test_ray_drains_a_pod_as_long_as_pods_are_given() -> None:
+    from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+
+    assert DRAIN_SECONDS == RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from tests.contract.deploy.clusters import CLUSTER, Cluster, clusters
 from tests.contract.deploy.policies.network import CLIENTS, INTERNET, MONITORING, NAMES
 from tests.contract.deploy.policies.scaling import BEHAVIOUR
-from tests.contract.deploy.release import Release, at, mapping, number
+from tests.contract.deploy.release import Release, mapping, number
 from tests.contract.deploy.rendering import Manifest
 
 AUTOSCALER = {
@@ -103,7 +103,7 @@ def ray_nodes_are_drained_pod_by_pod(release: Release) -> Iterator[str]:
         }
         found = [mapping(manifest.get("spec")) for manifest in release.of_kind("PodDisruptionBudget")]
         if len(found) != len(expected) or not all(spec in found for spec in expected.values()):
-            yield f"expected budgets for {sorted(value for _, value in expected)}: all but one pod stay, of the head one"
+            yield f"expected budgets for {sorted(value for _, value in expected)}: all pods but one stay, and the head"
 
 
 def ray_is_reached_by_its_own(release: Release) -> Iterator[str]:

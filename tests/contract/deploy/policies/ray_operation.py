@@ -5,12 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from service.errors import SettingsError
 from service.settings import Settings, load_settings, options
 from tests.contract.deploy.clusters import Cluster, Node, clusters
 from tests.contract.deploy.policies.containers import IMAGE, VERSION
+from tests.contract.deploy.policies.operation import MARGIN_SECONDS
 from tests.contract.deploy.release import Release, at, environment, items, mapping, number
 from tests.contract.deploy.rendering import ROOT, Manifest
 
@@ -23,7 +25,9 @@ READY = AGENT | {"failureThreshold": 10}
 SERVES = AGENT | {"httpGet": {"path": "/-/healthz", "port": 8000}, "failureThreshold": 1}
 THREADS = {"resourceFieldRef": {"resource": "requests.cpu"}}
 SERVER = {"num_cpus": 0, "resources": {"server": 1}}
-LEAVING_SECONDS = 10
+LEAVING_SECONDS = 5
+# What Ray takes to drain a pod when it is told to end.
+DRAIN_SECONDS = 30
 REQUEST_SECONDS = Settings().request_seconds
 
 
@@ -98,15 +102,16 @@ def ray_pods_are_asked_what_kuberay_asks(release: Release) -> Iterator[str]:
 
 
 def ray_pods_leave_before_they_end(release: Release) -> Iterator[str]:
-    """A pod that serves has left the Service by the time Ray is told to end; then all have time to do so."""
+    """A pod that serves has left the Service by the time Ray is told to end; then all have time to be drained."""
     for cluster in clusters(release):
         for node in cluster.nodes:
             leaves = cluster.serves and not node.is_head
             sleep = number(at(node.ray, "lifecycle.preStop.sleep.seconds"))
             if leaves and (sleep < LEAVING_SECONDS or set(mapping(node.ray.get("lifecycle"))) != {"preStop"}):
                 yield f"{node.group}: expected a preStop sleep of {LEAVING_SECONDS} s"
-            if number(node.spec.get("terminationGracePeriodSeconds")) < 60:
-                yield f"{node.group}: terminationGracePeriodSeconds: expected a minute"
+            needed = LEAVING_SECONDS + DRAIN_SECONDS + MARGIN_SECONDS
+            if number(node.spec.get("terminationGracePeriodSeconds")) < needed:
+                yield f"{node.group}: terminationGracePeriodSeconds: expected at least {needed}"
 
 
 def ray_serves_our_application(release: Release) -> Iterator[str]:
@@ -180,7 +185,7 @@ def ray_runs_go_on(release: Release) -> Iterator[str]:
         if cluster.serves:
             continue
         words = shlex.split(str(spec.get("entrypoint")))
-        options_given = dict(zip(words, words[1:], strict=False))
+        options_given = dict(pairwise(words))
         if words[:2] != ["xmc-train", "fit"] or options_given.get("--ray") != "auto" or "--resume" not in words:
             yield "entrypoint: expected a run on the cluster that goes on where it was"
         if not all(str(options_given.get(name)).startswith("/work/") for name in ("--data", "--out")):

@@ -147,12 +147,12 @@ def ray_objects_fit_into_shared_memory(release: Release) -> Iterator[str]:
             shared = size_bytes(at(entry, "emptyDir.sizeLimit")) if entry.get("name") == "dshm" else shared
         memory = size_bytes(at(node.ray, "resources.limits.memory"))
         if not (isinstance(store, str) and store.isdigit() and 10**8 <= int(store) < shared < memory / 2):
-            yield f"{node.group}: object-store-memory: expected less than /dev/shm holds, and that less than half of the memory"
+            yield f"{node.group}: object-store-memory: expected less than /dev/shm, that less than half of the memory"
 
 
 def ray_pods_ask_for_what_they_may_use(release: Release) -> Iterator[str]:
     """Memory as limited, whole processors without a limit, a GPU where the group is for one."""
-    for cluster, node in _nodes(release):
+    for _, node in _nodes(release):
         requests, limits = (mapping(at(node.ray, f"resources.{name}")) for name in ("requests", "limits"))
         cpu, memory = requests.get("cpu"), limits.get("memory")
         if not (isinstance(cpu, str) and cpu.isdigit() and int(cpu) > 0) or size_bytes(memory) < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.contract.deploy.clusters import clusters
+from tests.contract.deploy.clusters import NAME, clusters
 from tests.contract.deploy.release import Pod, Release, at, items, mapping
 
 NOBODY = {
@@ -13,7 +13,6 @@ NOBODY = {
     "runAsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-NAME = "app.kubernetes.io/name"
 HOST = ("hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostAliases", "shareProcessNamespace")
 GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
