@@ -115,12 +115,12 @@ class Cluster:
 
     @property
     def served(self) -> Manifest:
-        """What Ray Serve is told; an empty mapping where that is no YAML."""
+        """What Ray Serve is told."""
         return served(self.manifest)
 
 
 def served(manifest: Manifest) -> Manifest:
-    """What a RayService tells Ray Serve; an empty mapping where that is no YAML."""
+    """What a RayService tells Ray Serve, to be looked at and not to be changed; empty where that is no YAML."""
     return _parsed(str(at(manifest, "spec.serveConfigV2")))
 
 
