@@ -58,9 +58,14 @@ class Node:
         return containers[0] if len(containers) == 1 and containers[0].get("name") == wanted else {}
 
     @property
-    def gpus(self) -> object:
-        """How many GPUs a pod asks for."""
-        return mapping(at(self.ray, "resources.limits")).get("nvidia.com/gpu")
+    def is_for_gpus(self) -> bool:
+        """Whether its name says that its pods have a GPU each."""
+        return self.group in ("gpu", "server-gpu")
+
+    @property
+    def answers(self) -> bool:
+        """Whether its name says that servers are on its pods."""
+        return self.group in ("server", "server-gpu")
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,21 @@ class Cluster:
     def nodes(self) -> list[Node]:
         """All groups."""
         return [self.head, *self.workers]
+
+    @property
+    def shards(self) -> Node:
+        """The group that shards are on."""
+        return next((node for node in self.workers if node.group == "shard"), Node("shard", {}))
+
+    @property
+    def servers(self) -> Node:
+        """The group that servers are on: with GPUs where these ask for some."""
+        deployments = [
+            found for entry in items(self.served.get("applications")) for found in items(entry.get("deployments"))
+        ]
+        on_gpus = any("num_gpus" in mapping(found.get("ray_actor_options")) for found in deployments)
+        wanted = "server-gpu" if on_gpus else "server"
+        return next((node for node in self.workers if node.group == wanted), Node(wanted, {}))
 
     @property
     def served(self) -> Manifest:

@@ -76,7 +76,7 @@ def test_what_weakens_is_noticed(place: tuple[str, str], addition: Any) -> None:
 
 CLUSTER = "spec.rayClusterConfig"
 HEAD = f"{CLUSTER}.headGroupSpec"
-WORKER = f"{CLUSTER}.workerGroupSpecs.1"
+WORKER = f"{CLUSTER}.workerGroupSpecs.2"
 RAY_WEAKENINGS: list[tuple[tuple[str, str], Any]] = [
     (("RayService", "spec"), {"suspend": True}),
     (("RayService", CLUSTER), {"gcsFaultToleranceOptions": {"redisAddress": "redis:6379"}}),
@@ -97,7 +97,7 @@ RAY_WEAKENINGS: list[tuple[tuple[str, str], Any]] = [
     (("RayService", f"{WORKER}.template.spec"), {"tolerations": [{"operator": "Exists"}]}),
     (("RayService", f"{WORKER}.template.spec.containers"), {"name": "sidecar", "image": "sidecar"}),
     (("RayService", f"{WORKER}.template.spec.containers.0"), {"command": ["sleep"]}),
-    (("RayService", f"{WORKER}.template.spec.containers.0.env"), {"name": "XMC_UNKNOWN", "value": "1"}),
+    (("RayService", f"{WORKER}.template.spec.containers.0"), {"env": [{"name": "XMC_UNKNOWN", "value": "1"}]}),
     (("RayService", f"{WORKER}.template.spec.containers.0.resources.limits"), {"cpu": "2"}),
     (("RayService", f"{WORKER}.template.spec.securityContext"), {"fsGroup": 0}),
     (("ConfigMap", "data"), {"XMC_BUNDLES": "/elsewhere/head"}),
@@ -133,7 +133,7 @@ def test_what_ray_serve_is_told_is_held_as_well(line: str, other: str) -> None:
 
 def test_every_policy_notices_something() -> None:
     """One that never does would be no policy."""
-    names = ("prod", "kserve", "cpu+canary", "gpu+fetch+keda", "ray", "ray-training")
+    names = ("prod", "kserve", "cpu+canary", "gpu+fetch+keda", "ray", "ray-gpu", "ray-training")
     changed = [objects for name in names for _, objects in mutations(render(name))]
     changed += [weakened("cpu", *weakening) for weakening in WEAKENINGS]
     assert {fault.partition(":")[0] for objects in changed for fault in faults(Release(objects))} == set(POLICIES)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model_export.cli import main as export
+from tests.bundles import Spec, write_bundle
 from tests.contract.deploy.clusters import Cluster, clusters
 from tests.contract.deploy.policies.ray_operation import DRAIN_SECONDS
+from tests.contract.deploy.policies.ray_pods import size_bytes
 from tests.contract.deploy.release import Release, at
 from tests.contract.deploy.rendering import K8S, compose, render
 from training.cli import main as train
@@ -34,8 +38,8 @@ def cluster_of(name: str) -> Cluster:
             {
                 "headgroup": (0, 0, {"CPU": 0, "memory": 4 * GIB}),
                 "server": (2, 4, {"CPU": 0, "memory": 4 * GIB, "server": 1}),
-                "cpu": (4, 8, {"CPU": 1, "memory": 4 * GIB}),
-                "gpu": (0, 8, {"CPU": 1, "GPU": 1, "memory": 8 * GIB}),
+                "server-gpu": (0, 4, {"CPU": 0, "GPU": 1, "memory": 8 * GIB}),
+                "shard": (4, 8, {"CPU": 2, "memory": 4 * GIB}),
             },
         ),
         (
@@ -62,15 +66,48 @@ def test_rays_autoscaler_reads_what_is_meant(name: str, expected: dict[str, Any]
     assert config["idle_timeout_minutes"] == 5
 
 
-def test_every_replica_that_is_asked_for_at_least_finds_a_pod() -> None:
+@pytest.mark.parametrize("name", ["ray", "ray-gpu"])
+def test_every_replica_that_is_asked_for_finds_a_pod(name: str) -> None:
     """Two shards are what the number of pods is made for."""
-    cluster = cluster_of("ray")
+    cluster = cluster_of(name)
     bounds = {node.group: (node.entry["minReplicas"], node.entry["maxReplicas"]) for node in cluster.workers}
     (application,) = cluster.served["applications"]
     replicas = application["args"]["shard_replicas"], application["args"]["most_shard_replicas"]
-    assert bounds["cpu"] == tuple(2 * count for count in replicas)
+    assert bounds["shard"] == tuple(2 * count for count in replicas)
     (server,) = application["deployments"]
-    assert bounds["server"][0] == server["num_replicas"]
+    assert bounds[cluster.servers.group][0] == server["num_replicas"]
+
+
+def test_servers_on_gpus_ask_for_them() -> None:
+    on_cpus, on_gpus = cluster_of("ray"), cluster_of("ray-gpu")
+    assert (on_cpus.servers.group, on_gpus.servers.group) == ("server", "server-gpu")
+    (config,) = Release(render("ray-gpu")).of_kind("ConfigMap")
+    assert config["data"]["XMC_DEVICE"] == "cuda"
+
+
+@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
+def test_the_application_asks_for_what_pods_offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put together by the code itself, of a bundle in two shards, with what pods are told."""
+    from ray.serve._private.build_app import build_app
+
+    from service.distributed.application import build
+
+    write_bundle(tmp_path / "whole", Spec(name="tags"))
+    assert export(["shard", str(tmp_path / "whole"), "--shards", "2", "--out", str(tmp_path / "products")]) == 0
+    release = Release(render("ray"))
+    (cluster,), (config,) = clusters(release), release.of_kind("ConfigMap")
+    for name, value in config["data"].items():
+        monkeypatch.setenv(name, value.replace("/models", str(tmp_path)))
+    (application,) = cluster.served["applications"]
+    built = build_app(build(application["args"]), name=application["name"])
+    asked = {deployment.name: deployment.ray_actor_options for deployment in built.deployments}
+    named = {deployment["name"] for deployment in application["deployments"]}
+    shards = asked.keys() - named
+    assert named < asked.keys()
+    assert len(shards) == 2
+    for shard in shards:
+        assert str(asked[shard]["num_cpus"]) == cluster.shards.parameters["num-cpus"]
+        assert asked[shard]["memory"] < size_bytes(cluster.shards.ray["resources"]["limits"]["memory"])
 
 
 def test_another_bundle_makes_another_cluster() -> None:
@@ -80,7 +117,8 @@ def test_another_bundle_makes_another_cluster() -> None:
         generator = {"name": "xmcserve-ray", "behavior": "merge", "literals": [f"XMC_BUNDLES={bundle}"]}
         release = Release(compose([K8S / "overlays" / "ray"], configMapGenerator=[generator]))
         (cluster,), (config,) = clusters(release), release.of_kind("ConfigMap")
-        assert config["data"] == {"XMC_BUNDLES": bundle, "RAY_USAGE_STATS_ENABLED": "0"}
+        assert config["data"]["XMC_BUNDLES"] == bundle
+        assert len(config["data"]) > 1
         names = {node.ray["envFrom"][0]["configMapRef"]["name"] for node in cluster.nodes}
         assert names == {config["metadata"]["name"]}
         configs.append(cluster.spec)
@@ -96,21 +134,23 @@ def test_a_registry_is_named_once_for_both_devices() -> None:
     assert {node.group: node.ray["image"] for node in cluster.nodes} == {
         group: f"registry.example/{image}" for group, image in before.items()
     }
-    assert before["gpu"] != before["cpu"]
+    assert before["server-gpu"] != before["server"]
 
 
 def test_prometheus_asks_the_pods_that_answer_and_no_others() -> None:
     """A pod without a server would be one that does not answer, and an alert."""
     (monitor,) = Release(render("cpu+monitoring")).of_kind("PodMonitor")
-    wanted = monitor["spec"]["selector"]["matchLabels"]
+    selector = monitor["spec"]["selector"]
+    (groups,) = selector["matchExpressions"]
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     asked = {
         node.group
         for node in cluster_of("ray").workers
-        # As KubeRay labels the pods of a group.
-        if wanted.items() <= {**node.labels, "ray.io/group": node.group}.items()
+        if selector["matchLabels"].items() <= node.labels.items() and node.group in groups["values"]
     }
-    assert asked == {"server"}
+    # By which KubeRay labels the pods of a group.
+    assert (groups["key"], groups["operator"]) == ("ray.io/group", "In")
+    assert asked == {"server", "server-gpu"}
     offering = {
         node.group
         for node in cluster_of("ray").nodes

@@ -18,7 +18,6 @@ AUTOSCALER = {
 }
 # Of its container; other policies hold those.
 AUTOSCALER_CONTAINER = {"imagePullPolicy", "resources", "securityContext", "volumeMounts"}
-LEAST = {"server": 2, "cpu": 2}
 OPERATOR = {
     "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}},
     "podSelector": {
@@ -70,7 +69,7 @@ def ray_asks_for_a_token(release: Release) -> Iterator[str]:
 
 
 def ray_grows_within_bounds(release: Release) -> Iterator[str]:
-    """As many pods as replicas or tasks ask for, between two numbers; GPUs not before one is asked for."""
+    """As many pods as replicas or tasks ask for, between two numbers; none of a group that nothing asks for yet."""
     for cluster in clusters(release):
         if cluster.spec.get("enableInTreeAutoscaling") is not True:
             yield "expected an autoscaler"
@@ -79,11 +78,12 @@ def ray_grows_within_bounds(release: Release) -> Iterator[str]:
             yield f"autoscalerOptions: expected {AUTOSCALER} and its container"
         for node in cluster.workers:
             least, most = number(node.entry.get("minReplicas")), number(node.entry.get("maxReplicas"))
-            wanted = LEAST.get(node.group, 0) if cluster.serves else (1 if node.group == "cpu" else 0)
-            if node.group == "gpu" and least != 0:
-                yield "gpu: expected no pod before one is asked for"
-            if not wanted <= least < most:
-                yield f"{node.group}: expected {wanted} pods or more, and room for more"
+            used = node.group in ((cluster.servers.group, "shard") if cluster.serves else ("cpu",))
+            wanted = 2 if cluster.serves else 1
+            if not (wanted <= least if used else least == 0):
+                yield f"{node.group}: expected {f'{wanted} pods or more' if used else 'no pod before one is asked for'}"
+            if not least < most:
+                yield f"{node.group}: expected room for more"
 
 
 def ray_nodes_are_drained_pod_by_pod(release: Release) -> Iterator[str]:

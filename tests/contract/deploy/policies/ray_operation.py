@@ -23,8 +23,8 @@ AGENT = {"httpGet": {"path": "/api/healthz", "port": 52365}, "periodSeconds": 5,
 ALIVE = AGENT | {"initialDelaySeconds": 30, "failureThreshold": 120}
 READY = AGENT | {"failureThreshold": 10}
 SERVES = AGENT | {"httpGet": {"path": "/-/healthz", "port": 8000}, "failureThreshold": 1}
-THREADS = {"resourceFieldRef": {"resource": "requests.cpu"}}
-SERVER = {"num_cpus": 0, "resources": {"server": 1}}
+# What a server asks for, by whether its pods have GPUs.
+SERVER = {False: {"num_cpus": 0, "resources": {"server": 1}}, True: {"num_cpus": 0, "num_gpus": 1}}
 LEAVING_SECONDS = 5
 # What Ray takes to drain a pod when it is told to end.
 DRAIN_SECONDS = 30
@@ -42,7 +42,7 @@ def ray_images_are_of_this_version(release: Release) -> Iterator[str]:
     """That of the service for the group's device, with Ray in it, or that of training."""
     for cluster in clusters(release):
         for node in cluster.nodes:
-            served = f"xmcserve:{VERSION}-{'gpu' if node.group == 'gpu' else 'cpu'}-ray"
+            served = f"xmcserve:{VERSION}-{'gpu' if node.is_for_gpus else 'cpu'}-ray"
             expected = served if cluster.serves else f"xmcserve-training:{VERSION}-ray"
             if node.ray.get("image") != expected:
                 yield f"{node.group}: expected the image {expected}"
@@ -51,17 +51,16 @@ def ray_images_are_of_this_version(release: Release) -> Iterator[str]:
 
 
 def ray_pods_are_told_the_same(release: Release) -> Iterator[str]:
-    """All of a cluster's are, so that whichever reads the settings reads the same ones, but for the device."""
+    """All of a cluster's are: the application may be put together on any of them."""
     for cluster in clusters(release):
         for node in cluster.nodes:
             told = _told(release, node)
             if told.get("RAY_USAGE_STATS_ENABLED") != "0":
                 yield f"{node.group}: expected Ray to tell nobody how it is used"
-            own: Manifest = {"XMC_DEVICE": "cuda" if node.group == "gpu" else "cpu", "XMC_THREADS": THREADS}
-            if environment(node.ray) != (own if cluster.serves else {"RAY_USAGE_STATS_ENABLED": "0"}):
-                yield f"{node.group}: expected the device of the group, and as many threads as processors"
+            if environment(node.ray) != ({} if cluster.serves else {"RAY_USAGE_STATS_ENABLED": "0"}):
+                yield f"{node.group}: expected nothing that others are not told"
             if cluster.serves:
-                yield from _settings_faults(node, told)
+                yield from _settings_faults(cluster, node, told)
 
 
 def _told(release: Release, node: Node) -> dict[str, object]:
@@ -71,16 +70,23 @@ def _told(release: Release, node: Node) -> dict[str, object]:
     return {name: value for found in (*maps, environment(node.ray)) for name, value in found.items()}
 
 
-def _settings_faults(node: Node, told: dict[str, object]) -> Iterator[str]:
-    values = {name: value if isinstance(value, str) else "1" for name, value in told.items()}
+def _settings_faults(cluster: Cluster, node: Node, told: dict[str, object]) -> Iterator[str]:
     try:
-        settings = _loaded(tuple(values.items()))
+        settings = _loaded(tuple((name, str(value)) for name, value in told.items()))
     except SettingsError as error:
         yield str(error)
         return
     if not settings.bundles or not all(bundle.is_relative_to(Path("/models")) for bundle in settings.bundles):
         yield f"{node.group}: expected bundles below /models"
-    ports = [{"name": "xmc-metrics", "containerPort": settings.metrics_port}] if node.group == "server" else []
+    if settings.device != ("cuda" if cluster.servers.is_for_gpus else "cpu"):
+        yield "XMC_DEVICE: expected what servers have: one that finds none must not start on something else"
+    for name, threads, group in (
+        ("XMC_THREADS", settings.threads, cluster.servers),
+        ("XMC_SHARD_THREADS", settings.shard_threads, cluster.shards),
+    ):
+        if str(threads) != at(group.ray, "resources.requests.cpu"):
+            yield f"{name}: expected the processors of a pod, which holds one of them"
+    ports = [{"name": "xmc-metrics", "containerPort": settings.metrics_port}] if node.answers else []
     if node.ray.get("ports", []) != ports:
         yield f"{node.group}: expected the port of the metrics where requests are answered, by a name that is not Ray's"
 
@@ -133,13 +139,17 @@ def _application_faults(cluster: Cluster, application: Manifest) -> Iterator[str
         yield "args: expected two replicas of a shard or more, and room for more; bundles are named by the pods"
     if fault := _argument_fault(tuple((name, str(value)) for name, value in given.items())):
         yield f"args: {fault}"
-    servers = [number(node.entry.get("minReplicas")) for node in cluster.workers if node.group == "server"]
+    server = {
+        "name": "server",
+        "num_replicas": number(cluster.servers.entry.get("minReplicas")),
+        "ray_actor_options": SERVER[cluster.servers.is_for_gpus],
+    }
     expected = {
         "name": "xmcserve",
         "route_prefix": "/",
         "import_path": "service.distributed.application:build",
         "args": given,
-        "deployments": [{"name": "server", "num_replicas": number, "ray_actor_options": SERVER} for number in servers],
+        "deployments": [server],
     }
     if application != expected:
         yield f"serveConfigV2: expected {expected}, found {application}"

@@ -15,13 +15,13 @@ from tests.contract.deploy.policies.workload import GPU, NOBODY
 from tests.contract.deploy.release import Release, at, items, mapping
 from tests.contract.deploy.rendering import Manifest
 
-GROUPS = {True: ["server", "cpu", "gpu"], False: ["cpu", "gpu"]}
+GROUPS = {True: ["server", "server-gpu", "shard"], False: ["cpu", "gpu"]}
 POD_FIELDS = {
     *("serviceAccountName", "automountServiceAccountToken", "enableServiceLinks", "terminationGracePeriodSeconds"),
     *("securityContext", "nodeSelector", "containers", "volumes"),
 }
 CONTAINER_FIELDS = {
-    *("name", "image", "imagePullPolicy", "env", "resources", "readinessProbe", "livenessProbe", "securityContext"),
+    *("name", "image", "imagePullPolicy", "resources", "readinessProbe", "livenessProbe", "securityContext"),
     "volumeMounts",
 }
 # Training writes to a volume, which is given to this group.
@@ -51,7 +51,7 @@ def size_bytes(text: object) -> int:
 
 
 def ray_pods_are_of_known_groups(release: Release) -> Iterator[str]:
-    """Those for CPUs and for GPUs; where it is served, those that speak HTTP. Their labels tell one cluster's apart."""
+    """For tasks on CPUs and GPUs, or for servers on either and shards. Their labels tell one cluster's apart."""
     for cluster in clusters(release):
         groups = [node.group for node in cluster.workers]
         if groups != GROUPS[cluster.serves]:
@@ -64,13 +64,13 @@ def ray_pods_are_of_known_groups(release: Release) -> Iterator[str]:
 def ray_pods_have_nothing_more(release: Release) -> Iterator[str]:
     """Nothing of the host, no further container, nothing else that nobody thought of."""
     for cluster, node in _nodes(release):
-        expected = POD_FIELDS | ({"tolerations"} if node.group == "gpu" else set())
+        expected = POD_FIELDS | ({"tolerations"} if node.is_for_gpus else set())
         expected |= set() if node.is_head else {"topologySpreadConstraints"}
         if node.spec.keys() != expected:
             yield f"{node.group}: expected a pod with {sorted(expected)}, found {sorted(node.spec)}"
-        expected = CONTAINER_FIELDS | ({"envFrom"} if cluster.serves else set())
+        expected = CONTAINER_FIELDS | {"envFrom" if cluster.serves else "env"}
         expected |= {"lifecycle"} if cluster.serves and not node.is_head else set()
-        expected |= {"ports"} if node.group == "server" else set()
+        expected |= {"ports"} if node.answers else set()
         if node.ray.keys() != expected:
             yield f"{node.group}: expected Ray's container with {sorted(expected)}, found {sorted(node.ray)}"
 
@@ -157,11 +157,11 @@ def ray_pods_ask_for_what_they_may_use(release: Release) -> Iterator[str]:
         cpu, memory = requests.get("cpu"), limits.get("memory")
         if not (isinstance(cpu, str) and cpu.isdigit() and int(cpu) > 0) or size_bytes(memory) < 0:
             yield f"{node.group}: expected whole processors and a limit of memory"
-        gpu = {"nvidia.com/gpu": "1"} if node.group == "gpu" else {}
+        gpu = {"nvidia.com/gpu": "1"} if node.is_for_gpus else {}
         resources = {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory} | gpu}
         if node.ray.get("resources") != resources:
             yield f"{node.group}: expected as much to be asked for as may be used: {resources}"
-        if node.spec.get("tolerations") != ([GPU] if node.group == "gpu" else None):
+        if node.spec.get("tolerations") != ([GPU] if node.is_for_gpus else None):
             yield f"{node.group}: expected nodes with GPUs for pods that ask for one, and for no others"
         if node.spec.get("nodeSelector") != {"kubernetes.io/arch": "amd64"}:
             yield f"{node.group}: expected nodes that the image's kernels are compiled for"
@@ -175,10 +175,10 @@ def ray_pods_ask_for_what_they_may_use(release: Release) -> Iterator[str]:
 
 
 def ray_counts_what_fits(release: Release) -> Iterator[str]:
-    """Nothing runs on the head. A pod that serves has one replica, a pod that trains as many tasks as processors."""
-    for cluster, node in _nodes(release):
-        processors = at(node.ray, "resources.requests.cpu") if not cluster.serves else "1"
-        expected = {"num-cpus": "0" if node.group in ("head", "server") else processors}
+    """As many processors as a pod asks for; on the head, and where servers are, none for whoever asks for one."""
+    for _, node in _nodes(release):
+        processors = at(node.ray, "resources.requests.cpu")
+        expected = {"num-cpus": "0" if node.is_head or node.answers else processors}
         expected |= {"resources": f"'{json.dumps({'server': 1})}'"} if node.group == "server" else {}
         found = {name: value for name, value in node.parameters.items() if name != "object-store-memory"}
         if found != expected:
