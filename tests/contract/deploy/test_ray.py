@@ -85,7 +85,6 @@ def test_servers_on_gpus_ask_for_them() -> None:
     assert config["data"]["XMC_DEVICE"] == "cuda"
 
 
-@pytest.mark.filterwarnings("ignore:The `metrics_interval_s` field:DeprecationWarning")
 def test_the_application_asks_for_what_pods_offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put together by the code itself, of a bundle in two shards, with what pods are told."""
     from ray.serve._private.build_app import build_app
