@@ -99,7 +99,7 @@ def test_the_application_asks_for_what_pods_offer(tmp_path: Path, monkeypatch: p
         monkeypatch.setenv(name, value.replace("/models", str(tmp_path)))
     (application,) = cluster.served["applications"]
     built = build_app(build(application["args"]), name=application["name"])
-    asked = {deployment.name: deployment.ray_actor_options for deployment in built.deployments}
+    asked = {deployment.name: deployment.ray_actor_options or {} for deployment in built.deployments}
     named = {deployment["name"] for deployment in application["deployments"]}
     shards = asked.keys() - named
     assert named < asked.keys()
