@@ -133,7 +133,7 @@ def test_what_ray_serve_is_told_is_held_as_well(line: str, other: str) -> None:
 
 def test_every_policy_notices_something() -> None:
     """One that never does would be no policy."""
-    names = ("prod", "kserve", "cpu+canary", "gpu+fetch+keda", "ray", "ray-gpu", "ray-training")
+    names = ("prod", "kserve", "cpu+canary", "gpu+fetch+keda", "ray", "ray-training")
     changed = [objects for name in names for _, objects in mutations(render(name))]
     changed += [weakened("cpu", *weakening) for weakening in WEAKENINGS]
     assert {fault.partition(":")[0] for objects in changed for fault in faults(Release(objects))} == set(POLICIES)
