@@ -11,11 +11,13 @@
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS dependencies
+# With "ray" it trains on several machines, too.
+ARG EXTRAS=
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /requirements
 COPY pyproject.toml constraints.txt ./
 RUN python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']; \
-               print(*p['dependencies'], *(line for name in 'train transformer cpu'.split() for line in e[name]), sep='\n')" >training.txt
+               print(*p['dependencies'], *(line for name in 'train transformer cpu ${EXTRAS}'.split() for line in e[name]), sep='\n')" >training.txt
 # Another index gets another layer, and nothing before it is repeated.
 ARG TORCH_INDEX=
 # Tests of packages are left out. torch imports some of its own: they stay, uncompiled, as some need a newer Python.

@@ -13,7 +13,8 @@ ARG FLAVOUR=cpu
 # Third-party packages change seldom and, for the GPU, weigh gigabytes: they get a layer that only the pins invalidate.
 FROM ${PYTHON_IMAGE} AS dependencies
 ARG FLAVOUR
-# Of the service: otel sends traces; with "otel predictions" it can log predictions, too.
+# Of the service: otel sends traces; with "otel predictions" it can log predictions, too; with "otel ray" it serves shards
+# on several machines.
 ARG EXTRAS=otel
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 WORKDIR /src

@@ -9,6 +9,8 @@ number of workers, or with none.
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -142,8 +144,16 @@ def _weights(optimiser: Optimizer) -> list[Tensor]:
     return [weight for group in optimiser.param_groups for weight in group["params"]]
 
 
+def temporary_beside(path: Path) -> Path:
+    """A file to be written and renamed to ``path``, which no other process writes.
+
+    A worker that was taken for dead may still be writing while its successor on another machine writes the same.
+    """
+    return path.with_name(f"{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+
+
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors beside ``path`` and rename."""
-    partial = path.with_name(path.name + ".tmp")
+    partial = temporary_beside(path)
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial, metadata)
     partial.replace(path)

@@ -107,8 +107,9 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument(
         "--ray",
         metavar="ADDRESS|local",
-        help="train on the nodes of a Ray cluster (auto, HOST:PORT), of which this machine is one, or on this "
-        "machine's processors (local); --out must be on storage that all nodes see",
+        help="train parts or --workers, or compress DECLARE's label matrix, on the nodes of a Ray cluster (auto, "
+        "HOST:PORT), of which this machine is one, or on this machine's processors (local); parts and workers need "
+        "--out on storage that all see",
     )
     fit.add_argument(
         "--workers",

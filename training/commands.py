@@ -7,14 +7,14 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.artifact import ArtifactError, read_artifact
 from training.citations import CITATIONS
 from training.compare.command import Comparison, ModelsFailed, compare
 from training.cost import Meter, epoch_seconds
-from training.data.dataset import Dataset, UnsuitableData
+from training.data.dataset import UnsuitableData
 from training.data.files import DataError
 from training.data.prepare import prepare
 from training.data.records import open_named
@@ -25,9 +25,12 @@ from training.loop import Diverged, RunError, WorkersLost, check_device, check_t
 from training.methods import METHODS
 from training.overrides import WrongOption, configured
 from training.parts import PartLost, Processes, fit, join, part_count, part_of, whole_of
-from training.planning import expected_peak, expected_worker_peak, plan
+from training.planning import expected_peak, plan
 from training.ranking import RankingError, write_ranking
 from training.recipes import DEFAULTS, RECIPES, RunConfig, prepared
+
+if TYPE_CHECKING:
+    from training.distributed.trainers import RayTrainer
 
 
 class WrongUse(Exception):
@@ -70,8 +73,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         raise WrongUse(f"--processes: expected at least 1, found {arguments.processes}")
     if arguments.workers is not None and arguments.ray is None:
         raise WrongUse("--workers: expected with --ray, whose workers they are")
-    if arguments.ray is not None:
-        _check_ray(arguments)
+    by_ray = None if arguments.ray is None else _by_ray(arguments)
     _check_parent("--json", arguments.json)
     if not arguments.dry_run:
         check_target(arguments.out, resume=arguments.resume)
@@ -82,43 +84,29 @@ def _fit(arguments: argparse.Namespace) -> None:
         run = _part(run, arguments.part)
     if part_count(run) == 1 and arguments.processes > 1:
         raise WrongUse("--processes: this run has no parts to train side by side; method.networks=independent has")
-    if arguments.ray is not None:
-        _check_divides(arguments, run, dataset)
+    cluster = None if by_ray is None else by_ray(run, arguments.ray, arguments.workers)
     peak = expected_peak(run, dataset)
     for line in plan(run, dataset, peak):
         print(line, flush=True)
-    if arguments.workers is not None:
-        worker = expected_worker_peak(run, dataset, arguments.workers)
-        print(f"workers    {arguments.workers}, each a processor or GPU and, beside Ray's store of rows, {worker}")
-    elif arguments.ray is not None:
-        print(f"workers    each a processor and, beside Ray's store of rows, {expected_peak(part_of(run, 0), dataset)}")
+    if cluster is not None:
+        print(f"workers    each a processor and, beside Ray's own store, {cluster.worker_peak(run, dataset)}")
     if arguments.dry_run:
         return
 
     earlier_seconds = epoch_seconds(work_folder(arguments.out).history)
-    kept = _trained(arguments, run, dataset)
+    if cluster is None:
+        trainer = Processes(arguments.processes)
+        kept = fit(run, dataset, arguments.out, resume=arguments.resume, log=_say, trainer=trainer)
+    else:
+        kept = cluster.fit(run, dataset, arguments.out, resume=arguments.resume, log=_say)
     what = f"kept epoch {kept['epoch']}" if "epoch" in kept else f"joined {part_count(run)} parts"
     print(f"{what} (validation P@1 {kept['P@1']:.2f}); wrote {arguments.out}")
     if arguments.json is not None:
         meter.cost(peak.bytes, earlier_seconds).write(arguments.json)
 
 
-def _trained(arguments: argparse.Namespace, run: RunConfig, dataset: Dataset) -> dict[str, float]:
-    """Train where the arguments say: the measures of what was kept."""
-    out, resume = arguments.out, arguments.resume
-    if arguments.ray is None:
-        return fit(run, dataset, out, resume=resume, log=_say, trainer=Processes(arguments.processes))
-    if arguments.workers is None:
-        from training.distributed.repetitions import RayTasks
-
-        return fit(run, dataset, out, resume=resume, log=_say, trainer=RayTasks(arguments.ray))
-    from training.distributed.one_model import fit_together
-
-    return fit_together(run, dataset, out, arguments.ray, arguments.workers, resume=resume, log=_say)
-
-
-def _check_ray(arguments: argparse.Namespace) -> None:
-    """Refuse what does not go with ``--ray``.
+def _by_ray(arguments: argparse.Namespace) -> Callable[[RunConfig, str, int | None], RayTrainer]:
+    """What chooses the trainer behind ``--ray``.
 
     Raises:
         WrongUse: other options do not go with it, or Ray is not installed.
@@ -131,42 +119,11 @@ def _check_ray(arguments: argparse.Namespace) -> None:
         raise WrongUse("--processes: expected without --ray, which trains as many parts at a time as processors allow")
     if arguments.json is not None:
         raise WrongUse("--json: expected without --ray, as what other machines spent is not known here")
-    module = "repetitions" if arguments.workers is None else "one_model"
     try:
-        import_module(f"training.distributed.{module}")
-    except ImportError as error:
+        from training.distributed.trainers import ray_trainer
+    except ModuleNotFoundError as error:
         raise WrongUse(f"--ray: expected the extra xmcserve[ray], found {error}") from error
-
-
-def _check_divides(arguments: argparse.Namespace, run: RunConfig, dataset: Dataset) -> None:
-    """Refuse to divide among nodes what cannot be.
-
-    Raises:
-        WrongUse: the method or the precision does not allow it, or nobody said among how many workers.
-    """
-    if part_count(run) > 1:
-        if arguments.workers is not None:
-            raise WrongUse(
-                "--workers: expected without it, as a repetition has one worker, and there are as many as fit"
-            )
-        return
-    if not METHODS[run.method.name].divides:
-        raise WrongUse(
-            "--ray: this run has no parts that need nothing of each other; --recipe mach-independent has, or MACH with "
-            "method.networks=independent; workers train unidec, depsl and ova together"
-        )
-    if arguments.workers is None:
-        raise WrongUse("--ray: expected --workers W, as many as are to train this model together")
-    most = min(len(dataset.train), dataset.label_count)
-    if arguments.workers > most:
-        raise WrongUse(
-            f"--workers: expected at most {most:,}, so that each has a training row and a label, "
-            f"found {arguments.workers}"
-        )
-    if run.training.precision == "fp16":
-        raise WrongUse(
-            "training.precision fp16: expected bf16 or fp32 with --workers, which share no scale of the loss"
-        )
+    return ray_trainer
 
 
 def _say(line: str) -> None:

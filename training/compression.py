@@ -14,8 +14,7 @@ from scipy.sparse import csr_array
 
 from training.data.dataset import Dataset
 from training.metrics import inverse_propensities
-
-ROWS_AT_ONCE = 1 << 16
+from training.shards import ROWS_AT_ONCE
 
 # Share of the largest column's size below which a column's deviation is rounding.
 FLAT = 1e-5

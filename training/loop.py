@@ -115,7 +115,14 @@ def own_device() -> torch.device:
 
 
 def fit(
-    run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log, train: Train | None = None
+    run: RunConfig,
+    dataset: Dataset,
+    out: Path,
+    *,
+    resume: bool,
+    log: Log,
+    tables: Tables | None = None,
+    train: Train | None = None,
 ) -> dict[str, float]:
     """Train, and write the artifact of the best epoch to ``out``.
 
@@ -125,6 +132,7 @@ def fit(
         out: folder to be made; see `check_target`.
         resume: continue an unfinished run of the same configuration, if there is one.
         log: takes one line of text per epoch.
+        tables: the method's, where they are made already.
         train: goes through the epochs elsewhere, so that this process needs no other device than its processor; None:
             they are gone through here (`train_epochs`).
 
@@ -140,7 +148,8 @@ def fit(
     device = own_device() if train is None else torch.device("cpu")
     torch.manual_seed(run.training.seed)
     model = new_model(run, Shape.of(dataset)).to(device)
-    tables = type(model).make_tables(run.method, dataset, run.training.seed)
+    if tables is None:
+        tables = type(model).make_tables(run.method, dataset, run.training.seed)
     model.attach(tables)
     model.initialise(dataset)
     memory.return_freed()  # the workspace of tables

@@ -13,7 +13,7 @@ not among the pairs starts right as well. With a step of 1 the error never rises
 misses.
 
 Nothing of N x N is made: Z Z' is kept as Z, the step's change is as sparse as the pairs, and their sum is only ever
-multiplied with a few columns. It takes three arrays of N x C in float64 beside the pairs, and for each of the
+multiplied with a few columns. It takes six arrays of N x C in float64 beside the pairs, and for each of the
 iterations (4 C (C + the number of pairs of a row)) N multiplications.
 
 Letters: N rows, L labels, C dimensions of Z, W columns of a basis, P pairs.
@@ -58,6 +58,16 @@ def preserve_neighbours(
     for _ in range(ITERATIONS):
         rows_NC = project(rows_NC, residual(rows_NC, products_NN), rng)
     return np.ascontiguousarray(rows_NC * positive_peaks(rows_NC), dtype=np.float32)
+
+
+def projection_bytes(rows: int, rank: int) -> int:
+    """Memory that `preserve_neighbours` holds at its peak, beside the pairs: six arrays of all rows.
+
+    Args:
+        rows: N.
+        rank: dimensions of Z.
+    """
+    return 6 * rows * (rank + OVERSAMPLING) * np.float64().nbytes
 
 
 def near_products(rows_NL: csr_array, neighbours: int) -> csr_array:

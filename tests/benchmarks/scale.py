@@ -3,12 +3,13 @@
     xmc-export shard BUNDLE --shards 2 --out build/scale/2        # for each number of shards
     python -m tests.benchmarks.scale curve BUNDLE build/scale/2 build/scale/4 --file build/scale/curve.json
     python -m tests.benchmarks.scale simulate --file build/scale/curve.json
+    python -m tests.benchmarks.scale compare BUNDLE build/scale/2 --queries FILE
 
 The first deploys each cut on a Ray of this machine and asks an engine, without HTTP, what it asks the whole bundle; the
 hop is what a question takes that computes nothing, and merging what is left to the head when all shards have answered.
 The second plans heads, which read queries, encode and merge, and shards, from the constants of `xmc-serve plan` for the
 shards' sizes and from what the first has measured. Machines have ``--cpu`` processors and ``--memory``; a shard's or a
-head's replica has one to itself.
+head's replica has one to itself. The third asks a whole bundle and its shards on Ray each text of a file.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,6 +43,9 @@ from service.planning.workload import Wishes, Workload, resolved
 from service.search.topk import TopK, merge
 from service.settings import Settings
 from service.sharding.shards import Shards
+
+if TYPE_CHECKING:
+    from service.distributed.shards import RayShards
 
 K, BATCH_ROWS = 10, 32
 ASKED, BATCHES, STREAMS, STREAM_SECONDS = 200, 60, 4, 6.0
@@ -94,6 +99,11 @@ def main() -> None:
     simulate.add_argument("--cpu", type=float, default=16.0)
     simulate.add_argument("--memory", type=float, default=64.0, help="in GiB")
     simulate.set_defaults(command=_simulate)
+    compare = commands.add_parser("compare", help="hold answers of shards against those of the whole bundle")
+    compare.add_argument("whole", type=Path)
+    compare.add_argument("cut", type=Path, help="a folder of a head and its shards")
+    compare.add_argument("--queries", type=Path, required=True, help="a text a line")
+    compare.set_defaults(command=_compare)
     chosen = parser.parse_args()
     chosen.command(chosen)
 
@@ -102,14 +112,9 @@ def _curve(chosen: argparse.Namespace) -> None:
     whole = open_bundle(chosen.whole)
     engine = Engine.open(whole, device="cpu")
     costs = [_cost(engine, 1, hop=0.0, merging=0.0)]
-    prepare()
-    from service.distributed.opening import deployed  # reads what was set
-
     expected = _tops(engine)
     for folder in chosen.cuts:
-        head = open_bundle(folder / layout.HEAD)
-        with deployed(head, Settings(ray="local", device="cpu")) as shards:
-            cut = Engine.open(head, device="cpu", shards=shards)
+        with _cut(folder) as (head, cut, shards):
             for one, other in zip(_tops(cut), expected, strict=True):
                 np.testing.assert_allclose(one.scores_QK, other.scores_QK, rtol=1e-5, atol=1e-6)
             hop = _p50([partial(shards._ask_all, "traits")] * ASKED)
@@ -121,6 +126,30 @@ def _curve(chosen: argparse.Namespace) -> None:
         "| shards | lone p50 ms | p99 | hop | merging | a query of 32, ms | queries/s |\n|---|---|---|---|---|---|---|"
     )
     print("\n".join(map(_row, costs)))
+
+
+def _compare(chosen: argparse.Namespace) -> None:
+    whole = Engine.open(open_bundle(chosen.whole), device="cpu")
+    texts = [line for line in chosen.queries.read_text(encoding="utf-8").splitlines() if line.strip()]
+    equal, off = 0, 0.0
+    with _cut(chosen.cut) as (_, cut, _):
+        for low in range(0, len(texts), BATCH_ROWS):
+            bags = whole.prepare(texts[low : low + BATCH_ROWS])
+            expected, found = (engine.run(bags, K).top for engine in (whole, cut))
+            equal += int((found.ids_QK == expected.ids_QK).all(axis=1).sum())
+            off = max(off, float(np.abs(found.scores_QK - expected.scores_QK).max()))
+    print(f"{equal:,} of {len(texts):,} answers have the same {K} labels in the same order; scores differ by {off:.2g}")
+
+
+@contextmanager
+def _cut(folder: Path) -> Iterator[tuple[Bundle, Engine, RayShards]]:
+    """A head whose shards are on a Ray of this machine."""
+    prepare()
+    from service.distributed.opening import deployed  # reads what was set
+
+    head = open_bundle(folder / layout.HEAD)
+    with deployed(head, Settings(ray="local", device="cpu")) as shards:
+        yield head, Engine.open(head, device="cpu", shards=shards), shards
 
 
 def _bags(engine: Engine, count: int) -> list[Any]:

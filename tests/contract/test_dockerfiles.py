@@ -104,6 +104,38 @@ def test_torch_comes_from_another_index_where_one_is_named() -> None:
         assert shell.stdout.strip() == expected
 
 
+def required(file: str, extras: str) -> set[str]:
+    """What the Dockerfile's own program says is to be installed, of this tree, with such an argument."""
+    runs = read_dockerfile(ROOT / "docker" / file).stage("dependencies").of("RUN")
+    (program,) = (found[0] for run in runs if (found := re.search(r'python -c "import tomllib.*?"(?= >)', run.text)))
+    environment = {"PATH": sysconfig.get_path("scripts"), "FLAVOUR": "cpu", "EXTRAS": extras}
+    process = subprocess.run(
+        ["/bin/bash", "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return set(process.stdout.splitlines())
+
+
+@pytest.mark.parametrize(("file", "default"), [("service.Dockerfile", "otel"), ("offline.Dockerfile", "")])
+def test_an_argument_adds_extras_such_as_ray(file: str, default: str) -> None:
+    """Images that KubeRay starts are these, with Ray in them."""
+    arguments = [argument.text for argument in read_dockerfile(ROOT / "docker" / file).stage("dependencies").of("ARG")]
+    assert f"EXTRAS={default}" in arguments
+    ray = set(PROJECT["optional-dependencies"]["ray"])
+    assert ray
+    before, after = required(file, default), required(file, f"{default} ray")
+    assert before >= set(PROJECT["dependencies"])
+    assert after - before == ray
+
+
+def test_kuberays_shell_finds_the_commands() -> None:
+    """It starts containers by `/bin/bash -c`, with the variables of the image: Debian's slim images have one."""
+    for stage in (
+        read_dockerfile(SERVICE).stage("service"),
+        read_dockerfile(ROOT / "docker" / "offline.Dockerfile").stage("training"),
+    ):
+        assert stage.environment()["PATH"].startswith("/opt/xmc/bin:")
+
+
 @pytest.mark.parametrize(("flavour", "device"), [("cpu", "cpu"), ("gpu", "cuda")])
 def test_the_services_variables_are_settings(flavour: str, device: str) -> None:
     """Both flavours: a runtime extra of that name, a final stage, variables that the service accepts."""

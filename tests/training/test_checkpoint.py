@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from tests.training.synthetic import load, tiny
-from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
+from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors, temporary_beside
 from training.loop import fit
 
 
@@ -89,11 +91,22 @@ def test_a_failing_save_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_no_two_processes_write_the_same_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that was taken for dead and its successor, on one machine or on two."""
+    here = temporary_beside(Path("a/b"))
+    assert here.parent == Path("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)
+        other_process = temporary_beside(Path("a/b"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert len({here, other_process, temporary_beside(Path("a/b"))}) == 3
+
+
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     save_tensors(path, {"one": torch.ones(3)})
     before = path.read_bytes()
-    (tmp_path / "weights.tmp").mkdir()
+    temporary_beside(tmp_path / "weights").mkdir()
     with pytest.raises((OSError, SafetensorError)):
         save_tensors(path, {"one": torch.zeros(3)})
     assert path.read_bytes() == before

@@ -27,53 +27,61 @@ from ray.util.queue import Queue
 
 from training.data.batches import Rows
 from training.data.dataset import Dataset
-from training.distributed.cluster import check_memory, connected, line_queue, total
+from training.distributed.cluster import CONNECTION_BYTES, RETRIES, check_memory, connected, line_queue, total
 from training.distributed.share import begin, common_data, rows_of_worker, train_share
 from training.distributed.workers import Workers
 from training.loop import Diverged, Log, RunError, WorkersLost, WorkFolder, fit
 from training.methods.base import Model, Shape
-from training.planning import expected_worker_peak
+from training.planning import Peak, expected_worker_peak
 from training.recipes import RunConfig
 
-# How often workers are started again before the run gives up: nodes come and go, but a process that always dies must
-# end it.
-RETRIES = 10
 POLL_SECONDS = 0.5
 # How long workers wait for one that does something alone, such as to cluster all rows; Ray ends the wait for a dead
 # one.
 PATIENCE_SECONDS = 6 * 3600
 
 
-def fit_together(
-    run: RunConfig, dataset: Dataset, out: Path, address: str, workers: int, *, resume: bool, log: Log
-) -> dict[str, float]:
-    """Train a run by several workers, and write the artifact of the best epoch to ``out``.
+class RayWorkers:
+    """Trains one model by several workers, each on a GPU if the cluster has so many, else each on a processor."""
 
-    Args:
-        run: resolved configuration of a method that divides.
-        dataset: what to train on, augmented already.
-        out: folder to be made, on storage that all nodes see.
-        address: of the cluster, see `connected`.
-        workers: W; each on a GPU if there are so many, else each on a processor.
-        resume: continue an unfinished run of the same configuration, if there is one; it may have had other workers.
-        log: takes one line of text per epoch.
+    def __init__(self, address: str, workers: int) -> None:
+        self._address, self._workers = address, workers
 
-    Returns:
-        The validation measures of the epoch that was kept.
+    def worker_peak(self, run: RunConfig, dataset: Dataset) -> Peak:
+        """What the first worker holds at its highest; no other one holds more.
 
-    Raises:
-        RunError: as `training.loop.fit`; or there is no such cluster, or it is too small.
-        Diverged: the loss is no number any more.
-        WorkersLost: workers died too often.
-    """
-    memory = expected_worker_peak(run, dataset, workers).bytes
-    with connected(address):
-        check_memory(memory, "a worker")
-        if total("CPU") < workers:
-            raise RunError(f"--workers: expected at most the {total('CPU')} processors of the cluster, found {workers}")
-        on_gpus = total("GPU") >= workers
-        log(f"{workers} workers by Ray ({address}), each on a {'GPU' if on_gpus else 'processor'}")
-        return fit(run, dataset, out, resume=resume, log=log, train=partial(_train, workers, memory, on_gpus))
+        Raises:
+            RunError: some worker would have no training row or no label.
+        """
+        most = min(len(dataset.train), dataset.label_count)
+        if self._workers > most:
+            raise RunError(
+                f"--workers: expected at most {most:,}, so that each has a training row and a label, "
+                f"found {self._workers}"
+            )
+        peak = expected_worker_peak(run, dataset, self._workers)
+        return Peak(peak.moment, peak.parts | {"Ray's connection": CONNECTION_BYTES})
+
+    def fit(self, run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log) -> dict[str, float]:
+        """As `training.loop.fit`; an unfinished run that is continued may have had other workers.
+
+        Raises:
+            RunError: as there; or there is no such cluster, or it is too small.
+            Diverged: the loss is no number any more.
+            WorkersLost: workers died too often.
+        """
+        memory = self.worker_peak(run, dataset).bytes
+        with connected(self._address):
+            check_memory(memory, "a worker")
+            if total("CPU") < self._workers:
+                raise RunError(
+                    f"--workers: expected at most the {total('CPU')} processors of the cluster, found {self._workers}"
+                )
+            on_gpus = total("GPU") >= self._workers
+            where = "GPU" if on_gpus else "processor"
+            log(f"{self._workers} workers by Ray ({self._address}), each on a {where}")
+            train = partial(_train, self._workers, memory, on_gpus)
+            return fit(run, dataset, out, resume=resume, log=log, train=train)
 
 
 def _train(

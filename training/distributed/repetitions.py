@@ -17,20 +17,16 @@ from pathlib import Path
 import ray
 import torch
 from ray import ObjectRef
-from ray.exceptions import RayError, RayTaskError
 from ray.util.queue import Queue
 
 from training.artifact import METRICS
 from training.data.dataset import Dataset
-from training.distributed.cluster import check_memory, connected, line_queue
+from training.distributed.cluster import CONNECTION_BYTES, RETRIES, check_memory, connected, line_queue, result_of
 from training.loop import RunError
-from training.parts import Log, PartLost, Train, fit_part, kept_line, part_name, part_of
-from training.planning import expected_peak
+from training.parts import Log, Train, fit, fit_part, kept_line, part_name, part_of
+from training.planning import Peak, expected_peak
 from training.recipes import RunConfig
 
-# How often a repetition is started again before the run gives up: nodes come and go, but a process that always dies
-# must end it.
-RETRIES = 10
 POLL_SECONDS = 0.5
 
 # A task's result-to-be: the measures of the epoch that was kept.
@@ -46,6 +42,15 @@ class RayTasks:
     def __str__(self) -> str:
         return f"by Ray ({self._address})"
 
+    def worker_peak(self, run: RunConfig, dataset: Dataset) -> Peak:
+        """What a task holds at its highest, beside the rows that it shares with those of its node."""
+        peak = expected_peak(part_of(run, 0), dataset)
+        return Peak(peak.moment, peak.parts | {"Ray's connection": CONNECTION_BYTES})
+
+    def fit(self, run: RunConfig, dataset: Dataset, out: Path, *, resume: bool, log: Log) -> dict[str, float]:
+        """As `training.parts.fit`, with repetitions trained by tasks."""
+        return fit(run, dataset, out, resume=resume, log=log, trainer=self)
+
     @contextmanager
     def ready(self, run: RunConfig, dataset: Dataset) -> Iterator[Train]:
         """As `training.parts.Trainer` asks for: be connected to the cluster.
@@ -53,7 +58,7 @@ class RayTasks:
         Raises:
             RunError: there is no such cluster, or its nodes are too small.
         """
-        memory = expected_peak(part_of(run, 0), dataset).bytes
+        memory = self.worker_peak(run, dataset).bytes
         with connected(self._address):
             check_memory(memory, "a repetition")
             yield partial(_train, run, dataset, memory)
@@ -113,14 +118,5 @@ def _train(run: RunConfig, dataset: Dataset, memory: int, folders: Mapping[int, 
         for line in lines.get_nowait_batch(lines.qsize()):
             log(line)
         for finished in done:
-            log(kept_line(run, tasks[finished], _result(finished)))
-
-
-def _result(task: Task) -> dict[str, float]:
-    try:
-        kept: dict[str, float] = ray.get(task)
-    except RayTaskError as error:
-        raise error.cause from error
-    except RayError as error:
-        raise PartLost(f"a repetition could not be finished; fit --resume continues it: {error}") from error
-    return kept
+            kept = result_of(finished, "a repetition could not be finished")
+            log(kept_line(run, tasks[finished], kept))

@@ -14,7 +14,7 @@ the votes' rows, and change nothing of this.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -30,11 +30,14 @@ from training.data.batches import Bags, Batch, Positives
 from training.data.dataset import Dataset
 from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, Tables, settled
-from training.projection import preserve_neighbours
+from training.projection import preserve_neighbours, projection_bytes
 from training.svd import right_factors, workspace_bytes
 from training.voting import merge_duplicates, vote
 
 TINY = 1e-12
+
+# Makes the factors (L, C) of label rows (G, L) of a rank, by a seed: see `training.svd.right_factors`.
+Factorise = Callable[[csr_array, int, int], NDArray[np.float32]]
 
 
 class DeclareConfig(MethodConfig):
@@ -115,8 +118,17 @@ class Declare(Model):
         return encoder if encoder.widths is not None else encoder.model_copy(update={"widths": (256,)})
 
     @classmethod
-    def make_tables(cls, config: DeclareConfig, dataset: Dataset, seed: int) -> Tables:
-        """The distinct rows of Y that vote, what Z is computed from, and the sizes of its columns and rows."""
+    def make_tables(
+        cls, config: DeclareConfig, dataset: Dataset, seed: int, factorise: Factorise = right_factors
+    ) -> Tables:
+        """The distinct rows of Y that vote, what Z is computed from, and the sizes of its columns and rows.
+
+        Args:
+            config: resolved.
+            dataset: what the run is fitted to.
+            seed: of the factors and the projection.
+            factorise: what makes the factors.
+        """
         rank, unit = settled(config.rank), config.rows == "unit"
         votes_GL, groups_N = merge_duplicates(unit_rows(dataset.train.targets) if unit else dataset.train.targets)
         _, first_G = np.unique(groups_N, return_index=True)
@@ -125,7 +137,7 @@ class Declare(Model):
         weighted_GL = csr_array(votes_GL * weights_L)
         rows_GL = unit_rows(weighted_GL) if unit else weighted_GL
         # Every row as often as it occurs: the factors are those of all rows.
-        factors_LC = right_factors(csr_array(rows_GL * np.sqrt(counts_G, dtype=np.float32)[:, None]), rank, seed)
+        factors_LC = factorise(csr_array(rows_GL * np.sqrt(counts_G, dtype=np.float32)[:, None]), rank, seed)
         if config.compression == "svd":
             z: Iterable[NDArray[np.float32]] = Projected(rows_GL, factors_LC)
             tables: dict[str, NDArray[Any]] = {"factors": factors_LC * weights_L[:, None]}
@@ -240,6 +252,9 @@ class Declare(Model):
         return numbers * np.float32().nbytes
 
     def making_bytes(self, dataset: Dataset) -> int:
-        """The SVD's workspace dwarfs its result, and the projection's three arrays of rows are as large."""
-        rows, labels = dataset.train.targets.shape
-        return self.table_bytes(dataset) + workspace_bytes(rows, labels, self.head.out_features)
+        """The workspace of the SVD, or of the projection that follows it, beside what they make."""
+        (rows, labels), rank = dataset.train.targets.shape, self.head.out_features
+        workspace = workspace_bytes(rows, labels, rank)
+        if self.config.compression == "neighbours":
+            workspace = max(workspace, projection_bytes(rows, rank))
+        return self.table_bytes(dataset) + workspace

@@ -6,7 +6,9 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from tests.contract.deploy.policies.workload import NAME
+import yaml
+
+from tests.contract.deploy.clusters import NAME, served
 from tests.contract.deploy.release import at, mapping
 from tests.contract.deploy.rendering import Manifest
 
@@ -21,11 +23,14 @@ HELD: dict[str, tuple[str, ...]] = {
     "Namespace": ("metadata", "labels"),
     "NetworkPolicy": ("spec",),
     "PodDisruptionBudget": ("spec",),
+    "RayJob": ("spec",),
+    "RayService": ("spec",),
     "ScaledObject": ("spec",),
     "Service": ("spec",),
     "ServiceAccount": ("automountServiceAccountToken",),
     "ServingRuntime": ("spec",),
 }
+SERVED: Path = ("spec", "serveConfigV2")
 # Without one a set is what it was before a component brought it.
 OPTIONAL = {"HTTPRoute"}
 # Kinds of objects that harden nothing.
@@ -45,10 +50,28 @@ def mutations(objects: list[Manifest]) -> Iterator[tuple[str, list[Manifest]]]:
         if kind not in OPTIONAL:
             yield f"{name} is gone", objects[:index] + objects[index + 1 :]
         for path in (*_places(_value(manifest, HELD[kind]), HELD[kind]), *_names(manifest)):
-            where = f"{name}: {'.'.join(map(str, path))}"
-            yield f"{where} is gone", _with(objects, index, path)
-            for other in _others(_value(manifest, path)):
-                yield f"{where} is {other!r}", _with(objects, index, path, other)
+            for words, changed in _changes(objects, index, path):
+                yield f"{name}: {words}", changed
+        if kind == "RayService":
+            for words, text in _served(manifest):
+                yield f"{name}: serveConfigV2: {words}", _with(objects, index, SERVED, text)
+
+
+def _changes(objects: list[Manifest], index: int, path: Path) -> Iterator[tuple[str, list[Manifest]]]:
+    """Each change of one place, as words, and the objects after it."""
+    where = ".".join(map(str, path))
+    yield f"{where} is gone", _with(objects, index, path)
+    for other in _others(_value(objects[index], path)):
+        yield f"{where} is {other!r}", _with(objects, index, path, other)
+
+
+def _served(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """The same of what a RayService tells Ray Serve, which is text."""
+    config = served(manifest)
+    for name, value in config.items():
+        for path in _places(value, (name,)):
+            for words, (changed,) in _changes([config], 0, path):
+                yield words, yaml.safe_dump(changed)
 
 
 def _names(manifest: Manifest) -> Iterator[Path]:

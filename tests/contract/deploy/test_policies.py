@@ -71,20 +71,77 @@ WEAKENINGS: list[tuple[tuple[str, str], Any]] = [
 
 @pytest.mark.parametrize(("place", "addition"), WEAKENINGS, ids=str)
 def test_what_weakens_is_noticed(place: tuple[str, str], addition: Any) -> None:
-    assert faults(Release(weakened(place, addition)))
+    assert faults(Release(weakened("cpu", place, addition)))
+
+
+CLUSTER = "spec.rayClusterConfig"
+HEAD = f"{CLUSTER}.headGroupSpec"
+WORKER = f"{CLUSTER}.workerGroupSpecs.2"
+RAY_WEAKENINGS: list[tuple[tuple[str, str], Any]] = [
+    (("RayService", "spec"), {"suspend": True}),
+    (("RayService", CLUSTER), {"gcsFaultToleranceOptions": {"redisAddress": "redis:6379"}}),
+    (("RayService", f"{CLUSTER}.authOptions"), {"secretName": "known"}),
+    (("RayService", f"{CLUSTER}.autoscalerOptions"), {"image": "other"}),
+    (("RayService", f"{CLUSTER}.autoscalerOptions.volumeMounts"), {"name": "models", "mountPath": "/models"}),
+    (("RayService", HEAD), {"serviceType": "LoadBalancer"}),
+    (("RayService", f"{HEAD}.rayStartParams"), {"dashboard-port": "80"}),
+    (("RayService", f"{HEAD}.template.spec"), {"hostNetwork": True}),
+    (("RayService", f"{HEAD}.template.spec.volumes"), {"name": "node", "hostPath": {"path": "/"}}),
+    (
+        ("RayService", f"{HEAD}.template.spec.containers.0.volumeMounts"),
+        {"name": "api-token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"},
+    ),
+    (("RayService", f"{CLUSTER}.workerGroupSpecs"), {"groupName": "more", "minReplicas": 0, "maxReplicas": 1}),
+    (("RayService", f"{WORKER}.rayStartParams"), {"resources": "'{\"server\": 1}'"}),
+    (("RayService", f"{WORKER}.template.spec"), {"initContainers": [{"name": "more", "image": "other"}]}),
+    (("RayService", f"{WORKER}.template.spec"), {"tolerations": [{"operator": "Exists"}]}),
+    (("RayService", f"{WORKER}.template.spec.containers"), {"name": "sidecar", "image": "sidecar"}),
+    (("RayService", f"{WORKER}.template.spec.containers.0"), {"command": ["sleep"]}),
+    (("RayService", f"{WORKER}.template.spec.containers.0"), {"env": [{"name": "XMC_UNKNOWN", "value": "1"}]}),
+    (("RayService", f"{WORKER}.template.spec.containers.0.resources.limits"), {"cpu": "2"}),
+    (("RayService", f"{WORKER}.template.spec.securityContext"), {"fsGroup": 0}),
+    (("ConfigMap", "data"), {"XMC_BUNDLES": "/elsewhere/head"}),
+    (("ConfigMap", "data"), {"XMC_UNKNOWN": "1"}),
+    (("NetworkPolicy", "spec"), {"ingress": [{}]}),
+    (("PodDisruptionBudget", "spec"), {"minAvailable": 0}),
+]
+
+
+@pytest.mark.parametrize(("place", "addition"), RAY_WEAKENINGS, ids=str)
+def test_what_weakens_a_ray_cluster_is_noticed(place: tuple[str, str], addition: Any) -> None:
+    assert faults(Release(weakened("ray", place, addition)))
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        ("most_shard_replicas: 4", "most_shard_replicas: 2"),
+        ("most_shard_replicas: 4", "most_shard_replicas: 4\n      bundles: /models/products/head"),
+        ("route_prefix: /\n", "route_prefix: /\n    runtime_env: {}\n"),
+        ("applications:", "http_options: {port: 80}\napplications:"),
+        ("applications:", "{"),
+    ],
+)
+def test_what_ray_serve_is_told_is_held_as_well(line: str, other: str) -> None:
+    objects = render("ray")
+    (service,) = (manifest for manifest in objects if manifest["kind"] == "RayService")
+    told = service["spec"]["serveConfigV2"]
+    assert line in told
+    service["spec"]["serveConfigV2"] = told.replace(line, other)
+    assert any(fault.startswith("ray_serves_our_application:") for fault in faults(Release(objects)))
 
 
 def test_every_policy_notices_something() -> None:
     """One that never does would be no policy."""
-    names = ("prod", "kserve", "cpu+canary", "gpu+fetch+keda")
+    names = ("prod", "kserve", "cpu+canary", "gpu+fetch+keda", "ray", "ray-training")
     changed = [objects for name in names for _, objects in mutations(render(name))]
-    changed += [weakened(*weakening) for weakening in WEAKENINGS]
+    changed += [weakened("cpu", *weakening) for weakening in WEAKENINGS]
     assert {fault.partition(":")[0] for objects in changed for fault in faults(Release(objects))} == set(POLICIES)
 
 
-def weakened(place: tuple[str, str], addition: Any) -> list[Manifest]:
-    """The objects of the CPU's overlay with something more in one place of the first object that has it."""
-    objects = render("cpu")
+def weakened(name: str, place: tuple[str, str], addition: Any) -> list[Manifest]:
+    """The objects of a set with something more in one place of the first object that has it."""
+    objects = render(name)
     for manifest in objects:
         holder: Any = manifest
         for step in place[1].split("."):

@@ -15,6 +15,7 @@ from service import cli
 from service.bundle import open_bundle
 from service.metrics import Metrics
 from tests.bundles import Spec, write_bundle
+from tests.contract.deploy.clusters import clusters
 from tests.contract.deploy.policies import faults
 from tests.contract.deploy.release import Pod, Release, environment
 from tests.contract.deploy.rendering import COMPONENTS, K8S, OVERLAYS, bundle_to_fetch, compose, render
@@ -182,10 +183,16 @@ def test_kustomizations_of_the_readme_render(number: int, tmp_path: Path) -> Non
     objects = compose([mine])
     for manifest in objects:
         validate(manifest, KUBERNETES_VERSIONS[-1])
-    (pod,) = Release(objects).pods
-    assert all(container["image"].startswith("registry.example/") for container in pod.all)
-    assert {mount["name"] for container in pod.all for mount in container["volumeMounts"]} == pod.volumes.keys()
+    release = Release(objects)
+    assert len(release.pods) + len(list(clusters(release))) == 1
+    for pod in release.pods:
+        assert all(container["image"].startswith("registry.example/") for container in pod.all)
+        assert {mount["name"] for container in pod.all for mount in container["volumeMounts"]} == pod.volumes.keys()
+    for cluster in clusters(release):
+        assert all(node.ray["image"].startswith("registry.example/") for node in cluster.nodes)
+        # Who names a registry or a bundle keeps every promise.
+        assert not [fault for fault in faults(release) if not fault.startswith("ray_images_are_of_this_version:")]
 
 
 def test_the_readme_has_examples() -> None:
-    assert len(examples()) == 4
+    assert len(examples()) == 7

@@ -14,8 +14,36 @@ from kubernetes_validate import ValidationError as KubernetesError
 from tests.contract.deploy.rendering import K8S, SETS, Manifest, compose, render
 from tests.contract.deploy.validation import KUBERNETES_VERSIONS, OURS, SCHEMAS, validate, validator
 
+_POD = {"serviceAccountName": "x", "containers": [{"name": "ray", "env": [{"name": "A", "value": "b"}]}]}
+_TEMPLATE = {"metadata": {"labels": {"a": "b"}, "annotations": {"a": "b"}}, "spec": _POD}
+_CLUSTER = {
+    "rayVersion": "2.60.0",
+    "authOptions": {"mode": "token"},
+    "autoscalerOptions": {"version": "v2", "resources": {"limits": {"memory": "1Gi"}}},
+    "gcsFaultToleranceOptions": {"redisAddress": "redis:6379"},
+    "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": _TEMPLATE},
+    "workerGroupSpecs": [
+        {"groupName": "cpu", "minReplicas": 1, "maxReplicas": 2, "rayStartParams": {"a": "b"}, "template": _TEMPLATE}
+    ],
+}
 # Of kinds that may come with components; each is valid, and everything in it is needed.
 EXAMPLES: dict[str, Manifest] = {
+    "RayService": {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayService",
+        "metadata": {"name": "xmcserve"},
+        "spec": {
+            "upgradeStrategy": {"type": "NewCluster"},
+            "serveConfigV2": "applications: []",
+            "rayClusterConfig": _CLUSTER,
+        },
+    },
+    "RayJob": {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": "xmcserve"},
+        "spec": {"entrypoint": "xmc-train", "rayClusterSpec": _CLUSTER},
+    },
     "ServiceMonitor": {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "ServiceMonitor",
@@ -60,8 +88,9 @@ def test_every_object_of_every_set_is_valid(name: str, version: str) -> None:
 
 
 @pytest.mark.kubectl
-def test_what_all_overlays_share_is_valid() -> None:
-    for manifest in compose([K8S / "base"]):
+@pytest.mark.parametrize("folder", ["base", "ray"])
+def test_what_overlays_share_is_valid(folder: str) -> None:
+    for manifest in compose([K8S / folder]):
         validate(manifest, KUBERNETES_VERSIONS[0])
 
 
@@ -82,7 +111,7 @@ def test_a_schema_is_one_and_is_named_by_its_kind(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", EXAMPLES)
 def test_the_schemas_take_what_is_right_and_nothing_that_they_do_not_know(kind: str) -> None:
-    validator(kind).validate(EXAMPLES[kind])
+    validate(EXAMPLES[kind], KUBERNETES_VERSIONS[0])
     require_strictness(EXAMPLES[kind])
 
 
@@ -134,3 +163,24 @@ def test_wrong_values_are_refused(path: tuple[str | int, ...], value: object) ->
     inner[path[-1]] = value
     with pytest.raises(ValidationError):
         validator("ServiceMonitor").validate(changed)
+
+
+@pytest.mark.kubectl
+@pytest.mark.parametrize(
+    ("line", "other", "said"),
+    [
+        ("service.distributed.application:build", "application", "import_path"),
+        ("num_cpus: 0", "num_cpus: -1", "num_cpus"),
+        ("num_replicas: 2", "num_replicas: none", "num_replicas"),
+        ("applications:", "unknown: 1\napplications:", "expected known fields, found unknown"),
+        ("num_replicas: 2", "replicas: 2", "expected known fields, found applications.0.deployments.0.replicas"),
+        ("num_cpus: 0", "cpus: 0", "expected known fields, found applications.0.deployments.0.ray_actor_options.cpus"),
+    ],
+)
+def test_what_ray_serve_is_told_is_held_against_its_own_schema(line: str, other: str, said: str) -> None:
+    (service,) = (manifest for manifest in render("ray") if manifest["kind"] == "RayService")
+    told = service["spec"]["serveConfigV2"]
+    assert line in told
+    service["spec"]["serveConfigV2"] = told.replace(line, other)
+    with pytest.raises(ValueError, match=said):
+        validate(service, KUBERNETES_VERSIONS[0])

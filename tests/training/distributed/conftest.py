@@ -1,4 +1,4 @@
-"""A real cluster of Ray on this machine: three nodes of one processor each, so three tasks run on three nodes."""
+"""A real cluster of Ray on this machine: nodes of one processor each, so three tasks run on three nodes."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def cluster(ray_home: Path) -> Iterator[Cluster]:
     made.shutdown()
 
 
-def three_nodes(cluster: Cluster) -> None:
+def have_nodes(cluster: Cluster, count: int) -> None:
     """Add the nodes that are missing."""
-    for _ in range(3 - len(cluster.list_all_nodes())):
+    for _ in range(count - len(cluster.list_all_nodes())):
         cluster.add_node(wait=False, **NODE)
     cluster.wait_for_nodes(timeout=120)
 

@@ -43,7 +43,7 @@ def started(meeting: Path, size: int = SIZE, backend: str = "gloo") -> Iterator[
 
 
 def fit_by(pair: Pair, run: RunConfig, dataset: Dataset, out: Path, *, resume: bool = False) -> list[list[str]]:
-    """Train as `training.distributed.one_model.fit_together` does: the lines of all workers."""
+    """Train as `training.distributed.one_model.RayWorkers` does: the lines of all workers."""
     said: list[list[str]] = []
 
     def train(model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, *_: object) -> None:

@@ -38,7 +38,8 @@ for more in ([], ["--ray", "local"]):
 
 
 def command(data: Path, out: Path, recipe: str = RECIPE) -> list[str]:
-    return ["fit", "--data", str(data), "--recipe", recipe, "--out", str(out), "--set", *OPTIONS]
+    options = [option for option in OPTIONS if recipe == RECIPE or not option.startswith("method.")]
+    return ["fit", "--data", str(data), "--recipe", recipe, "--out", str(out), "--set", *options]
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], *more: str) -> str:
@@ -76,15 +77,23 @@ def test_a_run_that_was_stopped_is_finished_on_this_machine(
     assert_same_artifact(tmp_path / "whole", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("recipe", "more", "moment"),
+    [
+        (RECIPE, (), r".*, Ray's connection 48"),
+        ("declare-reranked", (), "multiplying rows: libraries 160, .*"),
+        ("unidec", ("--workers", "3"), r"training: .*, what others have \d+, Ray's connection 48"),
+    ],
+)
 def test_a_dry_run_says_what_a_worker_needs_and_starts_nothing(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, more: tuple[str, ...], moment: str
 ) -> None:
-    arguments = [*command(texts, tmp_path / "out"), "--dry-run"]
-    assert main([*arguments, "--ray", "192.0.2.1:6379"]) == DONE
+    arguments = [*command(texts, tmp_path / "out", recipe), "--dry-run"]
+    assert main([*arguments, "--ray", "192.0.2.1:6379", *more]) == DONE
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if line.startswith("workers"))
-    assert line.startswith("workers    each a processor and, beside Ray's store of rows, about ")
-    assert "MiB while " in line
+    assert line.startswith("workers    each a processor and, beside Ray's own store, about ")
+    assert re.fullmatch(f".*MiB while {moment}", line)
     assert main(arguments) == DONE
     assert "workers" not in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
@@ -102,28 +111,28 @@ def test_ray_is_imported_only_when_it_was_asked_for(texts: Path, tmp_path: Path)
         (
             "mach",
             ("--ray", "local"),
-            "--ray: this run has no parts that need nothing of each other; --recipe mach-independent has, or MACH with "
-            "method.networks=independent; workers train unidec, depsl and ova together",
+            "--ray: expected MACH whose repetitions need nothing of each other (--recipe mach-independent, or "
+            "method.networks=independent), DECLARE, UniDEC, DEPSL or one-vs-all, found mach",
         ),
-        ("mach", ("--ray", "local", "--workers", "2"), "--ray: this run has no parts that need nothing of each other"),
         ("ova", ("--ray", "local"), "--ray: expected --workers W, as many as are to train this model together"),
         ("ova", ("--workers", "2"), "--workers: expected with --ray, whose workers they are"),
         ("ova", ("--ray", "local", "--workers", "0"), "--workers: expected at least 1, found 0"),
         ("ova", ("--ray", "local", "--workers", "9"), "--workers: expected at most 8, so that each has a training row"),
-        ("mach-independent", ("--ray", "local", "--workers", "2"), "--workers: expected without it"),
+        *(
+            (
+                recipe,
+                ("--ray", "local", "--workers", "2"),
+                "--workers: expected one model of UniDEC, DEPSL or one-vs-all",
+            )
+            for recipe in ("mach", "mach-independent", "declare")
+        ),
     ],
 )
 def test_what_cannot_be_divided_so_is_refused(
     texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, more: tuple[str, ...], expected: str
 ) -> None:
-    assert refused(capsys, sizes_alone(texts, tmp_path, recipe), *more).startswith(f"xmc-train: {expected}")
+    assert refused(capsys, command(texts, tmp_path / "out", recipe), *more).startswith(f"xmc-train: {expected}")
     assert list(tmp_path.iterdir()) == []
-
-
-def sizes_alone(texts: Path, folder: Path, recipe: str) -> list[str]:
-    """A command of any method."""
-    options = [option for option in OPTIONS if not option.startswith("method.")]
-    return ["fit", "--data", str(texts), "--recipe", recipe, "--out", str(folder / "out"), "--set", *options]
 
 
 def test_workers_share_no_scale_of_the_loss(
@@ -131,20 +140,16 @@ def test_workers_share_no_scale_of_the_loss(
 ) -> None:
     """On a machine that has a GPU, and so could train in fp16 alone."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    arguments = [*sizes_alone(texts, tmp_path, "depsl"), "training.precision=fp16", "--ray", "local", "--workers", "2"]
+    arguments = [
+        *command(texts, tmp_path / "out", "depsl"),
+        "training.precision=fp16",
+        "--ray",
+        "local",
+        "--workers",
+        "2",
+    ]
     expected = "training.precision fp16: expected bf16 or fp32 with --workers"
     assert refused(capsys, arguments).startswith(f"xmc-train: {expected}")
-
-
-def test_a_dry_run_says_what_each_of_several_workers_needs(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = [*sizes_alone(texts, tmp_path, "unidec"), "--ray", "192.0.2.1:6379", "--workers", "3", "--dry-run"]
-    assert main(arguments) == DONE
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("workers"))
-    assert line.startswith("workers    3, each a processor or GPU and, beside Ray's store of rows, about ")
-    assert re.search(r"MiB while training: .*, what others have \d+$", line)
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tests.training.test_resume import assert_same_artifact
 from training import commands
 from training.cli import DONE, FAILED, main
 from training.distributed import one_model
-from training.distributed.one_model import fit_together
+from training.distributed.one_model import RayWorkers
 from training.loop import Diverged, RunError
 
 # So many that a worker can be lost in the midst of them.
@@ -77,7 +77,7 @@ def test_workers_whose_node_dies_train_the_same_model(
     three_nodes(cluster)
     dataset, run = load(texts, RUN)
     listener = Listener(remove_a_node)
-    fit_together(run, dataset, tmp_path / "out", cluster.address, SIZE, resume=False, log=listener)
+    RayWorkers(cluster.address, SIZE).fit(run, dataset, tmp_path / "out", resume=False, log=listener)
     assert listener.lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
     (found,) = filter(None, (re.match(r"resuming after epoch (\d+) of 40", line) for line in listener.lines))
     assert 1 <= int(found[1]) < EPOCHS
@@ -124,11 +124,11 @@ def test_workers_that_die_too_often_end_the_command_and_this_machine_can_continu
 def test_a_cluster_that_is_too_small_is_refused(texts: Path, tmp_path: Path, cluster: Cluster) -> None:
     """Ray would wait for nodes to come."""
     dataset, run = load(texts, tiny("depsl"))
-    with pytest.raises(RunError, match=r"--workers: expected at most the \d processors of the cluster, found 9"):
-        fit_together(run, dataset, tmp_path / "out", cluster.address, 9, resume=False, log=print)
+    with pytest.raises(RunError, match=r"--workers: expected at most the \d processors of the cluster, found 7"):
+        RayWorkers(cluster.address, 7).fit(run, dataset, tmp_path / "out", resume=False, log=print)
     large = run.model_copy(update={"encoder": run.encoder.model_copy(update={"widths": (20_000, 20_000)})})
     with pytest.raises(RunError, match=r"expected a node with \d,\d{3} MiB for a worker, found 4,096 MiB at most"):
-        fit_together(large, dataset, tmp_path / "out", cluster.address, 1, resume=False, log=print)
+        RayWorkers(cluster.address, 1).fit(large, dataset, tmp_path / "out", resume=False, log=print)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.training.distributed.conftest import three_nodes
+from tests.training.distributed.conftest import have_nodes
 from tests.training.synthetic import load, tiny
 from tests.training.test_resume import assert_same_artifact
 from training.distributed import repetitions
@@ -80,7 +80,7 @@ def task_processes(node: Any, name: str) -> Iterator[int]:
 
 
 def test_a_run_whose_node_dies_gives_the_same_model(texts: Path, tmp_path: Path, whole: Path, cluster: Cluster) -> None:
-    three_nodes(cluster)
+    have_nodes(cluster, 3)
     dataset, run = load(texts, apart())
     killer = Killer(cluster)
     kept = fit(run, dataset, tmp_path / "out", resume=False, log=killer, trainer=RayTasks(cluster.address))
@@ -115,7 +115,7 @@ def test_a_repetition_that_dies_too_often_ends_the_run_and_can_be_continued(
     with RayTasks(cluster.address).ready(run, dataset) as train:
         with monkeypatch.context() as patch:
             patch.setattr(repetitions, "RETRIES", 0)
-            with pytest.raises(PartLost, match="a repetition could not be finished; fit --resume continues it"):
+            with pytest.raises(PartLost, match="a repetition could not be finished; fit --resume continues the run"):
                 train({1: folder}, kill)
         assert not folder.exists()
         train({1: folder}, lines.append)

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tests.contract.deploy.policies import containers, network, operation, scaling, workload
+from tests.contract.deploy.policies import (
+    containers,
+    network,
+    operation,
+    ray_cluster,
+    ray_operation,
+    ray_pods,
+    scaling,
+    workload,
+)
 from tests.contract.deploy.release import Release
 
 Policy = Callable[[Release], Iterator[str]]
 
 POLICIES: dict[str, Policy] = {
     policy.__name__: policy
-    for module in (workload, containers, operation, network, scaling)
+    for module in (workload, containers, operation, network, scaling, ray_pods, ray_operation, ray_cluster)
     for policy in module.POLICIES
 }
 

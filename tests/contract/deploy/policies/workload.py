@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tests.contract.deploy.clusters import NAME, clusters
 from tests.contract.deploy.release import Pod, Release, at, items, mapping
 
 NOBODY = {
@@ -12,16 +13,15 @@ NOBODY = {
     "runAsGroup": 65532,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-NAME = "app.kubernetes.io/name"
 HOST = ("hostNetwork", "hostPID", "hostIPC", "hostUsers", "hostAliases", "shareProcessNamespace")
 GPU = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
 
 
 def pods_exist(release: Release) -> Iterator[str]:
-    """A set makes pods of one kind, which hold the service alone."""
-    if len(release.pods) != 1:
-        yield f"expected one kind of pods, found {len(release.pods)}"
+    """A set makes pods of one kind, which hold the service alone, or a Ray cluster."""
+    if (found := len(release.pods) + len(list(clusters(release)))) != 1:
+        yield f"expected one kind of pods or one Ray cluster, found {found}"
     for pod in release.pods:
         if not pod.service:
             yield "expected the service's container, and no other beside it"
