@@ -115,7 +115,15 @@ def _train(
             failure_config=ray.train.FailureConfig(max_failures=RETRIES),
         ),
     )
-    finished = _in_background(trainer.fit)
+    _follow(_in_background(trainer.fit), lines, log)
+
+
+def _follow(finished: Future[object], lines: Queue, log: Log) -> None:
+    """Pass on what workers say until they are done.
+
+    Raises:
+        WorkersLost: they died too often.
+    """
     while not finished.done():
         _say(lines, log, POLL_SECONDS)
     _say(lines, log, 0)
