@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from ray import serve
 from ray.cluster_utils import Cluster
+from ray.serve.context import _get_global_client
 
 from model_export.cli import main as export
 from service.access.keys import line_of
@@ -151,17 +152,28 @@ def labels_of_all(engine: Engine, query: Query) -> list[tuple[str, float]]:
     return [(one.label, pytest.approx(one.score, abs=1e-5)) for one in found]
 
 
+def nodes_of_replicas() -> set[str | None]:
+    """Where replicas are; None for those that are not ready."""
+    details = _get_global_client().get_serve_details()
+    return {
+        replica["node_id"] if replica["state"] == "RUNNING" else None
+        for application in details["applications"].values()
+        for deployment in application["deployments"].values()
+        for replica in deployment["replicas"] or [{"state": "missing"}]
+    }
+
+
 def test_a_node_dies_under_load(server: Process, folder: Path, cluster: Cluster) -> None:
     """No answer is wrong; who is not answered hears which shard is missing; replicas come back by themselves."""
     engines = {name: Engine.open(open_bundle(folder / "whole" / name), device="cpu") for name in METHODS}
     asked = queries(folder)
     expected = {(name, str(query)): labels_of(engine, query) for name, engine in engines.items() for query in asked}
     _, node, *_ = cluster.list_all_nodes()
+    assert node.node_id in nodes_of_replicas()
     with asking(server, asked, METHODS) as answers:
         cluster.add_node(wait=True, **WORKER)
         cluster.remove_node(node, allow_graceful=False)
-        before = len(answers)
-        while any(answer[2] != 200 for answer in answers[-5 * len(asked) :]) or len(answers) < before + 100:
+        while node.node_id in (nodes := nodes_of_replicas()) or None in nodes:
             time.sleep(0.1)
     for model, query, status, answer in answers:
         if status == 200:
