@@ -30,6 +30,7 @@ from training.methods import METHODS
 from training.methods.base import Model, Shape
 from training.recipes import RunConfig
 from training.reranker import Mixture, Reranker
+from training.team import ALONE, Team
 from training.terms import Terms
 from training.weighing import Weighing
 
@@ -114,9 +115,12 @@ class Artifact:
         return model.eval()
 
 
-def new_model(run: RunConfig, shape: Shape) -> Model:
-    """An untrained model of a resolved configuration."""
-    return METHODS[run.method.name](run.method, run.encoder, shape)
+def new_model(run: RunConfig, shape: Shape, team: Team = ALONE) -> Model:
+    """An untrained model of a resolved configuration, or what one worker of a team has of it."""
+    method = METHODS[run.method.name]
+    if team is ALONE:
+        return method(run.method, run.encoder, shape)
+    return method(run.method, run.encoder, shape, team)
 
 
 def write_artifact(

@@ -107,8 +107,16 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument(
         "--ray",
         metavar="ADDRESS|local",
-        help="train parts, or compress DECLARE's label matrix, on the nodes of a Ray cluster (auto, HOST:PORT), of "
-        "which this machine is one, or on this machine's processors (local); parts need --out on storage that all see",
+        help="train parts or --workers, or compress DECLARE's label matrix, on the nodes of a Ray cluster (auto, "
+        "HOST:PORT), of which this machine is one, or on this machine's processors (local); parts and workers need "
+        "--out on storage that all see",
+    )
+    fit.add_argument(
+        "--workers",
+        type=int,
+        metavar="W",
+        help="with --ray and UniDEC, DEPSL or one-vs-all: processes that train one model together, each with its share "
+        "of rows and labels",
     )
     fit.add_argument("--part", metavar="I/N", help="train one of the N parts alone; `join` makes a model of all")
     fit.add_argument("--json", type=Path, metavar="FILE", help="also write what the run cost: seconds and memory")

@@ -21,7 +21,7 @@ from training.data.records import open_named
 from training.encoders import EncoderError
 from training.evaluation import RECALL_AT, measure_artifact, rank_artifact
 from training.feedback import score_log
-from training.loop import Diverged, RunError, check_device, check_target, work_folder
+from training.loop import Diverged, RunError, WorkersLost, check_device, check_target, work_folder
 from training.methods import METHODS
 from training.overrides import WrongOption, configured
 from training.parts import PartLost, Processes, fit, join, part_count, part_of, whole_of
@@ -38,7 +38,7 @@ class WrongUse(Exception):
 
 
 # What a command raises that began well and failed, and what it raises that was used wrongly or got bad input.
-FAILURES = (Diverged, ModelsFailed, PartLost)
+FAILURES = (Diverged, ModelsFailed, PartLost, WorkersLost)
 REFUSALS = (DataError, UnsuitableData, EncoderError, RunError, ArtifactError, RankingError, WrongOption, WrongUse)
 
 
@@ -71,6 +71,8 @@ def _fit(arguments: argparse.Namespace) -> None:
     check_device(run.training)
     if arguments.processes < 1:
         raise WrongUse(f"--processes: expected at least 1, found {arguments.processes}")
+    if arguments.workers is not None and arguments.ray is None:
+        raise WrongUse("--workers: expected with --ray, whose workers they are")
     by_ray = None if arguments.ray is None else _by_ray(arguments)
     _check_parent("--json", arguments.json)
     if not arguments.dry_run:
@@ -82,7 +84,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         run = _part(run, arguments.part)
     if part_count(run) == 1 and arguments.processes > 1:
         raise WrongUse("--processes: this run has no parts to train side by side; method.networks=independent has")
-    cluster = None if by_ray is None else by_ray(run, arguments.ray)
+    cluster = None if by_ray is None else by_ray(run, arguments.ray, arguments.workers)
     peak = expected_peak(run, dataset)
     for line in plan(run, dataset, peak):
         print(line, flush=True)
@@ -103,12 +105,14 @@ def _fit(arguments: argparse.Namespace) -> None:
         meter.cost(peak.bytes, earlier_seconds).write(arguments.json)
 
 
-def _by_ray(arguments: argparse.Namespace) -> Callable[[RunConfig, str], RayTrainer]:
+def _by_ray(arguments: argparse.Namespace) -> Callable[[RunConfig, str, int | None], RayTrainer]:
     """What chooses the trainer behind ``--ray``.
 
     Raises:
         WrongUse: other options do not go with it, or Ray is not installed.
     """
+    if arguments.workers is not None and arguments.workers < 1:
+        raise WrongUse(f"--workers: expected at least 1, found {arguments.workers}")
     if arguments.part is not None:
         raise WrongUse("--part: expected without --ray, which trains all parts")
     if arguments.processes != 1:

@@ -19,7 +19,6 @@ from training.data.records import Source
 from training.methods.base import Model
 from training.reranker import Reranker, RerankerConfig
 from training.rounds import Fitted, fit_reranker
-from training.topk import top
 
 SCORES_AT_ONCE = 4_000_000
 RECALL_AT = 100
@@ -83,7 +82,7 @@ def _ranking(
         if removed is not None:
             queries, labels = removed[rows].nonzero()
             scores_QL[torch.from_numpy(queries), torch.from_numpy(labels)] = -torch.inf
-        labels_QK, best_QK = top(scores_QL, usable)
+        labels_QK, best_QK = model.team.best(scores_QL, usable)
         ranked_NK[rows, :usable] = labels_QK.cpu().numpy()
         scores_NK[rows, :usable] = best_QK.cpu().numpy()
     return ranked_NK, scores_NK

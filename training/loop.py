@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from training import memory
 from training.artifact import new_model, write_artifact
-from training.checkpoint import Progress, load_checkpoint, save_checkpoint, save_tensors
-from training.data.batches import cut_into_batches
+from training.checkpoint import Division, Progress, load_checkpoint, save_checkpoint, save_tensors, whole_weights
 from training.data.dataset import Dataset
 from training.evaluation import calibrated, evaluate, reranker_of
 from training.methods import METHODS
@@ -43,6 +42,10 @@ class RunError(Exception):
 
 class Diverged(Exception):
     """The loss is no number any more."""
+
+
+class WorkersLost(Exception):
+    """Workers that began well ended before their last epoch."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +103,26 @@ def check_device(config: TrainingConfig) -> None:
         raise RunError("training.precision fp16: expected a CUDA device, found none; bf16 and fp32 run on the CPU")
 
 
+Log = Callable[[str], None]
+# Trains a new model from its work folder's checkpoint, where there is one, to the run's last epoch, and leaves the best
+# weights there.
+Train = Callable[[Model, RunConfig, Dataset, WorkFolder, Log], None]
+
+
+def own_device() -> torch.device:
+    """The device that this process trains on."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def fit(
     run: RunConfig,
     dataset: Dataset,
     out: Path,
     *,
     resume: bool,
-    log: Callable[[str], None],
+    log: Log,
     tables: Tables | None = None,
+    train: Train | None = None,
 ) -> dict[str, float]:
     """Train, and write the artifact of the best epoch to ``out``.
 
@@ -118,6 +133,8 @@ def fit(
         resume: continue an unfinished run of the same configuration, if there is one.
         log: takes one line of text per epoch.
         tables: the method's, where they are made already.
+        train: goes through the epochs elsewhere, so that this process needs no other device than its processor; None:
+            they are gone through here (`train_epochs`).
 
     Returns:
         The validation measures of the epoch that was kept.
@@ -128,7 +145,7 @@ def fit(
     """
     check_target(out, resume=resume)
     check_device(run.training)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = own_device() if train is None else torch.device("cpu")
     torch.manual_seed(run.training.seed)
     model = new_model(run, Shape.of(dataset)).to(device)
     if tables is None:
@@ -138,24 +155,38 @@ def fit(
     memory.return_freed()  # the workspace of tables
     # Not before the tables: data that the method refuses must leave no unfinished run behind.
     work = open_work(out, run, dataset)
-    _train(model, run, dataset, work, device, log)
+    (train or train_epochs)(model, run, dataset, work, log)
     model.zero_grad(set_to_none=True)
     memory.return_freed()  # gradients and optimisers
     return _finish(model, run, dataset, tables, work, out, log)
 
 
-def _train(
-    model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, device: torch.device, log: Callable[[str], None]
-) -> None:
-    config = run.training
+def train_epochs(model: Model, run: RunConfig, dataset: Dataset, work: WorkFolder, log: Log) -> None:
+    """As `Train`; a worker of a team does its share, and the first one writes and says what comes of it.
+
+    Args:
+        model: with the weights that the run begins with, or a worker's own of them.
+        run: resolved configuration.
+        dataset: what to train on; of the training rows, a worker has its own.
+        work: the run's.
+        log: takes one line of text per epoch.
+
+    Raises:
+        Diverged: the loss is no number any more.
+    """
+    config, team, device = run.training, model.team, next(model.parameters()).device
+    first = team.rank == 0
     stepper = Stepper(model, config, device)
+    division = Division(team, model.label_rows())
     progress = Progress()
     if work.checkpoint.exists():
-        progress, renewed = load_checkpoint(work.checkpoint, model, stepper.optimisers)
+        progress, renewed = load_checkpoint(work.checkpoint, model, stepper.optimisers, division)
         model.take_renewed(renewed)
         stepper.scaler.load_state_dict(progress.scaler)
-        log(f"resuming after epoch {progress.epoch} of {config.epochs}")
-    _keep_lines(work.history, progress.epoch)
+        if first and progress.epoch:
+            log(f"resuming after epoch {progress.epoch} of {config.epochs}")
+    if first:
+        _keep_lines(work.history, progress.epoch)
     epochs = settled(config.epochs)
     for epoch in range(progress.epoch + 1, epochs + 1):
         started = time.perf_counter()
@@ -166,20 +197,24 @@ def _train(
         progress.epoch, progress.scaler = epoch, stepper.scaler.state_dict()
         if value > progress.best:
             progress.best, progress.best_epoch = value, epoch
-            save_tensors(work.best, dict(model.state_dict()))
+            weights = whole_weights(model, division)
+            if first:
+                save_tensors(work.best, weights)
         line = {
             "epoch": epoch,
             "loss": loss,
             "train_seconds": trained - started,
             "evaluate_seconds": time.perf_counter() - trained,
         }
-        with work.history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | measures) + "\n")
-        save_checkpoint(work.checkpoint, model, stepper.optimisers, progress, model.renewed())
-        log(
-            f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
-            f"{trained - started:6.1f} s"
-        )
+        if first:
+            with work.history.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line | measures) + "\n")
+        save_checkpoint(work.checkpoint, model, stepper.optimisers, progress, model.renewed(), division)
+        if first:
+            log(
+                f"epoch {epoch:>3}/{epochs}  loss {loss:9.4f}  validation P@1 {measures['P@1']:5.2f}  "
+                f"{trained - started:6.1f} s"
+            )
 
 
 def validation_measures(model: Model, dataset: Dataset, reranker: Reranker | None = None) -> dict[str, float]:
@@ -198,21 +233,23 @@ def _epoch(
 ) -> float:
     """One pass over the training rows: the mean loss per step."""
     # All randomness of an epoch comes from (seed, epoch): a resumed run repeats it.
-    torch.manual_seed(config.seed * 1_000_003 + epoch)
-    steps = steps_per_epoch(len(dataset.train), config)
+    team = model.team
+    team.seed(config.seed * 1_000_003 + epoch)
+    train_rows = int(team.sum(torch.tensor(len(dataset.train))))
+    steps = steps_per_epoch(train_rows, config)
     model.begin_epoch(epoch, dataset)
     model.train()
     batch_size = settled(config.batch_size)
-    order = model.order(len(dataset.train), batch_size, np.random.default_rng((config.seed, epoch)))
+    order = model.order(train_rows, batch_size, np.random.default_rng((config.seed, epoch)))
     multiplier = rate_curve(config, steps)
     total = 0.0
     starts = range(0, len(order), rows_per_step(config))
     bar = tqdm(starts, desc=f"epoch {epoch}", leave=False, disable=not sys.stderr.isatty())
     for step, start in enumerate(bar, start=(epoch - 1) * steps):
         rows = order[start : start + rows_per_step(config)]
-        batches = cut_into_batches(dataset.train, rows, batch_size, device)
+        batches = team.batches(dataset.train, rows, batch_size, device)
         total += stepper.step(batches, len(rows), multiplier(step))
-    mean = total / steps
+    mean = float(team.sum(torch.tensor(total, dtype=torch.float64))) / steps
     if not math.isfinite(mean):
         raise Diverged(
             f"the loss of epoch {epoch} is {mean}: lower training.learning_rate (now {config.learning_rate})"
@@ -295,7 +332,7 @@ def write_finished(
     tables: Tables,
     measures: Mapping[str, float],
     history: Path,
-    log: Callable[[str], None],
+    log: Log,
 ) -> dict[str, float]:
     """Fit what follows a trained model, and write the artifact into ``folder``, which must be empty.
 
@@ -329,7 +366,7 @@ def _finish(
     tables: Tables,
     work: WorkFolder,
     out: Path,
-    log: Callable[[str], None],
+    log: Log,
 ) -> dict[str, float]:
     lines = [json.loads(line) for line in work.history.read_text(encoding="utf-8").splitlines()]
     kept: dict[str, float] = max(lines, key=lambda line: line[run.training.selection])

@@ -6,7 +6,7 @@ tokenizer) is measured; what comes on top is counted from the sizes of weights, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,12 +14,14 @@ from torch import nn
 
 from training import memory
 from training.artifact import new_model
+from training.data.batches import Rows
 from training.data.dataset import Dataset
 from training.evaluation import SCORES_AT_ONCE
 from training.loop import steps_per_epoch
 from training.methods.base import Model, Shape, settled
 from training.parts import part_count, part_of
 from training.recipes import RunConfig
+from training.team import Absent
 from training.tokens import label_limit
 from training.word_memory import ASKING_THE_MODEL, word_moments
 
@@ -97,6 +99,35 @@ def expected_peak(run: RunConfig, dataset: Dataset) -> Peak:
     peaks = [Peak(moment, before | parts) for moment, parts in moments.items()]
     reading = Peak("reading", before | {"texts": max(0, memory.peak_bytes() - now)})
     return max([reading, *peaks], key=lambda peak: peak.bytes)
+
+
+def expected_worker_peak(run: RunConfig, dataset: Dataset, workers: int) -> Peak:
+    """What the first of the workers that train one model will hold at its highest: no other one holds more.
+
+    Args:
+        run: resolved configuration of a method that divides.
+        dataset: all of what it will be fitted to, augmented already.
+        workers: W.
+    """
+    memory.load_libraries()
+    memory.return_freed()
+    now = memory.resident_bytes()
+    share = replace(dataset, train=dataset.train.take(np.arange(0, len(dataset.train), workers)))
+    others = _bytes(dataset.train) - _bytes(share.train)
+    batch = -(-settled(run.training.batch_size) // workers)
+    run = run.model_copy(update={"training": run.training.model_copy(update={"batch_size": batch})})
+    with torch.device("meta"):
+        model = new_model(run, Shape.of(dataset), Absent(workers))
+    # Of a checkpoint, which the first worker writes, it holds all rows of what is divided.
+    divided = sum(workers * (weight.numel() + _kept(model, weight)) for weight in model.label_rows())
+    exchanged = FLOAT_BYTES * max(divided, model.exchanged_floats(share))
+    parts = {"libraries and rows": now - others} | _moments(run, share, model)["training"]
+    return Peak("training", parts | {"what others have": exchanged})
+
+
+def _bytes(rows: Rows) -> int:
+    matrices = (rows.inputs, rows.targets)
+    return sum(array.nbytes for matrix in matrices for array in (matrix.indptr, matrix.indices, matrix.data))
 
 
 def _parameters(model: Model) -> tuple[int, int]:
@@ -182,7 +213,6 @@ def _learned(model: Model) -> int:
     """Floats that belong to the weights: themselves, gradients, and what the optimisers keep."""
     embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
     sparse = {id(module.weight) for module in embeddings if module.sparse}
-    by_rows = {id(weight) for group in model.row_groups(1, 1, 1) for weight in group["params"]}
     floats = 0
     for weight in model.parameters():
         if not weight.requires_grad:
@@ -190,7 +220,11 @@ def _learned(model: Model) -> int:
             continue
         # A sparse gradient is as large as its batch: see `activations_per_batch`.
         gradient = 0 if id(weight) in sparse else weight.numel()
-        # AdamW keeps two moments of every number, Adagrad one number for each row.
-        kept = len(weight) if id(weight) in by_rows else 2 * weight.numel()
-        floats += weight.numel() + gradient + kept
+        floats += weight.numel() + gradient + _kept(model, weight)
     return floats
+
+
+def _kept(model: Model, weight: nn.Parameter) -> int:
+    """What its optimiser keeps of a weight: AdamW two moments of every number, Adagrad one number for each row."""
+    by_rows = (each for group in model.row_groups(1, 1, 1) for each in group["params"])
+    return len(weight) if any(weight is each for each in by_rows) else 2 * weight.numel()

@@ -34,6 +34,9 @@ class Stepper:
         self.optimisers: list[Optimizer] = [AdamW(_with_peaks(groups), weight_decay=config.weight_decay, fused=True)]
         if by_rows := model.row_groups(config.learning_rate, config.table_rate, config.adagrad_rate):
             self.optimisers.append(RowAdagrad(_with_peaks(by_rows)))
+        # Each worker of a team has label rows of its own, and what all have moves by all gradients.
+        own = {id(weight) for weight in model.label_rows()}
+        self._common = [weight for weight in model.parameters() if weight.requires_grad and id(weight) not in own]
         self.scaler = torch.amp.GradScaler(self._device, enabled=config.precision == "fp16")
 
     def step(self, batches: Iterable[Batch], rows: int, multiplier: float) -> float:
@@ -45,7 +48,7 @@ class Stepper:
             multiplier: of every group's peak rate.
 
         Returns:
-            The mean loss.
+            The mean loss; of a worker its share, which the others' add to.
         """
         for optimiser in self.optimisers:
             optimiser.zero_grad(set_to_none=True)
@@ -57,6 +60,7 @@ class Stepper:
                 loss = self._model.loss(batch) * (len(batch) / rows)
             self._backward(loss)
             total += loss.item()
+        self._model.team.add_gradients(self._common)
         for optimiser in self.optimisers:
             self.scaler.step(optimiser)
         self.scaler.update()

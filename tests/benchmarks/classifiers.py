@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from training.artifact import new_model
-from training.data.batches import Batch, cut_into_batches
+from training.data.batches import Batch
 from training.data.dataset import Dataset
 from training.data.records import open_named
 from training.loop import steps_per_epoch
@@ -29,6 +29,7 @@ from training.methods.ova import Ova, OvaConfig
 from training.overrides import configured
 from training.recipes import RunConfig, prepared
 from training.stepping import Stepper
+from training.team import ALONE
 
 WARM_UP, STEPS = 3, 30
 CPU = torch.device("cpu")
@@ -121,7 +122,7 @@ def begin(run: RunConfig, dataset: Dataset) -> Timed:
 def batches(dataset: Dataset, batch_size: int) -> Iterator[Batch]:
     """Of random rows."""
     rows = np.random.default_rng(0).permutation(len(dataset.train))[: (WARM_UP + STEPS) * batch_size]
-    return cut_into_batches(dataset.train, rows, batch_size, CPU)
+    return ALONE.batches(dataset.train, rows, batch_size, CPU)
 
 
 if __name__ == "__main__":

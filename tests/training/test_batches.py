@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.training.synthetic import matrix
-from training.data.batches import Bags, Batch, Positives, Rows, cut_into_batches
+from training.data.batches import Bags, Batch, Positives, Rows
+from training.team import ALONE
 
 Cells = list[dict[int, float]]
 
@@ -48,7 +49,7 @@ def test_a_batch_holds_the_cells_of_its_rows(inputs: Cells, data: st.DataObject)
 @given(order=st.permutations(range(20)), size=st.integers(1, 8))
 def test_batches_follow_the_order_given(order: list[int], size: int) -> None:
     cells = matrix([{row: 1.0} for row in range(20)], 20)
-    batches = list(cut_into_batches(Rows(cells, cells), np.array(order), size, torch.device("cpu")))
+    batches = list(ALONE.batches(Rows(cells, cells), np.array(order), size))
     assert [row for batch in batches for row in batch.rows.tolist()] == order
     assert torch.cat([batch.bags.ids for batch in batches]).tolist() == order
     assert torch.cat([batch.positives.labels for batch in batches]).tolist() == order

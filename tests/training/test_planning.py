@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.training.synthetic import feature_dataset, load, tiny
 from training.artifact import new_model
-from training.methods.base import Shape
+from training.data.dataset import Dataset
+from training.methods.base import Model, Shape
 from training.parts import fit
-from training.planning import MIB, Peak, expected_peak, plan
-from training.recipes import RECIPES, augmented
+from training.planning import MIB, Peak, expected_peak, expected_worker_peak, plan
+from training.recipes import RECIPES, RunConfig, augmented
 from training.reranker import RerankerConfig
 
 
@@ -61,6 +63,41 @@ def test_on_a_gpu_the_line_says_so(texts: Path, monkeypatch: pytest.MonkeyPatch)
     assert "GPU" not in line(plan(run, dataset, peak), "memory")
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert line(plan(run, dataset, peak), "memory").endswith("; all but libraries and rows on the GPU")
+
+
+@pytest.mark.parametrize("recipe", ["unidec", "ova"])
+def test_a_worker_has_its_share_of_rows_and_labels(recipe: str) -> None:
+    """Half of a classifier, its gradients and moments each, and all of it for a checkpoint."""
+    labels = 200_000
+    dataset = feature_dataset([{0: 1.0}] * 1000, [{0: 1.0}] * 1000, width=5, labels=labels)
+    run = RECIPES[recipe]().resolved(Shape.of(dataset))
+    if run.method.name == "unidec":
+        run = run.model_copy(update={"method": run.method.model_copy(update={"encoder_weight": 0.0})})
+    peaks = [expected_worker_peak(run, dataset, workers) for workers in (2, 4)]
+    floats = sum(weight.numel() for weight in new_model_on_meta(run, dataset).label_rows())
+    kept = 2 if recipe == "unidec" else 1 / (floats / labels)
+    gradients = 1 if recipe == "unidec" else 0
+    for workers, peak in zip((2, 4), peaks, strict=True):
+        learned = peak.parts["weights, gradients and moments"]
+        assert learned == pytest.approx(4 * (1 + gradients + kept) * floats / workers, rel=0.02)
+        assert peak.parts["what others have"] == pytest.approx(4 * (1 + kept) * floats, rel=0.02)
+    assert peaks[0].parts["scores"] > 1.5 * peaks[1].parts["scores"]
+
+
+def new_model_on_meta(run: RunConfig, dataset: Dataset) -> Model:
+    with torch.device("meta"):
+        return new_model(run, Shape.of(dataset))
+
+
+def test_rows_that_other_workers_have_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.memory.resident_bytes", lambda: 10**9)
+    cells = [dict.fromkeys(range(1000), 1.0)] * 500
+    dataset = feature_dataset(cells, [{0: 1.0}] * 500, width=1000, labels=2)
+    run = RECIPES["ova"]().resolved(Shape.of(dataset))
+    rows = dataset.train.inputs.data.nbytes + dataset.train.inputs.indices.nbytes
+    most, least = (expected_worker_peak(run, dataset, workers).parts["libraries and rows"] for workers in (1, 4))
+    assert most == 10**9
+    assert most - least == pytest.approx(3 / 4 * rows, rel=0.01)
 
 
 def test_parts_of_a_peak_add_up() -> None:

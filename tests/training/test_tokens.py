@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array, vstack
 from tokenizers import Tokenizer
 
 from tests.training.synthetic import MINILM, count_tokens, matrix
-from training.data.batches import Bags, Batch, Rows, cut_into_batches
+from training.data.batches import Bags, Batch, Rows
 from training.encoders import TransformerConfig
 from training.encoders.pretrained import read_tokenizer
+from training.team import ALONE
 from training.tokens import TextConfig, as_encoded, label_limit, read_words, token_sequences
 from training.twins import rows_with_label_texts
 from training.vocabulary import VocabularyConfig
@@ -106,7 +106,7 @@ def test_rows_keep_order_and_repeats_wherever_they_go(rows: list[list[int]], dat
     assert rows_of(split.take(chosen).inputs) == [rows[row] for row in chosen]
     flat = [id_ for row in chosen for id_ in rows[row]]
     assert Batch.from_rows(split, chosen).bags.ids.tolist() == flat
-    batches = list(cut_into_batches(split, chosen, 2, torch.device("cpu")))
+    batches = list(ALONE.batches(split, chosen, 2))
     assert [id_ for batch in batches for id_ in batch.bags.ids.tolist()] == flat
     assert Bags.from_csr(made).offsets.tolist() == np.cumsum([0, *map(len, rows)]).tolist()
     assert rows_of(made) == rows

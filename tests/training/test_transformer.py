@@ -126,6 +126,14 @@ def reads(encoder: TransformerEncoder, note: Callable[[Tensor], None]) -> Iterat
     hook.remove()
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_no_row_gives_no_vector(frozen: bool) -> None:
+    """One of several workers may have none of a batch."""
+    made = pretrained_encoder(frozen=frozen)
+    made.remember(sequences([[1000]]))
+    assert made(Bags.from_csr(sequences([[1000]])[:0])).shape == (0, made.output_width)
+
+
 def test_layers_above() -> None:
     encoder = pretrained_encoder(widths=(5, 5, 3))
     assert encoder.output_width == 3

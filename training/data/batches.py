@@ -5,7 +5,6 @@ Letters: Q queries in a batch, V vocabulary (tokens or features), L labels, P (q
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +110,7 @@ class Batch:
 
     Attributes:
         rows: int64 (Q,), which of the training rows these are.
-        bags: their inputs.
+        bags: their inputs; where several workers train, of the rows that this one has.
         positives: their true labels.
     """
 
@@ -126,10 +125,4 @@ class Batch:
         return cls(chosen, Bags.from_csr(taken.inputs, device), Positives.from_csr(taken.targets, device))
 
     def __len__(self) -> int:
-        return len(self.bags)
-
-
-def cut_into_batches(rows: Rows, order: NDArray[np.int64], batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """The rows in the given order, ``batch_size`` at a time; the last batch holds what is left."""
-    for start in range(0, len(order), batch_size):
-        yield Batch.from_rows(rows, order[start : start + batch_size], device)
+        return len(self.rows)

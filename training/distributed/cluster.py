@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import ray
 from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
+from ray.util.queue import Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from training.loop import RunError
 from training.parts import PartLost
@@ -51,7 +53,7 @@ def connected(address: str) -> Iterator[None]:
     if ":" in address:
         _check_port(address)
     try:
-        ray.init(address, include_dashboard=dashboard, logging_level=logging.WARNING)
+        ray.init(address, include_dashboard=dashboard, logging_level=logging.WARNING, log_to_driver=False)
     except Exception as error:  # what Ray raises itself of a node that does not start has no other class
         raise RunError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error
     try:
@@ -75,7 +77,7 @@ def check_memory(needed: int, task: str) -> None:
     Ray has no public way to tell whether a cluster will grow by itself, so nodes that are yet to come do not count.
 
     Args:
-        needed: bytes of one task.
+        needed: bytes of one task or worker.
         task: what it is, in words.
 
     Raises:
@@ -86,6 +88,17 @@ def check_memory(needed: int, task: str) -> None:
         raise RunError(
             f"--ray: expected a node with {needed / MIB:,.0f} MiB for {task}, found {most / MIB:,.0f} MiB at most"
         )
+
+
+def total(resource: str) -> int:
+    """What all nodes have of a resource, ``CPU`` or ``GPU``."""
+    return int(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
+
+
+def line_queue() -> Queue:
+    """A queue that lives where the driver does, so that no other node's death ends it."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
 
 
 def result_of(task: ObjectRef[_T], lost: str) -> _T:

@@ -18,11 +18,10 @@ import ray
 import torch
 from ray import ObjectRef
 from ray.util.queue import Queue
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from training.artifact import METRICS
 from training.data.dataset import Dataset
-from training.distributed.cluster import CONNECTION_BYTES, RETRIES, check_memory, connected, result_of
+from training.distributed.cluster import CONNECTION_BYTES, RETRIES, check_memory, connected, line_queue, result_of
 from training.loop import RunError
 from training.parts import Log, Train, fit, fit_part, kept_line, part_name, part_of
 from training.planning import Peak, expected_peak
@@ -100,7 +99,7 @@ def _train(run: RunConfig, dataset: Dataset, memory: int, folders: Mapping[int, 
         PartLost: a repetition's node or process died too often.
         Diverged: a loss is no number any more.
     """
-    lines = _line_queue()
+    lines = line_queue()
     given = ray.put((run, dataset))
     task = ray.remote(fit_repetition)
     tasks: dict[Task, int] = {}
@@ -121,9 +120,3 @@ def _train(run: RunConfig, dataset: Dataset, memory: int, folders: Mapping[int, 
         for finished in done:
             kept = result_of(finished, "a repetition could not be finished")
             log(kept_line(run, tasks[finished], kept))
-
-
-def _line_queue() -> Queue:
-    """A queue that lives where the driver does, so that no other node's death ends it."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})

@@ -10,6 +10,7 @@ from training.data.dataset import Dataset
 from training.distributed.factors import RayFactors
 from training.distributed.repetitions import RayTasks
 from training.loop import RunError
+from training.methods import METHODS
 from training.methods.declare import DeclareConfig
 from training.parts import part_count
 from training.planning import Peak
@@ -28,21 +29,42 @@ class RayTrainer(Protocol):
         """As `training.parts.fit`."""
 
 
-def ray_trainer(run: RunConfig, address: str) -> RayTrainer:
+def ray_trainer(run: RunConfig, address: str, workers: int | None) -> RayTrainer:
     """The trainer of a resolved run.
 
     Args:
         run: resolved configuration.
         address: see `training.distributed.cluster.connected`.
+        workers: how many are to train one model together; None: nobody said.
 
     Raises:
-        RunError: several machines have nothing to do in it.
+        RunError: several machines have nothing to do in it, or not as many as was said.
     """
+    if part_count(run) == 1 and METHODS[run.method.name].divides:
+        return _workers(run, address, workers)
+    if workers is not None:
+        raise RunError(
+            f"--workers: expected one model of UniDEC, DEPSL or one-vs-all, found {run.method.name}, which they cannot "
+            "divide"
+        )
     if part_count(run) > 1:
         return RayTasks(address)
     if isinstance(run.method, DeclareConfig):
         return RayFactors(address)
     raise RunError(
         "--ray: expected MACH whose repetitions need nothing of each other (--recipe mach-independent, or "
-        f"method.networks=independent), or DECLARE, found {run.method.name}"
+        f"method.networks=independent), DECLARE, UniDEC, DEPSL or one-vs-all, found {run.method.name}"
     )
+
+
+def _workers(run: RunConfig, address: str, workers: int | None) -> RayTrainer:
+    # Ray Train takes seconds to import, which no other trainer needs.
+    from training.distributed.one_model import RayWorkers
+
+    if workers is None:
+        raise RunError("--ray: expected --workers W, as many as are to train this model together")
+    if run.training.precision == "fp16":
+        raise RunError(
+            "training.precision fp16: expected bf16 or fp32 with --workers, which share no scale of the loss"
+        )
+    return RayWorkers(address, workers)

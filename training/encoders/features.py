@@ -39,7 +39,7 @@ class FeatureTable:
             return None
         if len(self._parts) > 1:
             self._parts = [torch.cat(self._parts)]
-        return self._parts[0][torch.tensor(places)].to(bags.ids.device)
+        return self._parts[0][torch.tensor(places, dtype=torch.int64)].to(bags.ids.device)
 
 
 def _keys(bags: Bags) -> Iterator[bytes]:

@@ -196,6 +196,8 @@ class TransformerEncoder(Encoder):
             for rows in _pieces(order_Q, lengths_Q[order_Q].tolist()):
                 parts.append(self.pool(*_padded(bags, rows)))
                 bar.update(len(rows))
+        if not parts:  # one of several workers may have no row of a batch
+            return torch.zeros(0, self.transformer.config.hidden_size, device=bags.ids.device)
         # The inverse of the order brings each row back to its place.
         return torch.cat(parts)[order_Q.argsort()]
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from training.data.batches import Bags, Batch
 from training.data.dataset import Dataset
 from training.encoders import BagEncoder, Encoder, EncoderConfig
+from training.team import ALONE, Team
 
 _T = TypeVar("_T")
 
@@ -84,6 +85,10 @@ class Model(nn.Module, ABC):
     """
 
     Config: ClassVar[type[MethodConfig]]
+
+    # Whether workers can train one model together: the constructor then takes their team as its last argument.
+    divides: ClassVar[bool] = False
+    team: Team = ALONE
 
     @classmethod
     @abstractmethod
@@ -179,6 +184,10 @@ class Model(nn.Module, ABC):
         """Matrices with a row for each label, which Adagrad moves by rows; by default none."""
         return []
 
+    def label_rows(self) -> list[nn.Parameter]:
+        """Matrices with a row for each label, of which a worker has those of its own labels; by default none."""
+        return []
+
     def row_groups(self, learning_rate: float, table_rate: float, adagrad_rate: float) -> list[dict[str, Any]]:
         """Groups for Adagrad: embedding tables that are updated by rows, and classifiers."""
         tables = [module.bag.weight for module in self.modules() if isinstance(module, BagEncoder) and module.by_rows]
@@ -210,6 +219,10 @@ class Model(nn.Module, ABC):
 
     def activations_per_batch(self) -> int:
         """Floats that a training step holds whatever its rows, for the memory estimate; by default none."""
+        return 0
+
+    def exchanged_floats(self, dataset: Dataset) -> int:
+        """Floats that a worker holds of others' vectors between epochs, for the memory estimate; by default none."""
         return 0
 
     def table_bytes(self, dataset: Dataset) -> int:

@@ -24,9 +24,10 @@ from training.data.dataset import Dataset
 from training.encoders import EncoderConfig, new_encoder
 from training.methods.base import MethodConfig, Model, Shape, settled
 from training.methods.declare import DeclareConfig
-from training.negatives.astra import draw_pool
+from training.negatives.astra import WeightedPool, draw_pool
 from training.negatives.hard import draw_hard, mine
 from training.negatives.in_batch import pool_targets
+from training.team import ALONE, Team
 
 ROWS_AT_ONCE = 8192
 # Labels up to which a step over all of them costs about as much as one over a sample.
@@ -65,14 +66,16 @@ class Ova(Model):
     """One-vs-all; ``config`` and ``encoder`` must be resolved."""
 
     Config = OvaConfig
+    divides = True
 
-    def __init__(self, config: OvaConfig, encoder: EncoderConfig, shape: Shape) -> None:
+    def __init__(self, config: OvaConfig, encoder: EncoderConfig, shape: Shape, team: Team = ALONE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.team, self.label_count = config, team, shape.label_count
         self.encoder = new_encoder(encoder, shape)
         sampled = config.negatives == "astra"
-        self.classifier = nn.Embedding(shape.label_count, self.encoder.output_width, sparse=sampled)
-        self.bias = nn.Embedding(shape.label_count, 1, sparse=sampled)
+        own = team.count(shape.label_count)
+        self.classifier = nn.Embedding(own, self.encoder.output_width, sparse=sampled)
+        self.bias = nn.Embedding(own, 1, sparse=sampled)
         nn.init.normal_(self.classifier.weight, std=self.encoder.output_width**-0.5 / 2)
         self._mined_NH: Tensor | None = None
         self._threshold = torch.tensor(0.0)
@@ -89,11 +92,16 @@ class Ova(Model):
         counts_L = np.bincount(targets.indices, np.minimum(targets.data, 1), dataset.label_count)
         shares_L = np.minimum((counts_L + 0.5) / (len(dataset.train) + 1), 0.5)
         with torch.no_grad():
-            self.bias.weight[:, 0] = self.tensor(np.log(shares_L / (1 - shares_L)).astype(np.float32))
+            odds_L = np.log(shares_L / (1 - shares_L)).astype(np.float32)
+            self.bias.weight[:, 0] = self.tensor(odds_L[self.team.mine])
 
     def classifiers(self) -> list[nn.Parameter]:
         """Vectors and biases of the labels."""
         return [*self.classifier.parameters(), *self.bias.parameters()]
+
+    def label_rows(self) -> list[nn.Parameter]:
+        """The same."""
+        return self.classifiers()
 
     def begin_epoch(self, epoch: int, dataset: Dataset) -> None:
         """Fix the epoch's pruning threshold; mine hard negatives when they are due."""
@@ -105,23 +113,23 @@ class Ova(Model):
 
     def renewed(self) -> dict[str, Tensor]:
         """The mined negatives."""
-        return {} if self._mined_NH is None else {"mined": self._mined_NH}
+        return {} if self._mined_NH is None else {"mined": self.team.at_first(self._mined_NH)}
 
     def take_renewed(self, tensors: Mapping[str, Tensor]) -> None:
         """See `Model`."""
-        self._mined_NH = tensors.get("mined")
+        self._mined_NH = tensors["mined"][self.team.mine].contiguous() if "mined" in tensors else None
 
     def loss(self, batch: Batch) -> Tensor:
         """Sigmoid cross-entropy of all labels, or its estimate."""
-        hidden_QD = self.encoder(batch.bags)
+        hidden_QD = self.team.joined(self.encoder(batch.bags), batch.rows)
         if self.config.negatives == "all":
-            every_L = torch.arange(self.classifier.num_embeddings, device=hidden_QD.device)
+            every_L = self.team.own(torch.arange(self.label_count, device=hidden_QD.device))
             logits_QL = hidden_QD @ self._pruned(self.classifier.weight).T + self.bias.weight[:, 0]
             return losses.binary_cross_entropy(logits_QL, pool_targets(batch.positives, len(batch), every_L))
-        uniform, labels = self.config.uniform_negatives, self.classifier.num_embeddings
-        pool = draw_pool(batch.positives, len(batch), self._hard(batch), uniform, labels)
-        rows_PD = self._pruned(self.classifier(pool.labels_P))
-        logits_QP = hidden_QD @ rows_PD.T + self.bias(pool.labels_P)[:, 0]
+        pool = self._pool(batch)
+        places_P = self.team.place(pool.labels_P)
+        rows_PD = self._pruned(self.classifier(places_P))
+        logits_QP = hidden_QD @ rows_PD.T + self.bias(places_P)[:, 0]
         return losses.binary_cross_entropy(logits_QP, pool.targets_QP, pool.weights_P)
 
     def query_vectors(self, hidden_QD: Tensor) -> Tensor:
@@ -129,7 +137,7 @@ class Ova(Model):
         return torch.cat([hidden_QD, torch.ones_like(hidden_QD[:, :1])], dim=1)
 
     def label_vectors(self) -> Tensor:
-        """Classifiers, pruned exactly, with their biases, float32 (L, D + 1)."""
+        """Classifiers, a worker's own ones, pruned exactly, with their biases, float32 (L, D + 1)."""
         weight_LD = self.classifier.weight
         if self.config.weights_kept != "all":
             weight_LD = weight_LD * (weight_LD.abs() >= self._magnitude())
@@ -147,12 +155,18 @@ class Ova(Model):
         """Classifiers of a pool, and their gradients before and after equal rows are added up."""
         pruned = 0 if self.config.weights_kept == "all" else 2
         arrays = pruned if self.config.negatives == "all" else 3 + pruned
-        return arrays * self._labels_seen() * self.classifier.embedding_dim
+        return arrays * self.team.count(self._labels_seen()) * self.classifier.embedding_dim
 
     def scoring_floats(self, queries: int, label_count: int) -> int:
         """Label vectors and, where they are pruned, magnitudes and a copy; then scores."""
-        vectors = (1 if self.config.weights_kept == "all" else 3) * label_count * self.classifier.embedding_dim
-        return vectors + 2 * queries * label_count
+        own = self.team.count(label_count)
+        vectors = (1 if self.config.weights_kept == "all" else 3) * own * self.classifier.embedding_dim
+        return vectors + 2 * queries * own
+
+    def exchanged_floats(self, dataset: Dataset) -> int:
+        """Vectors of all labels where negatives are mined."""
+        mines = self.config.negatives == "astra" and self.config.hard_negatives
+        return self.label_count * (self.classifier.embedding_dim + 1) if mines else 0
 
     def table_bytes(self, dataset: Dataset) -> int:
         """The mined labels of every row, where they are wanted."""
@@ -161,7 +175,7 @@ class Ova(Model):
 
     def _labels_seen(self) -> int:
         """Labels of a step: all, or about as many true and mined ones as uniform ones."""
-        labels = self.classifier.num_embeddings
+        labels = self.label_count
         return labels if self.config.negatives == "all" else min(labels, 2 * self.config.uniform_negatives)
 
     def _pruned(self, weight_PD: Tensor) -> Tensor:
@@ -174,22 +188,28 @@ class Ova(Model):
     def _magnitude(self) -> Tensor:
         """The smallest magnitude among the weights that are kept."""
         weight_LD, kept = self.classifier.weight.detach(), self.config.weights_kept
-        if kept == "all" or int(kept) >= weight_LD.numel():
+        weights = self.label_count * weight_LD.shape[1]
+        if kept == "all" or int(kept) >= weights:
             return weight_LD.new_zeros(())
-        return weight_LD.abs().flatten().kthvalue(weight_LD.numel() - int(kept) + 1).values
+        return self.team.smallest(weight_LD.abs(), weights - int(kept) + 1)
 
-    def _hard(self, batch: Batch) -> Tensor:
-        """Mined labels drawn for the batch's queries."""
-        if self._mined_NH is None:
-            return batch.positives.labels[:0]
-        mined_QH = self._mined_NH[torch.from_numpy(batch.rows)]
-        return draw_hard(mined_QH.to(batch.positives.labels.device), self.config.hard_negatives)
+    def _pool(self, batch: Batch) -> WeightedPool:
+        """The pool's labels, of which a worker gets its own."""
+        hard, mined_QH = batch.positives.labels[:0], None
+        if self._mined_NH is not None:
+            mined_QH = self._mined_NH[torch.from_numpy(self.team.places(batch.rows))].to(hard.device)
+            mined_QH = self.team.joined(mined_QH, batch.rows)
+        with self.team.common_draws():
+            if mined_QH is not None:
+                hard = draw_hard(mined_QH, self.config.hard_negatives)
+            given = batch.positives, len(batch), hard, self.config.uniform_negatives, self.label_count
+            return draw_pool(*given, own=self.team.own)
 
     @torch.no_grad()
     def _mine(self, dataset: Dataset) -> Tensor:
         """The labels that score highest for each training row without being true, int32 (N, H)."""
         self.eval()
-        rows, labels_LD = dataset.train, self.label_vectors().cpu().numpy()
+        rows, labels_LD = dataset.train, self.team.whole(self.label_vectors().cpu()).numpy()
         length = self.config.hard_negatives * self.config.refresh_every
         parts = []
         for start in range(0, len(rows), ROWS_AT_ONCE):

@@ -29,6 +29,7 @@ from training.methods.base import MethodConfig, Model, Shape, Tables, settled
 from training.negatives.clusters import cluster_order, cut
 from training.negatives.hard import draw_hard, mine
 from training.negatives.in_batch import Fill, Pool, draw_pool
+from training.team import ALONE, Team
 
 ROWS_AT_ONCE = 8192
 # What a loss holds of the scores' size: those of the negatives, and their exponentials.
@@ -102,11 +103,12 @@ class Unidec(Model):
     """UniDEC; ``config`` and ``encoder`` must be resolved."""
 
     Config = UnidecConfig
+    divides = True
     label_counts_L: Tensor
 
-    def __init__(self, config: UnidecConfig, encoder: EncoderConfig, shape: Shape) -> None:
+    def __init__(self, config: UnidecConfig, encoder: EncoderConfig, shape: Shape, team: Team = ALONE) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.team = config, team
         self.label_count, self.input_width = shape.label_count, shape.input_width
         self.encoder = new_encoder(encoder, shape)
         self.dropout = nn.Dropout(config.dropout)
@@ -117,7 +119,7 @@ class Unidec(Model):
             self.label_head = nn.Linear(width, config.dimensions)
         if config.trained != "encoder":
             self.classifier_head = nn.Linear(width, config.dimensions)
-            self.classifier = nn.Embedding(shape.label_count, config.dimensions)
+            self.classifier = nn.Embedding(team.count(shape.label_count), config.dimensions)
             nn.init.xavier_uniform_(self.classifier.weight)
         self._label_vectors_LD: Tensor | None = None
         self._order_N: NDArray[np.int64] | None = None
@@ -149,9 +151,9 @@ class Unidec(Model):
         }
 
     def attach(self, tables: Tables) -> None:
-        """Take label bags and frequencies."""
+        """Take label bags, a worker those of its own labels, and frequencies."""
         csr = (tables["labels.data"], tables["labels.indices"], tables["labels.indptr"])
-        self.label_bags = csr_array(csr, shape=(self.label_count, self.input_width))
+        self.label_bags = self._own_rows(csr_array(csr, shape=(self.label_count, self.input_width)))
         self.register_buffer("label_counts_L", self.tensor(tables["labels.counts"]), persistent=False)
 
     @torch.no_grad()
@@ -165,22 +167,24 @@ class Unidec(Model):
         heads: Inference = "classifier" if config.trained == "classifier" else "encoder"
         queries_ND = self._vectors_of(dataset.train.inputs, heads)
         if config.clusters:
-            seed = int(torch.randint(2**31, ()))
-            self._order_N = cluster_order(queries_ND, CLUSTER_ROWS, np.random.default_rng(seed))
+            with self.team.common_draws():
+                seed = int(torch.randint(2**31, ()))
+            all_ND = self.team.at_first(torch.from_numpy(queries_ND)).numpy()
+            self._order_N = self.team.decided(lambda: cluster_order(all_ND, CLUSTER_ROWS, np.random.default_rng(seed)))
         if config.hard_negatives:
-            labels_LD = self.label_vectors(heads).cpu().numpy()
+            labels_LD = self.team.whole(self.label_vectors(heads).cpu()).numpy()
             count = config.hard_negatives * config.refresh
             self._mined_NH = torch.from_numpy(mine(queries_ND, labels_LD, dataset.train.targets, count))
 
     def renewed(self) -> dict[str, Tensor]:
         """The order of rows and the mined labels, if there are any."""
         order = {} if self._order_N is None else {"order": torch.from_numpy(self._order_N)}
-        return order if self._mined_NH is None else order | {"mined": self._mined_NH}
+        return order if self._mined_NH is None else order | {"mined": self.team.at_first(self._mined_NH)}
 
     def take_renewed(self, tensors: Mapping[str, Tensor]) -> None:
         """See `Model`."""
         self._order_N = tensors["order"].numpy() if "order" in tensors else None
-        self._mined_NH = tensors.get("mined")
+        self._mined_NH = tensors["mined"][self.team.mine].contiguous() if "mined" in tensors else None
 
     def order(self, rows: int, batch_size: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Clusters as batches, once there are any."""
@@ -203,34 +207,44 @@ class Unidec(Model):
 
     def loss(self, batch: Batch) -> Tensor:
         """The losses of both heads over the batch's pool, weighted."""
-        config = self.config
+        config, team = self.config, self.team
         pool = self._pool(batch)
+        places_P = team.place(pool.labels_P)
         total = torch.zeros((), device=pool.labels_P.device)
         if config.trained == "classifier":
             hidden_QD = self.encoder(batch.bags)
         else:
             # In one pass: the gradient of an embedding table is as large as the table.
-            hidden = self.encoder(batch.bags + self._label_bags(pool.labels_P))
-            hidden_QD, hidden_PD = hidden.split([len(batch), len(pool.labels_P)])
-            logits_QP = config.logit_scale * self.encode(hidden_QD) @ self.encode_labels(hidden_PD).T
-            loss = losses.pool_loss(config.encoder_loss, logits_QP, pool.targets_QP, symmetric=config.symmetric)
+            hidden = self.encoder(batch.bags + self._label_bags(places_P))
+            hidden_QD, hidden_PD = hidden.split([len(batch.bags), len(places_P)])
+            encoded_QD = team.joined(self.encode(hidden_QD), batch.rows)
+            logits_QP = config.logit_scale * encoded_QD @ self.encode_labels(hidden_PD).T
+            given = config.encoder_loss, logits_QP, pool.targets_QP
+            loss = losses.pool_loss(*given, symmetric=config.symmetric, team=team)
             total = total + config.encoder_weight * loss
         if config.trained != "encoder":
-            classifier_PD = self.dropout(self.classifier(pool.labels_P))
-            logits_QP = config.logit_scale * self.classify(hidden_QD) @ classifier_PD.T
-            symmetric = config.symmetric_classifier
-            loss = losses.pool_loss(config.classifier_loss, logits_QP, pool.targets_QP, symmetric=symmetric)
+            classifier_PD = self.dropout(self.classifier(places_P))
+            classified_QD = team.joined(self.classify(hidden_QD), batch.rows)
+            logits_QP = config.logit_scale * classified_QD @ classifier_PD.T
+            given = config.classifier_loss, logits_QP, pool.targets_QP
+            loss = losses.pool_loss(*given, symmetric=config.symmetric_classifier, team=team)
             total = total + (1 - config.encoder_weight) * loss
         return total
 
     def _pool(self, batch: Batch) -> Pool:
+        """The pool's labels, of which a worker gets its own."""
         config = self.config
         hard = None
+        mined_QH = None
         if self._mined_NH is not None:
-            mined_QH = self._mined_NH[torch.from_numpy(batch.rows)].to(self.label_counts_L.device)
-            hard = draw_hard(mined_QH, config.hard_negatives)
+            mined_QH = self._mined_NH[torch.from_numpy(self.team.places(batch.rows))].to(self.label_counts_L.device)
+            mined_QH = self.team.joined(mined_QH, batch.rows)
         per_query, size = config.positives_per_query, config.pool_size
-        return draw_pool(batch.positives, len(batch), per_query, size, self.label_counts_L, hard, config.fill)
+        with self.team.common_draws():
+            if mined_QH is not None:
+                hard = draw_hard(mined_QH, config.hard_negatives)
+            given = batch.positives, len(batch), per_query, size, self.label_counts_L, hard, config.fill
+            return draw_pool(*given, own=self.team.own)
 
     def query_vectors(self, hidden_QD: Tensor, heads: Inference | None = None) -> Tensor:
         """Queries in the space that is searched, unit vectors float32 (Q, D), of both heads (Q, 2D).
@@ -248,11 +262,11 @@ class Unidec(Model):
         return joined_QD
 
     def label_vectors(self, heads: Inference | None = None) -> Tensor:
-        """Labels in the same space, float32 (L, D) or (L, 2D)."""
+        """Labels in the same space, a worker's own ones, float32 (L, D) or (L, 2D)."""
         heads = heads or settled(self.config.inference)
         parts = []
         if heads != "classifier":
-            rows_L = torch.arange(self.label_count, device=self.label_counts_L.device)
+            rows_L = torch.arange(self.label_bags.shape[0], device=self.label_counts_L.device)
             blocks = torch.split(rows_L, ROWS_AT_ONCE)
             parts.append(torch.cat([self.encode_labels(self.encoder(self._label_bags(rows))) for rows in blocks]))
         if heads != "encoder":
@@ -285,13 +299,17 @@ class Unidec(Model):
             group["params"] = [weight for weight in group["params"] if weight is not labels]
         return [*groups, {"params": [labels], "lr": learning_rate * self.config.classifier_rate}]
 
+    def label_rows(self) -> list[nn.Parameter]:
+        """The classifier's label vectors."""
+        return [] if self.config.trained == "encoder" else list(self.classifier.parameters())
+
     def encoded_rows(self, dataset: Dataset) -> list[csr_array]:
         """Label texts too: every step encodes those of its pool, every measurement all."""
-        return [*super().encoded_rows(dataset), _label_bags(self.config, dataset)]
+        return [*super().encoded_rows(dataset), self._own_rows(_label_bags(self.config, dataset))]
 
     def label_texts_per_step(self) -> int:
-        """The pool's, unless the classifier is all there is."""
-        return 0 if self.config.trained == "classifier" else self._pool_labels()
+        """The pool's that a worker has, unless the classifier is all there is."""
+        return 0 if self.config.trained == "classifier" else self.team.count(self._pool_labels())
 
     def activations_per_row(self) -> int:
         """Targets and scores of the heads against the pool, what their losses keep, and the encoder's layers."""
@@ -315,9 +333,16 @@ class Unidec(Model):
 
     def scoring_floats(self, queries: int, label_count: int) -> int:
         """Label vectors while they are joined; later beside the scores."""
-        vectors = (2 if self.config.inference == "both" else 1) * label_count * self.config.dimensions
-        block = min(ROWS_AT_ONCE, label_count) * self.encoder.activations_per_row()
-        return vectors + max(vectors, 2 * queries * label_count, block)
+        own = self.team.count(label_count)
+        vectors = (2 if self.config.inference == "both" else 1) * own * self.config.dimensions
+        block = min(ROWS_AT_ONCE, own) * self.encoder.activations_per_row()
+        return vectors + max(vectors, 2 * queries * own, block)
+
+    def exchanged_floats(self, dataset: Dataset) -> int:
+        """Vectors of all labels where negatives are mined; on the first worker, of all rows for clusters."""
+        labels = self.label_count if self.config.hard_negatives else 0
+        rows = len(dataset.train) * self.team.size if self.config.clusters else 0
+        return max(labels, rows) * self.config.dimensions
 
     def table_bytes(self, dataset: Dataset) -> int:
         """The mined labels of every row, where they are wanted; what else there is belongs to the data set."""
@@ -333,8 +358,11 @@ class Unidec(Model):
             vectors_ND[rows] = self.query_vectors(self.encoder(bags), heads).cpu().numpy()
         return vectors_ND
 
-    def _label_bags(self, labels_P: Tensor) -> Bags:
-        return Bags.from_csr(self.label_bags[labels_P.cpu().numpy()], labels_P.device)
+    def _own_rows(self, label_bags: csr_array) -> csr_array:
+        return label_bags if self.team is ALONE else label_bags[self.team.mine]
+
+    def _label_bags(self, places_P: Tensor) -> Bags:
+        return Bags.from_csr(self.label_bags[places_P.cpu().numpy()], places_P.device)
 
 
 def _label_bags(config: UnidecConfig, dataset: Dataset) -> csr_array:

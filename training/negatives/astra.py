@@ -11,6 +11,7 @@ Letters: Q queries of a batch, P labels of a pool, L labels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,14 @@ class WeightedPool:
     weights_P: Tensor
 
 
-def draw_pool(positives: Positives, queries: int, hard: Tensor, uniform: int, label_count: int) -> WeightedPool:
+def draw_pool(
+    positives: Positives,
+    queries: int,
+    hard: Tensor,
+    uniform: int,
+    label_count: int,
+    own: Callable[[Tensor], Tensor] = lambda labels_P: labels_P,
+) -> WeightedPool:
     """All positives and hard negatives of the batch, and uniform labels for the others.
 
     The sum over the pool of weight times loss has the sum over all labels of the loss as its expectation.
@@ -46,16 +54,19 @@ def draw_pool(positives: Positives, queries: int, hard: Tensor, uniform: int, la
         hard: label rows, as often as they were drawn; any set leaves the estimate unbiased.
         uniform: labels drawn from the others, with replacement; if there are no more than that, all of them are taken.
         label_count: labels L.
+        own: which of the labels are wanted: see `training.team.Team.own`.
     """
     exact = torch.unique(torch.cat([positives.labels, hard]))
     others = label_count - len(exact)
     if others <= uniform:
-        labels_P = torch.arange(label_count, device=exact.device)
+        labels_P = own(torch.arange(label_count, device=exact.device))
         return WeightedPool(labels_P, pool_targets(positives, queries, labels_P), torch.ones_like(labels_P).float())
     places, counts = torch.unique(torch.randint(others, (uniform,), device=exact.device), return_counts=True)
     # The n-th label outside the exact stratum: n plus as many exact labels as lie before it.
     gaps = exact - torch.arange(len(exact), device=exact.device)
     sampled = places + torch.searchsorted(gaps, places, right=True)
     weights = torch.cat([torch.ones(len(exact), device=exact.device), counts * (others / uniform)])
-    labels_P, order = torch.cat([exact, sampled]).sort()
-    return WeightedPool(labels_P, pool_targets(positives, queries, labels_P), weights[order])
+    drawn, order = torch.cat([exact, sampled]).sort()
+    labels_P = own(drawn)
+    weights_P = weights[order][torch.searchsorted(drawn, labels_P)]
+    return WeightedPool(labels_P, pool_targets(positives, queries, labels_P), weights_P)

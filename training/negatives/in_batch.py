@@ -10,6 +10,7 @@ with uniform draws is ours; the paper takes the positives that were not sampled.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,7 @@ def draw_pool(
     label_counts_L: Tensor,
     hard: Tensor | None = None,
     fill: Fill = "uniform",
+    own: Callable[[Tensor], Tensor] = lambda labels_P: labels_P,
 ) -> Pool:
     """Draw up to ``per_query`` positives of each query, with replacement, add hard negatives, and fill the pool up.
 
@@ -55,6 +57,7 @@ def draw_pool(
         hard: hard negatives of all queries, a label as often as it was drawn; those drawn most often come first.
         fill: what else, if there is room: labels drawn uniformly, or the batch's other positives, the most frequent
             first.
+        own: which of the labels are wanted: see `training.team.Team.own`.
     """
     labels_P: Tensor = torch.unique(_draw_positives(positives, queries, per_query))
     if len(labels_P) > size:
@@ -69,6 +72,7 @@ def draw_pool(
     if missing:
         others = torch.randint(len(label_counts_L), (missing,), device=labels_P.device)
         labels_P = torch.unique(torch.cat([labels_P, others]))
+    labels_P = own(labels_P)
     return Pool(labels_P, pool_targets(positives, queries, labels_P))
 
 
@@ -97,6 +101,8 @@ def pool_targets(positives: Positives, queries: int, labels_P: Tensor) -> Tensor
         queries: rows of the batch Q.
         labels_P: pool labels in rising order.
     """
+    if not len(labels_P):  # a worker may have no label of the pool
+        return torch.zeros(queries, 0, device=labels_P.device)
     positions = torch.searchsorted(labels_P, positives.labels).clamp(max=len(labels_P) - 1)
     inside = labels_P[positions] == positives.labels
     targets_QP = torch.zeros(queries, len(labels_P), device=labels_P.device)

@@ -11,6 +11,8 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from tests.training.distributed.pair import Pair, started
+
 # What each node says it has: enough for the processes here, whatever machine this is. Ray gives a node half a minute to
 # start, so what is not needed here is left out.
 NODE = {
@@ -50,3 +52,10 @@ def have_nodes(cluster: Cluster, count: int) -> None:
     for _ in range(count - len(cluster.list_all_nodes())):
         cluster.add_node(wait=False, **NODE)
     cluster.wait_for_nodes(timeout=120)
+
+
+@pytest.fixture(scope="package")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Two workers without Ray."""
+    with started(tmp_path_factory.mktemp("pair") / "meeting") as call:
+        yield call

@@ -78,14 +78,18 @@ def test_a_run_that_was_stopped_is_finished_on_this_machine(
 
 
 @pytest.mark.parametrize(
-    ("recipe", "moment"),
-    [(RECIPE, r".*, Ray's connection 48"), ("declare-reranked", "multiplying rows: libraries 160, .*")],
+    ("recipe", "more", "moment"),
+    [
+        (RECIPE, (), r".*, Ray's connection 48"),
+        ("declare-reranked", (), "multiplying rows: libraries 160, .*"),
+        ("unidec", ("--workers", "3"), r"training: .*, what others have \d+, Ray's connection 48"),
+    ],
 )
 def test_a_dry_run_says_what_a_worker_needs_and_starts_nothing(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, moment: str
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, more: tuple[str, ...], moment: str
 ) -> None:
     arguments = [*command(texts, tmp_path / "out", recipe), "--dry-run"]
-    assert main([*arguments, "--ray", "192.0.2.1:6379"]) == DONE
+    assert main([*arguments, "--ray", "192.0.2.1:6379", *more]) == DONE
     lines = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if line.startswith("workers"))
     assert line.startswith("workers    each a processor and, beside Ray's own store, about ")
@@ -101,16 +105,51 @@ def test_ray_is_imported_only_when_it_was_asked_for(texts: Path, tmp_path: Path)
     assert [line for line in run.stdout.splitlines() if line in ("True", "False")] == ["False", "True"]
 
 
-@pytest.mark.parametrize("recipe", ["mach", "ova"])
-def test_runs_that_several_machines_have_nothing_to_do_in_are_refused(
-    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str
+@pytest.mark.parametrize(
+    ("recipe", "more", "expected"),
+    [
+        (
+            "mach",
+            ("--ray", "local"),
+            "--ray: expected MACH whose repetitions need nothing of each other (--recipe mach-independent, or "
+            "method.networks=independent), DECLARE, UniDEC, DEPSL or one-vs-all, found mach",
+        ),
+        ("ova", ("--ray", "local"), "--ray: expected --workers W, as many as are to train this model together"),
+        ("ova", ("--workers", "2"), "--workers: expected with --ray, whose workers they are"),
+        ("ova", ("--ray", "local", "--workers", "0"), "--workers: expected at least 1, found 0"),
+        ("ova", ("--ray", "local", "--workers", "9"), "--workers: expected at most 8, so that each has a training row"),
+        *(
+            (
+                recipe,
+                ("--ray", "local", "--workers", "2"),
+                "--workers: expected one model of UniDEC, DEPSL or one-vs-all",
+            )
+            for recipe in ("mach", "mach-independent", "declare")
+        ),
+    ],
+)
+def test_what_cannot_be_divided_so_is_refused(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str, more: tuple[str, ...], expected: str
 ) -> None:
-    error = refused(capsys, command(texts, tmp_path / "out", recipe), "--ray", "local")
-    assert error == (
-        "xmc-train: --ray: expected MACH whose repetitions need nothing of each other (--recipe mach-independent, or "
-        f"method.networks=independent), or DECLARE, found {recipe}\n"
-    )
+    assert refused(capsys, command(texts, tmp_path / "out", recipe), *more).startswith(f"xmc-train: {expected}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_share_no_scale_of_the_loss(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that has a GPU, and so could train in fp16 alone."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    arguments = [
+        *command(texts, tmp_path / "out", "depsl"),
+        "training.precision=fp16",
+        "--ray",
+        "local",
+        "--workers",
+        "2",
+    ]
+    expected = "training.precision fp16: expected bf16 or fp32 with --workers"
+    assert refused(capsys, arguments).startswith(f"xmc-train: {expected}")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""One model by workers of Ray Train: that of the same workers without Ray, whatever becomes of them meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from queue import Queue
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.training.distributed.conftest import three_nodes
+from tests.training.distributed.pair import SIZE, Pair, fit_by
+from tests.training.distributed.test_repetitions import task_processes
+from tests.training.synthetic import load, tiny
+from tests.training.test_resume import assert_same_artifact
+from training import commands
+from training.cli import DONE, FAILED, main
+from training.distributed import one_model
+from training.distributed.one_model import RayWorkers
+from training.loop import Diverged, RunError
+
+# So many that a worker can be lost in the midst of them.
+EPOCHS = 40
+RUN = tiny("unidec", seed=5, epochs=EPOCHS)
+WORKER = "RayTrainWorker"
+
+# Ray sets options of its own that it no longer wants to be set.
+pytestmark = pytest.mark.filterwarnings("ignore::Warning:ray.data.context")
+
+
+@pytest.fixture(scope="module")
+def whole(texts: Path, tmp_path_factory: pytest.TempPathFactory, pair: Pair) -> Path:
+    """The model that two workers make without Ray."""
+    out = tmp_path_factory.mktemp("pair") / "whole"
+    dataset, run = load(texts, RUN)
+    fit_by(pair, run, dataset, out)
+    return out
+
+
+@pytest.fixture(autouse=True)
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs are so short here that half a second is many of them; nobody announces the end of a node."""
+    monkeypatch.setattr(one_model, "POLL_SECONDS", 0.05)
+    monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    monkeypatch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+
+
+class Listener:
+    """Takes a run's lines, and does something when it hears of the first checkpoint."""
+
+    def __init__(self, at_first_checkpoint: Callable[[], None]) -> None:
+        self.lines: list[str] = []
+        self._do = at_first_checkpoint
+
+    def __call__(self, line: str) -> None:
+        first = line.startswith("epoch") and not any(each.startswith("epoch") for each in self.lines)
+        self.lines.append(line)
+        if first:
+            self._do()
+
+
+def epochs_of(lines: list[str]) -> list[int]:
+    return [int(line.split()[1].partition("/")[0]) for line in lines if line.startswith("epoch")]
+
+
+def test_workers_whose_node_dies_train_the_same_model(
+    texts: Path, tmp_path: Path, cluster: Cluster, whole: Path
+) -> None:
+    def remove_a_node() -> None:
+        node = next(node for node in cluster.worker_nodes if list(task_processes(node, WORKER)))
+        cluster.remove_node(node, allow_graceful=False)
+
+    three_nodes(cluster)
+    dataset, run = load(texts, RUN)
+    listener = Listener(remove_a_node)
+    RayWorkers(cluster.address, SIZE).fit(run, dataset, tmp_path / "out", resume=False, log=listener)
+    assert listener.lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
+    (found,) = filter(None, (re.match(r"resuming after epoch (\d+) of 40", line) for line in listener.lines))
+    assert 1 <= int(found[1]) < EPOCHS
+    # Nothing before the checkpoint is done again.
+    after = listener.lines[listener.lines.index(found.string) + 1 :]
+    assert epochs_of(after) == list(range(int(found[1]) + 1, EPOCHS + 1))
+    assert_same_artifact(whole, tmp_path / "out")
+    assert not (tmp_path / "out.part").exists()
+
+
+def test_workers_that_die_too_often_end_the_command_and_this_machine_can_continue_it(
+    texts: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill_workers() -> None:
+        for node in cluster.list_all_nodes():
+            for process in task_processes(node, WORKER):
+                os.kill(process, signal.SIGKILL)
+
+    def command(*more: str) -> list[str]:
+        listener = Listener(kill_workers)
+        monkeypatch.setattr(commands, "_say", listener)
+        options = [
+            f"training.epochs={EPOCHS}",
+            "training.batch_size=16",
+            "encoder.widths=[8]",
+            "vocabulary.subwords=60",
+        ]
+        assert main([*arguments, "--set", *options, *more]) == (DONE if "--resume" in more else FAILED)
+        return listener.lines
+
+    three_nodes(cluster)
+    monkeypatch.setattr(one_model, "RETRIES", 0)
+    arguments = ["fit", "--data", str(texts), "--recipe", "ova", "--out", str(tmp_path / "out")]
+    lines = command("--ray", cluster.address, "--workers", "2")
+    assert lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
+    expected = "xmc-train: the workers could not finish; fit --resume continues the run: "
+    assert capsys.readouterr().err.startswith(expected)
+    lines = command("--resume")
+    assert re.fullmatch(r"resuming after epoch \d+ of 40", lines[0])
+    assert epochs_of(lines)[-1] == EPOCHS
+    assert main(["evaluate", str(tmp_path / "out"), "--data", str(texts)]) == DONE
+
+
+def test_a_cluster_that_is_too_small_is_refused(texts: Path, tmp_path: Path, cluster: Cluster) -> None:
+    """Ray would wait for nodes to come."""
+    dataset, run = load(texts, tiny("depsl"))
+    with pytest.raises(RunError, match=r"--workers: expected at most the \d processors of the cluster, found 7"):
+        RayWorkers(cluster.address, 7).fit(run, dataset, tmp_path / "out", resume=False, log=print)
+    large = run.model_copy(update={"encoder": run.encoder.model_copy(update={"widths": (20_000, 20_000)})})
+    with pytest.raises(RunError, match=r"expected a node with \d,\d{3} MiB for a worker, found 4,096 MiB at most"):
+        RayWorkers(cluster.address, 1).fit(large, dataset, tmp_path / "out", resume=False, log=print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_worker_raises_follows_its_lines() -> None:
+    given: Queue[object] = Queue()
+    for item in ("epoch 1", "epoch 2", Diverged("the loss of epoch 3 is nan"), "never said"):
+        given.put(item)
+    lines: list[str] = []
+    with pytest.raises(Diverged, match="epoch 3"):
+        one_model._say(given, lines.append, 0)
+    assert lines == ["epoch 1", "epoch 2"]
