@@ -23,7 +23,8 @@ from service.engine import Engine
 from service.models.queries import Query
 from service.settings import Settings
 from tests.bundles import Spec, write_bundle
-from tests.service.distributed.conftest import WORKER
+from tests.ray_nodes import have_nodes
+from tests.service.distributed.conftest import PROCESSORS
 from tests.service.models.test_swaps import SECRET, admin
 from tests.service.serving import Process, ask, running
 
@@ -171,7 +172,7 @@ def test_a_node_dies_under_load(server: Process, folder: Path, cluster: Cluster)
     _, node, *_ = cluster.list_all_nodes()
     assert node.node_id in nodes_of_replicas()
     with asking(server, asked, METHODS) as answers:
-        cluster.add_node(wait=True, **WORKER)
+        have_nodes(cluster, 4, num_cpus=PROCESSORS)
         cluster.remove_node(node, allow_graceful=False)
         while node.node_id in (nodes := nodes_of_replicas()) or None in nodes:
             time.sleep(0.1)

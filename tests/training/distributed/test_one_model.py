@@ -12,7 +12,7 @@ from queue import Queue
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.training.distributed.conftest import three_nodes
+from tests.ray_nodes import have_nodes
 from tests.training.distributed.pair import SIZE, Pair, fit_by
 from tests.training.distributed.test_repetitions import task_processes
 from tests.training.synthetic import load, tiny
@@ -74,7 +74,7 @@ def test_workers_whose_node_dies_train_the_same_model(
         node = next(node for node in cluster.worker_nodes if list(task_processes(node, WORKER)))
         cluster.remove_node(node, allow_graceful=False)
 
-    three_nodes(cluster)
+    have_nodes(cluster, 3)
     dataset, run = load(texts, RUN)
     listener = Listener(remove_a_node)
     RayWorkers(cluster.address, SIZE).fit(run, dataset, tmp_path / "out", resume=False, log=listener)
@@ -108,7 +108,7 @@ def test_workers_that_die_too_often_end_the_command_and_this_machine_can_continu
         assert main([*arguments, "--set", *options, *more]) == (DONE if "--resume" in more else FAILED)
         return listener.lines
 
-    three_nodes(cluster)
+    have_nodes(cluster, 3)
     monkeypatch.setattr(one_model, "RETRIES", 0)
     arguments = ["fit", "--data", str(texts), "--recipe", "ova", "--out", str(tmp_path / "out")]
     lines = command("--ray", cluster.address, "--workers", "2")
