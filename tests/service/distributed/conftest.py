@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from service.distributed.environment import prepare
-from tests.training.distributed.conftest import NODE, cluster, ray_home
 
 prepare()
 
@@ -16,17 +15,22 @@ import ray  # noqa: E402  # reads what was set
 from ray import serve  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
-__all__ = ["cluster", "ray_home"]
+from tests.ray_nodes import have_nodes, home, one_node  # noqa: E402
 
-WORKER = NODE | {"num_cpus": 8}
+PROCESSORS = 8
+
+
+@pytest.fixture(scope="package")
+def cluster() -> Iterator[Cluster]:
+    """Nodes with room for all that tests deploy."""
+    with home(), one_node() as made:
+        have_nodes(made, 3, num_cpus=PROCESSORS)
+        yield made
 
 
 @pytest.fixture(scope="package")
 def proxy(cluster: Cluster) -> Iterator[int]:
-    """The port of Ray Serve's own HTTP, with the cluster grown by two nodes."""
-    for _ in range(2):
-        cluster.add_node(wait=False, **WORKER)
-    cluster.wait_for_nodes(timeout=120)
+    """The port of Ray Serve's own HTTP."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -13,7 +13,7 @@ from ray.cluster_utils import Cluster
 from scipy.sparse import csr_array
 
 from tests.properties.test_svd import label_matrix
-from tests.training.distributed.conftest import have_nodes
+from tests.ray_nodes import have_nodes
 from tests.training.synthetic import load, random_dataset, tiny
 from tests.training.test_resume import assert_same_artifact
 from training import shards

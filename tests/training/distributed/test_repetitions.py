@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ray.cluster_utils import Cluster
 
-from tests.training.distributed.conftest import have_nodes
+from tests.ray_nodes import have_nodes
 from tests.training.synthetic import load, tiny
 from tests.training.test_resume import assert_same_artifact
 from training.distributed import repetitions
