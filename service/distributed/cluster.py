@@ -12,6 +12,9 @@ import ray
 from ray import serve
 
 from service.errors import BundleError
+from service.processors import available_processors
+
+logger = logging.getLogger(__name__)
 
 LOCAL = "local"
 NAMESPACE = "xmcserve"
@@ -21,18 +24,21 @@ LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
 
 @contextmanager
-def connected(address: str) -> Iterator[None]:
+def connected(address: str, processors: int = 0) -> Iterator[None]:
     """Be a driver of a cluster where Ray Serve runs.
 
     Args:
         address: ``local`` to start Ray on this machine's processors; else ``auto`` or the ``HOST:PORT`` of a cluster
             of which this machine is a node.
+        processors: that are needed. A Ray of this machine says that it has as many, whatever it has; of a cluster that
+            has fewer a line says so, since it may grow.
 
     Raises:
         BundleError: there is no cluster at that address.
     """
-    local = address == LOCAL
-    options: dict[str, Any] = {"include_dashboard": False} if local else {}
+    options: dict[str, Any] = {}
+    if address == LOCAL:
+        options = {"include_dashboard": False, "num_cpus": max(processors, available_processors())}
     if ":" in address:
         _check_port(address)
     _join_logs()
@@ -43,6 +49,10 @@ def connected(address: str) -> Iterator[None]:
     try:
         # Requests come by another way; where another application brings proxies along, they stay.
         serve.start(proxy_location="Disabled", logging_config=LOGGING)
+        if (there := ray.cluster_resources().get("CPU", 0)) < processors:
+            logger.warning(
+                "%d processors are needed, and the cluster has %d: waiting until it grows", processors, there
+            )
         yield
     finally:
         ray.shutdown()
@@ -51,10 +61,10 @@ def connected(address: str) -> Iterator[None]:
 def _join_logs() -> None:
     """Have Ray's lines, of warnings and what is worse, in this process's own log: it brings handlers along."""
     for name in ("ray", "ray.serve"):
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.setLevel(logging.WARNING)
-        logger.propagate = True
+        theirs = logging.getLogger(name)
+        theirs.handlers.clear()
+        theirs.setLevel(logging.WARNING)
+        theirs.propagate = True
 
 
 def _check_port(address: str) -> None:

@@ -41,7 +41,8 @@ def deployed(bundle: Bundle, settings: Settings) -> Iterator[RayShards]:
         for entry in manifest.shards
         for name in [deployment_name(manifest, entry)]
     }
-    with connected(settings.ray):
+    replicas = len(places) * settings.shard_replicas
+    with connected(settings.ray, replicas * settings.shard_threads):
         try:
             _delete_left_behind(server)
             targets = [
