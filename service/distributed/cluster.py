@@ -49,7 +49,8 @@ def connected(address: str, processors: int = 0) -> Iterator[None]:
     try:
         # Requests come by another way; where another application brings proxies along, they stay.
         serve.start(proxy_location="Disabled", logging_config=LOGGING)
-        if (there := ray.cluster_resources().get("CPU", 0)) < processors:
+        there = ray.cluster_resources().get("CPU", 0)  # type: ignore[no-untyped-call]
+        if there < processors:
             logger.warning(
                 "%d processors are needed, and the cluster has %d: waiting until it grows", processors, there
             )

@@ -11,11 +11,7 @@ import pytest
 from ray.cluster_utils import Cluster
 from ray.train import WorkerGroupError
 
-<<<<<<< HEAD
-from tests.training.distributed.conftest import have_nodes
-=======
 from tests.ray_nodes import have_nodes
->>>>>>> main
 from tests.training.distributed.pair import SIZE, Pair, fit_by
 from tests.training.distributed.test_repetitions import task_processes
 from tests.training.synthetic import load, tiny
@@ -66,7 +62,6 @@ def epochs_of(lines: list[str]) -> list[int]:
 def test_the_command_whose_node_dies_gives_the_model_of_its_workers(
     texts: Path, tmp_path: Path, cluster: Cluster, pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-<<<<<<< HEAD
     """Epochs are so short here that half a second is many of them; nobody announces the end of a node."""
     monkeypatch.setattr(one_model, "POLL_SECONDS", 0.05)
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -80,59 +75,12 @@ def test_the_command_whose_node_dies_gives_the_model_of_its_workers(
     assert main([*command, "--ray", cluster.address, "--workers", str(SIZE)]) == DONE
     assert killer.lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
     (found,) = filter(None, (re.match(r"resuming after epoch (\d+) of 40", line) for line in killer.lines))
-=======
-    def remove_a_node() -> None:
-        node = next(node for node in cluster.worker_nodes if list(task_processes(node, WORKER)))
-        cluster.remove_node(node, allow_graceful=False)
-
-    have_nodes(cluster, 3)
-    dataset, run = load(texts, RUN)
-    listener = Listener(remove_a_node)
-    RayWorkers(cluster.address, SIZE).fit(run, dataset, tmp_path / "out", resume=False, log=listener)
-    assert listener.lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
-    (found,) = filter(None, (re.match(r"resuming after epoch (\d+) of 40", line) for line in listener.lines))
->>>>>>> main
     assert 1 <= int(found[1]) < EPOCHS
     # Nothing before the checkpoint is done again.
     after = killer.lines[killer.lines.index(found.string) + 1 :]
     assert epochs_of(after) == list(range(int(found[1]) + 1, EPOCHS + 1))
     assert_same_artifact(tmp_path / "whole", tmp_path / "out")
     assert not (tmp_path / "out.part").exists()
-<<<<<<< HEAD
-=======
-
-
-def test_workers_that_die_too_often_end_the_command_and_this_machine_can_continue_it(
-    texts: Path, tmp_path: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def kill_workers() -> None:
-        for node in cluster.list_all_nodes():
-            for process in task_processes(node, WORKER):
-                os.kill(process, signal.SIGKILL)
-
-    def command(*more: str) -> list[str]:
-        listener = Listener(kill_workers)
-        monkeypatch.setattr(commands, "_say", listener)
-        options = [
-            f"training.epochs={EPOCHS}",
-            "training.batch_size=16",
-            "encoder.widths=[8]",
-            "vocabulary.subwords=60",
-        ]
-        assert main([*arguments, "--set", *options, *more]) == (DONE if "--resume" in more else FAILED)
-        return listener.lines
-
-    have_nodes(cluster, 3)
-    monkeypatch.setattr(one_model, "RETRIES", 0)
-    arguments = ["fit", "--data", str(texts), "--recipe", "ova", "--out", str(tmp_path / "out")]
-    lines = command("--ray", cluster.address, "--workers", "2")
-    assert lines[0] == f"2 workers by Ray ({cluster.address}), each on a processor"
-    expected = "xmc-train: the workers could not finish; fit --resume continues the run: "
-    assert capsys.readouterr().err.startswith(expected)
-    lines = command("--resume")
-    assert re.fullmatch(r"resuming after epoch \d+ of 40", lines[0])
-    assert epochs_of(lines)[-1] == EPOCHS
->>>>>>> main
     assert main(["evaluate", str(tmp_path / "out"), "--data", str(texts)]) == DONE
 
 
