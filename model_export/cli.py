@@ -196,13 +196,13 @@ def _diff(arguments: argparse.Namespace) -> None:
 
 def _shard(arguments: argparse.Namespace) -> None:
     from model_export.sharding import shard
-    from service.bundle import layout
+    from service.bundle.shards import HEAD
 
     head = shard(arguments.bundle, arguments.shards, arguments.out)
     print(f"wrote {arguments.out}: {head.name}:{head.version} in {len(head.shards)} shards")
     for entry in head.shards:
         print(f"  {entry.folder}  rows {entry.first:,} to {entry.first + entry.count - 1:,}")
-    print(f"serve it:  xmc-serve run --bundle {arguments.out / layout.HEAD}")
+    print(f"serve it:  xmc-serve run --bundle {arguments.out / HEAD}")
 
 
 def _plot(arguments: argparse.Namespace) -> None:

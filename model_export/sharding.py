@@ -32,7 +32,7 @@ from service.bundle.files import sha256_of, version_of, write_manifest
 from service.bundle.labels import write_records
 from service.bundle.manifest import DeclareSection, MachSection
 from service.bundle.searching import SearchSection
-from service.bundle.shards import ShardEntry
+from service.bundle.shards import HEAD, ShardEntry
 from service.engine import Engine
 from service.golden import query_of
 
@@ -65,11 +65,11 @@ def shard(path: Path, count: int, out: Path) -> Manifest:
     bundle = open_bundle(path)
     costs = row_costs(bundle)
     _check(bundle, count, len(costs))
-    with replacing(out, layout.HEAD) as folder:
+    with replacing(out, HEAD) as folder:
         entries = [
             _write_shard(bundle, folder / f"shard-{place}", rows) for place, rows in enumerate(balanced(costs, count))
         ]
-        return _write_head(bundle, folder / layout.HEAD, entries)
+        return _write_head(bundle, folder / HEAD, entries)
 
 
 def row_costs(bundle: Bundle) -> NDArray[np.float64]:

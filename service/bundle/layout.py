@@ -14,9 +14,6 @@ from service.bundle.searching import OvaSection, SearchSection, UnidecSection
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.sig"
 
-# The folder of a bundle that names shards, which lie beside it.
-HEAD = "head"
-
 ENCODER = "encoder.onnx"
 TOKENIZER = "tokenizer.json"
 

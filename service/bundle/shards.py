@@ -8,6 +8,9 @@ from pydantic import Field
 
 from service.bundle.strict import Count, Sha256, Strict
 
+# The folder of a bundle that names shards, which lie beside it.
+HEAD = "head"
+
 
 class ShardEntry(Strict):
     """One shard: a bundle of its own, beside the one that names it.

@@ -18,7 +18,7 @@ from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 
-from service.bundle import layout
+from service.bundle.shards import HEAD
 from service.errors import BundleError, Conflict, RequestError, UnknownBundle, without_folders
 from service.live.keeper import LabelKeeper
 from service.metrics import Metrics
@@ -216,5 +216,5 @@ def _folders(folder: Path) -> dict[str, Path]:
 
 
 def _served(path: Path) -> Path:
-    head = path / layout.HEAD
+    head = path / HEAD
     return head if head.is_dir() else path

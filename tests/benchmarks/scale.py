@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from service.bundle import Bundle, layout, open_bundle
+from service.bundle import Bundle, open_bundle
 from service.bundle.manifest import DeclareSection
+from service.bundle.shards import HEAD
 from service.decoders.rows import merged
 from service.distributed.environment import prepare
 from service.engine import Engine
@@ -147,7 +148,7 @@ def _cut(folder: Path) -> Iterator[tuple[Bundle, Engine, RayShards]]:
     prepare()
     from service.distributed.opening import deployed  # reads what was set
 
-    head = open_bundle(folder / layout.HEAD)
+    head = open_bundle(folder / HEAD)
     with deployed(head, Settings(ray="local", device="cpu")) as shards:
         yield head, Engine.open(head, device="cpu", shards=shards), shards
 

@@ -137,9 +137,10 @@ def test_the_service_is_imported_from_the_wheel_and_brings_no_torch(found: dict[
 
 @pytest.mark.image
 def test_modules_of_other_extras_alone_cannot_be_imported(found: dict[str, Any]) -> None:
-    """Those of the client, of gRPC, of the dashboard and of the GPU, which the environment has not."""
+    """Those of the client, of gRPC, of the dashboard, of the GPU and of Ray, which the environment has not."""
     places = {name: {path.partition("/")[0] for path in paths} for name, paths in found["missing"].items()}
     of_extras = {"httpx": {"client"}, "grpc": {"rpc"}, "grafana_foundation_sdk": {"monitoring"}, "onnx": {"resident"}}
+    of_extras["ray"] = {"distributed"}
     assert places == of_extras
     assert len(found["origins"]) > 100
 

