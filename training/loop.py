@@ -24,7 +24,15 @@ from tqdm import tqdm
 
 from training import memory
 from training.artifact import new_model, write_artifact
-from training.checkpoint import Division, Progress, load_checkpoint, save_checkpoint, save_tensors, whole_weights
+from training.checkpoint import (
+    Division,
+    Progress,
+    load_checkpoint,
+    save_checkpoint,
+    save_tensors,
+    temporary_beside,
+    whole_weights,
+)
 from training.data.dataset import Dataset
 from training.evaluation import calibrated, evaluate, reranker_of
 from training.methods import METHODS
@@ -303,7 +311,7 @@ def open_work(out: Path, run: RunConfig, dataset: Dataset) -> WorkFolder:
                 )
     else:
         work.path.mkdir(parents=True, exist_ok=True)
-        partial = work.config.with_name(work.config.name + ".tmp")
+        partial = temporary_beside(work.config)
         partial.write_text(json.dumps(started, indent=1), encoding="utf-8")
         partial.replace(work.config)
     return work
