@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,5 @@ class HttpServer:
         if self._lifecycle.failure is not None:
             raise BundleError(self._lifecycle.failure)
 
-    @property
-    def _launch(self) -> Callable[[Order], Launched]:
-        return lambda order: launch(order._replace(application=self._application))
+    def _launch(self, order: Order) -> Launched:
+        return launch(order._replace(application=self._application))

@@ -7,6 +7,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from ray import serve
 from ray.exceptions import RayError
@@ -36,23 +37,16 @@ def deployed(bundle: Bundle, settings: Settings) -> Iterator[RayShards]:
     assert settings.ray is not None
     manifest = bundle.manifest
     server = f"{socket.gethostname()}-{settings.port}"
-    places = {
-        entry.folder: Place(name, f"{server}-{os.getpid()}-{name}")
-        for entry in manifest.shards
-        for name in [deployment_name(manifest, entry)]
-    }
+    places, targets = dict[str, Place](), list[serve.RunTarget]()
+    for entry in manifest.shards:
+        deployment = deployment_name(manifest, entry)
+        places[entry.folder] = place = Place(deployment, f"{server}-{os.getpid()}-{deployment}")
+        shard = bound(bundle.path, manifest, entry, settings)
+        targets.append(serve.RunTarget(shard, name=place.application, route_prefix=None))
     replicas = len(places) * settings.shard_replicas
     with connected(settings.ray, replicas * settings.shard_threads):
         try:
             _delete_left_behind(server)
-            targets = [
-                serve.RunTarget(
-                    bound(bundle.path, manifest, entry, settings),
-                    name=places[entry.folder].application,
-                    route_prefix=None,
-                )
-                for entry in manifest.shards
-            ]
             try:
                 serve.run_many(targets)
             except (RayError, RayServeException, RuntimeError) as error:
@@ -99,15 +93,5 @@ def _delete_left_behind(server: str) -> None:
     """Delete applications of processes on this machine that are no more."""
     for name in serve.status().applications:
         found = re.match(rf"{re.escape(server)}-(\d+)-shard-", name)
-        if found is not None and not _runs(int(found[1])):
+        if found is not None and not Path("/proc", found[1]).exists():
             serve.delete(name)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial as bound
+from functools import partial
 from typing import NamedTuple
 
 from service.bags import Bag
@@ -58,8 +58,8 @@ class Labeller:
         bags = self._engine.prepare([query for query, *_ in asked])
         resolve = self._engine.filters.resolve
         prepared = [
-            Prepared(bag, k, min_score, None if wanted is None else resolve(wanted), explain, partial)
-            for bag, (_, k, min_score, wanted, explain, partial) in zip(bags, asked, strict=True)
+            Prepared(bag, k, min_score, None if wanted is None else resolve(wanted), explain, in_part)
+            for bag, (_, k, min_score, wanted, explain, in_part) in zip(bags, asked, strict=True)
         ]
         self._notes.add("tokenize_seconds", time.perf_counter() - started)
         if truncated := sum(bag.truncated for bag in bags):
@@ -74,7 +74,7 @@ class Labeller:
             ShardUnavailable: a shard does not answer, and not everybody is content without it.
         """
         engine, notes = self._engine, self._notes
-        answer, partial = self._answer(prepared)
+        answer, in_part = self._answer(prepared)
         notes.add("batch_rows", len(prepared))
         notes.add("batch_padding_ratio", answer.padding_ratio)
         notes.add("encode_seconds", answer.encode_seconds)
@@ -86,7 +86,7 @@ class Labeller:
             notes.add(f"filtered_{other.mode}", 1)
             found[place] = other.ids_K, other.scores_K
         section = self._section
-        whys = {place: bound(encode_explanations, section, why) for place, why in answer.explainers.items()}
+        whys = {place: partial(encode_explanations, section, why) for place, why in answer.explainers.items()}
         return [
             (
                 encode_prediction(
@@ -95,7 +95,7 @@ class Labeller:
                     scores_K[: one.k],
                     one.min_score,
                     whys.get(place),
-                    partial=partial,
+                    partial=in_part,
                 ),
                 answer.encode_seconds,
                 answer.search_seconds,
