@@ -43,6 +43,10 @@ def answers(service: Service, points: list[Point], k: int) -> list[list[dict[str
     return found
 
 
+def scores(labels: list[dict[str, Any]]) -> dict[str, float]:
+    return {label["id"]: label["score"] for label in labels}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_probabilities_that_hold_as_training_measured(workshop: Workshop, kind: str) -> None:
     source = open_source(workshop.data(kind))
@@ -90,6 +94,7 @@ def test_re_ranking_prefers_rare_labels_and_keeps_their_probabilities(workshop: 
             described = service.client.get(f"/v1/models/{service.model.name}").json()
             assert described.get("propensity_weight") == (2.0 if name == "rare" else None)
     for usual, rare in zip(found["usual"], found["rare"], strict=True):
-        assert sorted(rare, key=lambda label: str(label["id"])) == sorted(usual, key=lambda label: str(label["id"]))
+        # Queries that came together may be split into batches at another place, which moves a float's last digit.
+        assert scores(rare) == pytest.approx(scores(usual), rel=1e-5)
     first = {name: np.mean([counts[labels[0]["id"]] for labels in all_]) for name, all_ in found.items()}
     assert first["rare"] < first["usual"]
