@@ -93,7 +93,7 @@ def _measure(sources: Sources, folder: Path) -> Constants:
         print(f"{name}: MB {sizes}; {time.perf_counter() - started:.0f} s", flush=True)
         if name == OF_HTTP:
             http = served(case.path, sources.queries, folder / "queries.txt", pace)
-            engine = times_of(opened(case.path), sources.queries, K, pace)
+            (engine,) = times_of([opened(case.path)], sources.queries, K, pace)
             print(http, flush=True)
         shutil.rmtree(case.path)
         gc.collect()

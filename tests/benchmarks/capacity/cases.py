@@ -74,5 +74,19 @@ HELD_OUT: dict[str, Workload] = {
     "rerank-50k": _search(50_000, 128, rerank_weights=60),
 }
 
+# What each is measured beside, of those that laws are fitted to.
+REFERENCES = {
+    "mach-500k": "mach-300k",
+    "mach-middle": "mach-wide",
+    "flat-30k": "flat-50k",
+    "flat-500k": "flat-300k",
+    "flat-leading": "leading-60k",
+    "ivf-100k": "ivf-80k",
+    "hnsw-25k": "hnsw-20k",
+    "declare-28k-180k": "declare-28k-100k",
+    "declare-rows": "declare-rows-5k",
+    "rerank-50k": "rerank-30k",
+}
+
 # Those of them that are asked over HTTP as well.
 SERVED = ("flat-30k", "mach-middle")

@@ -84,50 +84,53 @@ def memory_of(path: Path) -> Resident:
         worker.abandon()
 
 
-def times_of(engine: Engine, queries: Sequence[str], k: int, pace: Pace, tokens: int | None = None) -> Times:
-    """Times at the usual pace.
+def times_of(
+    engines: Sequence[Engine], queries: Sequence[str], k: int, pace: Pace, tokens: int | None = None
+) -> list[Times]:
+    """Times of each engine at the usual pace, in the same minute: they are measured in turn.
 
     Args:
-        engine: on one thread.
+        engines: on one thread each.
         queries: at least as many as a batch has.
         k: labels for each.
         pace: of the processor, at which times count.
         tokens: that each query is cut to, of texts joined until they have so many; None: as they are.
     """
-    bags = engine.prepare(queries[: BATCHES * BATCH_ROWS])
-    if tokens is not None:
-        joined = np.concatenate([bag.ids for bag in bags])
-        starts = (np.arange(len(bags)) * tokens) % (len(joined) - tokens)
-        bags = [Bag(joined[low : low + tokens], np.ones(tokens, dtype=np.float32)) for low in starts]
-    batches = [bags[low : low + BATCH_ROWS] for low in range(0, len(bags), BATCH_ROWS)]
-    encode, search = _seconds_of_processor(engine, [[bag] for bag in bags], k, pace)
-    batch_encode, batch_search = _seconds_of_processor(engine, batches, k, pace) / BATCH_ROWS
-    return Times(float(encode), float(search), float(batch_encode), float(batch_search))
+    bags_EQ = [_bags(engine, queries, tokens) for engine in engines]
+    lone = [[[bag] for bag in bags] for bags in bags_EQ]
+    batches = [[bags[low : low + BATCH_ROWS] for low in range(0, len(bags), BATCH_ROWS)] for bags in bags_EQ]
+    lone_E2 = _seconds_of_processor(engines, lone, k, pace)
+    batch_E2 = _seconds_of_processor(engines, batches, k, pace) / BATCH_ROWS
+    return [Times(*one, *many) for one, many in zip(lone_E2.tolist(), batch_E2.tolist(), strict=True)]
 
 
-def search_times(engine: Engine, vectors_QD: Floats, pace: Pace) -> tuple[float, float]:
+def search_times(engines: Sequence[Engine], vectors: Sequence[Floats], pace: Pace) -> list[tuple[float, float]]:
     """Seconds of a search for a lone query, and for each of a batch, by vectors like those of the labels.
 
     What an untrained encoder gives is as far from all labels as from any: searches that pass over labels would not.
 
     Args:
-        engine: on one thread.
-        vectors_QD: of at least as many queries as a batch has.
+        engines: on one thread each; they are measured in turn.
+        vectors: for each, of at least as many queries as a batch has.
         pace: of the processor, at which times count.
     """
-    decoder = engine.live.view.decoder
 
-    def seconds(rows: slice) -> Seconds:
+    def seconds(engine: Engine, vectors_QD: Floats, rows: slice) -> Seconds:
         started = time.thread_time()
-        decoder.decode({OUTPUT: vectors_QD[rows]}, K)
+        engine.live.view.decoder.decode({OUTPUT: vectors_QD[rows]}, K)
         return np.array(time.thread_time() - started)
 
+    asked = list(zip(engines, vectors, strict=True))
+    single = [slice(row, row + 1) for row in range(BATCHES * BATCH_ROWS)]
     batches = [slice(low, low + BATCH_ROWS) for low in range(0, BATCHES * BATCH_ROWS, BATCH_ROWS)]
-    seconds(batches[0])
+    for engine, vectors_QD in asked:
+        seconds(engine, vectors_QD, batches[0])
     with one_processor():
-        alone = pace.medians([partial(seconds, slice(row, row + 1)) for row in range(BATCHES * BATCH_ROWS)])
-        together = pace.medians([partial(seconds, rows) for rows in batches])
-    return float(np.median(alone)), float(np.median(together)) / BATCH_ROWS
+        alone_E, together_E = (
+            _in_turn([[partial(seconds, *one, rows) for rows in every] for one in asked], pace)
+            for every in (single, batches)
+        )
+    return list(zip(alone_E.tolist(), (together_E / BATCH_ROWS).tolist(), strict=True))
 
 
 def rerank_times(path: Path, engine: Engine, queries: Sequence[str], pace: Pace) -> tuple[float, float]:
@@ -149,23 +152,44 @@ def rerank_times(path: Path, engine: Engine, queries: Sequence[str], pace: Pace)
     with one_processor():
         alone = pace.medians([partial(seconds, slice(row, row + 1)) for row in range(len(bags))])
         together = pace.medians([partial(seconds, slice(None))])
-    return float(np.median(alone)), float(np.median(together)) / len(bags)
+    return float(np.nanmedian(alone)), float(np.nanmedian(together)) / len(bags)
 
 
-def _seconds_of_processor(engine: Engine, batches: Sequence[Sequence[Bag]], k: int, pace: Pace) -> Seconds:
-    """Seconds of encoding and of search of a batch, the median of all, (2,).
+def _bags(engine: Engine, queries: Sequence[str], tokens: int | None) -> list[Bag]:
+    """Of some batches."""
+    bags = engine.prepare(queries[: BATCHES * BATCH_ROWS])
+    if tokens is None:
+        return bags
+    joined = np.concatenate([bag.ids for bag in bags])
+    starts = (np.arange(len(bags)) * tokens) % (len(joined) - tokens)
+    return [Bag(joined[low : low + tokens], np.ones(tokens, dtype=np.float32)) for low in starts]
+
+
+def _seconds_of_processor(
+    engines: Sequence[Engine], batches: Sequence[Sequence[Sequence[Bag]]], k: int, pace: Pace
+) -> Seconds:
+    """Seconds of encoding and of search of a batch, for each engine the median of all of its own, (E, 2).
 
     Of the processor, not of the clock: one thread computes, and what it waits for others is not its work.
     """
 
-    def seconds(batch: Sequence[Bag]) -> Seconds:
+    def seconds(engine: Engine, batch: Sequence[Bag]) -> Seconds:
         answer = engine.run(batch, k)
         return np.array([answer.encode_seconds, answer.search_seconds])
 
-    seconds(batches[0])
+    asked = list(zip(engines, batches, strict=True))
+    for engine, own in asked:
+        seconds(engine, own[0])
     with patch("service.engine.perf_counter", time.thread_time), one_processor():
-        found: Seconds = np.median(pace.medians([partial(seconds, batch) for batch in batches]), axis=0)
-    return found
+        return _in_turn([[partial(seconds, engine, batch) for batch in own] for engine, own in asked], pace)
+
+
+def _in_turn(runs: Sequence[Sequence[Callable[[], Seconds]]], pace: Pace) -> Seconds:
+    """The median of the runs of each row, which have as many each; one of every row, then the next."""
+    found = pace.medians([run for turn in zip(*runs, strict=True) for run in turn])
+    by_turn = found.reshape(-1, len(runs), *found.shape[1:])
+    medians: Seconds = np.nanmedian(by_turn, axis=0)
+    return medians
 
 
 def served(path: Path, queries: Sequence[str], file: Path, pace: Pace) -> Served:
@@ -196,8 +220,8 @@ def served(path: Path, queries: Sequence[str], file: Path, pace: Pace) -> Served
 
         bench(Plan(url=url, queries=file, k=K, concurrency=(CONNECTIONS,), seconds=WARM_SECONDS))
         windows: list[Callable[[], Seconds]] = [loaded] * WINDOWS
-        http, whole = np.median(pace.medians(windows), axis=0)
-        lone, hop = np.median(pace.medians([alone] * WINDOWS), axis=0)
+        http, whole = np.nanmedian(pace.medians(windows), axis=0)
+        lone, hop = np.nanmedian(pace.medians([alone] * WINDOWS), axis=0)
         return Served(float(lone), float(hop), float(http), float(whole), resident(server, NONE))
 
 

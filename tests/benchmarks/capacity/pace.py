@@ -1,15 +1,17 @@
-"""Whether processor and memory work at their usual pace.
+"""How fast processor and memory work, beside their usual pace.
 
 On a shared machine others halve the speed of a core for seconds or for minutes, and a thread's time counts that as
 work; others slow the memory down while a core's own caches are as fast as ever. A fixed product of matrices tells of
-the first, reading numbers that no cache holds of the second: what was measured counts where both took as long before
-and after it as they usually do. Plans are held against bundles at the pace at which constants were measured, or not at
-all.
+the first, reading numbers that no cache holds of the second, before and after everything that is measured. Where
+neither is far from usual, seconds are told as they would have been at the usual pace, half as the product has it and
+half as reading has it; at another pace nothing is measured. Plans are held against bundles at the pace at which
+constants were measured.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +25,8 @@ from numpy.typing import NDArray
 # Numbers of the matrices fit into a core's own cache, and leave most of it alone.
 SIDE, PRODUCTS, REPEATS = 96, 3, 3
 LOOKED_AT, PAUSE = 30.0, 0.02
-# Products, and readings, take so much more or less than usual at the usual pace.
-ALLOWED = 0.12
+# Products, and readings, take at most so much more or less than usual. A core that nobody shares is beyond that.
+ALLOWED = 0.25
 # Numbers that are read at a time, and of how many: far more than all caches hold. Reading them takes the place of what
 # is measured in a core's own cache, so memory is looked at seldom beside what takes less time.
 READ, HELD, READ_EVERY = 1 << 18, 1 << 26, 0.1
@@ -48,7 +50,7 @@ class Pace:
     seconds: float
     reading: float
     _looked: float = field(default=-READ_EVERY, init=False, repr=False)
-    _steady: bool = field(default=True, init=False, repr=False)
+    _slowness: float = field(default=1.0, init=False, repr=False)
 
     @classmethod
     def usual(cls) -> Pace:
@@ -59,12 +61,13 @@ class Pace:
             time.sleep(PAUSE)
         return cls(*np.median(found, axis=0).tolist())
 
-    def holds(self) -> bool:
-        """Whether the machine works at it now."""
+    def slowness(self) -> float | None:
+        """Seconds that now take the place of one at this pace; None where the machine has another one."""
         if time.perf_counter() - self._looked > READ_EVERY:
-            self._steady = _near(reading_seconds(), self.reading)
+            self._slowness = reading_seconds() / self.reading
             self._looked = time.perf_counter()
-        return self._steady and _near(product_seconds(), self.seconds)
+        found = product_seconds() / self.seconds, self._slowness
+        return math.sqrt(math.prod(found)) if all(abs(one - 1) <= ALLOWED for one in found) else None
 
     def found(self) -> str:
         """The pace of now beside this one."""
@@ -74,13 +77,13 @@ class Pace:
         )
 
     def medians(self, runs: Sequence[Callable[[], Seconds]]) -> Seconds:
-        """What some runs return that were done at this pace, each several times: medians, of most of the runs.
+        """What some runs return, each done several times near this pace, in turn: medians, of most of the runs.
 
         Args:
             runs: each does what is measured, and returns some seconds.
 
         Returns:
-            One row for each run that could be measured.
+            One row for each run, in seconds of this pace; NaN for those that could not be measured.
 
         Raises:
             RuntimeError: the machine had another pace all the time.
@@ -88,11 +91,13 @@ class Pace:
         found: list[list[Seconds]] = [[] for _ in runs]
         started = time.perf_counter()
         for place in self._places(found, started):
-            before = self.holds()
+            before = self.slowness()
             seconds = runs[place]()
-            if before and self.holds():
-                found[place].append(seconds)
-        return np.stack([np.median(rows, axis=0) for rows in found if rows])
+            after = self.slowness()
+            if before is not None and after is not None:
+                found[place].append(seconds / math.sqrt(before * after))
+        unknown = np.full_like(next(rows[0] for rows in found if rows), np.nan)
+        return np.stack([np.median(rows, axis=0) if rows else unknown for rows in found])
 
     def _places(self, found: Sequence[Sequence[Seconds]], started: float) -> Iterator[int]:
         """Places that have not been measured often enough, in turn, until there is no more time."""
@@ -130,10 +135,6 @@ def product_seconds() -> float:
 def reading_seconds() -> float:
     """What a reading takes now: the least of a few, of other numbers each time."""
     return min(_spent(partial(np.max, next(PLACES)), 1) for _ in range(REPEATS))
-
-
-def _near(found: float, usual: float) -> bool:
-    return abs(found / usual - 1) <= ALLOWED
 
 
 def _spent(work: Callable[[], object], times: int = PRODUCTS) -> float:

@@ -55,23 +55,23 @@ def points_of(case: Case, engine: Engine, sources: Sources, files: Files, pace: 
         return
     if workload.encoder == "transformer":
         for tokens in TOKENS:
-            times = times_of(engine, queries, K, pace, tokens)
+            (times,) = times_of([engine], queries, K, pace, tokens)
             asked = work_of(replace(workload, tokens=tokens), files)
             yield StagePoint("transformer", asked, times.lone_encode, times.batch_encode)
         return
-    times = times_of(engine, queries, K, pace)
+    (times,) = times_of([engine], queries, K, pace)
     yield StagePoint("bag", work, times.lone_encode, times.batch_encode)
     match workload.method:
         case "mach" if work["entries"] >= SEARCHED_ENTRIES:
             yield _search("mach", work, times)
-            yield _search("mach-100", work, times_of(engine, queries, RERANKED_K, pace))
-            yield _search("mach-all", work, times_of(engine, queries, ALL_K, pace))
+            for stage, k in (("mach-100", RERANKED_K), ("mach-all", ALL_K)):
+                yield _search(stage, work, *times_of([engine], queries, k, pace))
         case "mach":
             yield _search("mach-all", work, times)
         case "declare":
             yield _search("declare" if workload.by_factors else VOTE, work, times)
         case _:
-            seconds = search_times(engine, sources.queries_of(workload.dimension), pace)
+            (seconds,) = search_times([engine], [sources.queries_of(workload.dimension)], pace)
             yield StagePoint(LEADING if workload.leading else str(workload.index), work, *seconds)
 
 
