@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -34,6 +34,40 @@ class Encoded:
 
     outputs: Mapping[str, Any]
     padding_ratio: float
+
+    def rows(self, query: int) -> dict[str, NDArray[Any]]:
+        """Those of one query, of outputs that are arrays."""
+        return {name: array[query : query + 1] for name, array in self.outputs.items()}
+
+
+class QueryEncoder(Protocol):
+    """What makes of a batch what a decoder reads; may be called from several threads.
+
+    Attributes:
+        device: "cpu" or "cuda".
+        providers: execution providers, first choice first.
+    """
+
+    device: str
+    providers: list[str]
+
+    def run(self, bags: Sequence[Bag]) -> Encoded:
+        """Encode a batch of at least one bag.
+
+        Raises:
+            EngineFailed: the model gave numbers that are not finite.
+        """
+        ...
+
+    def outputs_of(self, encoded: Encoded, query: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """One query of a batch, as `run` gives it and as arrays."""
+        ...
+
+
+def inputs_of(bags: Sequence[Bag]) -> tuple[dict[str, NDArray[Any]], float]:
+    """A batch as the graph reads it, and the share of it that is padding."""
+    ids_QT, values_QT = pad(bags)
+    return {"ids": ids_QT, "values": values_QT}, 1.0 - sum(bag.ids.size for bag in bags) / ids_QT.size
 
 
 class Encoder:
@@ -86,31 +120,35 @@ class Encoder:
         Raises:
             EngineFailed: an output is NaN or infinite; who reads resident ones finds that out.
         """
-        ids_QT, values_QT = pad(bags)
-        inputs: dict[str, NDArray[Any]] = {"ids": ids_QT, "values": values_QT}
-        outputs = self._left(inputs) if self._resident else self._fetched(inputs)
-        tokens = sum(bag.ids.size for bag in bags)
-        return Encoded(outputs, padding_ratio=1.0 - tokens / ids_QT.size)
+        inputs, padding_ratio = inputs_of(bags)
+        return Encoded(self._left(inputs) if self._resident else self.fetched(inputs), padding_ratio)
 
     def vectors(self, bags: Sequence[Bag], output: str) -> NDArray[np.float32]:
         """One output of the graph as an array, whether or not a decoder needs it; it may be NaN or infinite."""
-        ids_QT, values_QT = pad(bags)
-        vectors: NDArray[np.float32] = self._session.run([output], {"ids": ids_QT, "values": values_QT})[0]
+        vectors: NDArray[np.float32] = self._session.run([output], inputs_of(bags)[0])[0]
         return vectors
 
-    def outputs_of(self, encoded: Encoded, query: int) -> tuple[dict[str, Any], dict[str, NDArray[np.float32]]]:
+    def outputs_of(self, encoded: Encoded, query: int) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """What the graph made of one query of a batch, as `run` gives it and as arrays.
 
         From a device's memory the outputs of the whole batch are fetched.
         """
         if not self._resident:
-            arrays = {name: array[query : query + 1] for name, array in encoded.outputs.items()}
+            arrays = encoded.rows(query)
             return arrays, arrays
         arrays = {name: value.numpy()[query : query + 1] for name, value in encoded.outputs.items()}
         placed = {name: onnxruntime.OrtValue.ortvalue_from_numpy(array, self.device) for name, array in arrays.items()}
         return placed, arrays
 
-    def _fetched(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    def fetched(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """What the graph makes of a batch as it reads it, as arrays.
+
+        Args:
+            inputs: see `inputs_of`.
+
+        Raises:
+            EngineFailed: see `run`.
+        """
         arrays = self._session.run(self._outputs, inputs)
         for name, array in zip(self._outputs, arrays, strict=True):
             if not np.isfinite(array).all():

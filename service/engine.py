@@ -20,7 +20,7 @@ from service.bundle import Bundle, LabelTable, Manifest, layout
 from service.bundle.manifest import TextInput
 from service.decoders import decoder_class
 from service.decoders.base import Decoder
-from service.encoder import Encoded, Encoder
+from service.encoder import Encoded, Encoder, QueryEncoder
 from service.errors import BundleError, EngineFailed
 from service.explaining import Explainer
 from service.filters import search as filtering
@@ -119,7 +119,7 @@ class Engine:
         live: its labels, which may change at any time.
     """
 
-    def __init__(self, bundle: Bundle, reader: QueryReader, encoder: Encoder, decoder: Decoder) -> None:
+    def __init__(self, bundle: Bundle, reader: QueryReader, encoder: QueryEncoder, decoder: Decoder) -> None:
         self.manifest: Manifest = bundle.manifest
         self.device: str = encoder.device
         self.providers: list[str] = encoder.providers
@@ -148,6 +148,8 @@ class Engine:
         is_whole = not bundle.manifest.shards
         resident = _resident_decoder(bundle) if device == "cuda" and is_whole else None
         decoder = resident or (_decoder(bundle, threads) if is_whole else _sharded_decoder(bundle, threads, shards))
+        if shards is not None and shards.traits.encode:
+            return cls(bundle, _reader(bundle), _deferred_encoder(), decoder)
         encoder = Encoder.open(
             bundle.file(layout.ENCODER),
             decoder.required_outputs,
@@ -354,6 +356,12 @@ def _sharded_decoder(bundle: Bundle, threads: int, shards: Shards | None) -> Dec
     from service.sharding.opening import open_local
 
     return decoder_of(bundle, shards or open_local(bundle, threads=threads))
+
+
+def _deferred_encoder() -> QueryEncoder:
+    from service.sharding.deferred import DeferredEncoder  # few bundles need it
+
+    return DeferredEncoder()
 
 
 def _resident_decoder(bundle: Bundle) -> Decoder | None:

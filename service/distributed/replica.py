@@ -1,4 +1,4 @@
-"""A replica of one shard: a decoder in a process of its own, wherever Ray has put it.
+"""A replica of one shard: a decoder in a process of its own, wherever Ray has put it, and its encoder where it encodes.
 
 It computes one batch at a time, on a thread, so that its event loop can count those that wait: replicas are added where
 rows wait.
@@ -7,12 +7,14 @@ rows wait.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.bundle.shards import ShardEntry
 from service.kernels import bring
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from service.decoders.rows import Nearest
     from service.search.topk import TopK
     from service.sharding.shards import Floats, Outputs, RowNumbers, Traits
+
+    # Outputs, or what the encoder makes them of.
+    Asked = Mapping[str, NDArray[Any]]
 
 # What waits, as the policy of `service.distributed.scaling` reads it.
 QUEUE_ROWS = "queue_rows"
@@ -47,24 +52,30 @@ class Replica:
     def __init__(self, path: Path, entry: ShardEntry, threads: int) -> None:
         limit_threads(threads)
         bring()
-        from service.sharding.opening import shard_decoder
+        from service.bundle import layout
+        from service.encoder import Encoder
+        from service.sharding.deferred import is_deferred
+        from service.sharding.opening import open_shard, shard_decoder
         from service.sharding.shards import Traits
 
-        self._decoder = shard_decoder(path, entry, threads=threads)
-        self._traits = Traits.of(self._decoder)
+        shard = open_shard(path, entry)
+        self._decoder = shard_decoder(shard, threads=threads)
+        outputs, self._encoder = self._decoder.required_outputs, None
+        if is_deferred(outputs):
+            self._encoder = Encoder.open(shard.file(layout.ENCODER), outputs, device="cpu", threads=threads)
+        self._traits = replace(Traits.of(self._decoder), encode=self._encoder is not None)
         self._thread = ThreadPoolExecutor(1)
         self._waiting = 0
-        outputs = self._decoder.required_outputs
         self._decoder.decode({name: np.zeros((1, *shape), np.float32) for name, shape in outputs.items()}, WARM_UP_K)
 
     async def traits(self) -> Traits:
         """Of its decoder."""
         return self._traits
 
-    async def decode(self, outputs: Outputs, k: int) -> TopK:
+    async def decode(self, asked: Asked, k: int) -> TopK:
         """The shard's best labels."""
-        rows = len(next(iter(outputs.values())))
-        return await self._in_turn(rows, lambda: self._decoder.decode(outputs, k))
+        rows = len(next(iter(asked.values())))
+        return await self._in_turn(rows, lambda: self._decoder.decode(self._outputs(asked), k))
 
     async def nearest(self, embeddings_QC: Floats, count: int) -> Nearest:
         """The shard's nearest training rows, of DECLARE."""
@@ -72,17 +83,20 @@ class Replica:
 
         return await self._in_turn(len(embeddings_QC), lambda: nearest_of(self._decoder, embeddings_QC, count))
 
-    async def score(self, outputs: Outputs, rows_N: RowNumbers) -> Floats:
+    async def score(self, asked: Asked, rows_N: RowNumbers) -> Floats:
         """Scores of some of its labels, for one query."""
-        return await self._in_turn(1, lambda: self._decoder.scorer.score(outputs, rows_N))
+        return await self._in_turn(1, lambda: self._decoder.scorer.score(self._outputs(asked), rows_N))
 
-    async def explain(self, outputs: Outputs, rows_N: RowNumbers) -> Sequence[Parts]:
+    async def explain(self, asked: Asked, rows_N: RowNumbers) -> Sequence[Parts]:
         """What scores of some of its labels are made of, for one query."""
-        return await self._in_turn(1, lambda: self._decoder.scorer.explain(outputs, rows_N))
+        return await self._in_turn(1, lambda: self._decoder.scorer.explain(self._outputs(asked), rows_N))
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """Queries that wait here; Ray Serve asks for it."""
         return {QUEUE_ROWS: float(self._waiting)}
+
+    def _outputs(self, asked: Asked) -> Outputs:
+        return asked if self._encoder is None else self._encoder.fetched(asked)
 
     async def _in_turn(self, rows: int, compute: Callable[[], Result]) -> Result:
         """Compute after all that came before."""

@@ -19,7 +19,7 @@ from service.bags import TextReader
 from service.bundle import Bundle, layout
 from service.bundle.manifest import Manifest, TextInput
 from service.bundle.searching import LabelReading, UnidecSection
-from service.encoder import Encoder
+from service.encoder import Encoder, QueryEncoder
 from service.errors import EngineFailed
 
 TINY = 1e-12
@@ -44,10 +44,12 @@ class LabelEncoder:
     both_heads: bool
 
     @classmethod
-    def of(cls, bundle: Bundle, encoder: Encoder) -> LabelEncoder | None:
+    def of(cls, bundle: Bundle, encoder: QueryEncoder) -> LabelEncoder | None:
         """That of a bundle; None where it cannot read label texts, see `why_none`."""
         queries, method = bundle.manifest.input, bundle.manifest.method
         if not isinstance(method, UnidecSection) or method.reading is None or not isinstance(queries, TextInput):
+            return None
+        if not isinstance(encoder, Encoder):
             return None
         limit = method.reading.max_tokens
         reader = TextReader.open(bundle.file(layout.TOKENIZER), limit, queries.order, queries.heading_weight)

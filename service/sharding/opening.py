@@ -25,26 +25,33 @@ def open_local(bundle: Bundle, *, threads: int) -> LocalShards:
     Raises:
         BundleError: a shard is not there, damaged or another one.
     """
-    return LocalShards([shard_decoder(bundle.path, entry, threads=threads) for entry in bundle.manifest.shards])
+    return LocalShards(
+        [shard_decoder(open_shard(bundle.path, entry), threads=threads) for entry in bundle.manifest.shards]
+    )
 
 
-def shard_decoder(path: Path, entry: ShardEntry, *, threads: int) -> Decoder:
-    """Open one shard.
+def shard_decoder(shard: Bundle, *, threads: int) -> Decoder:
+    """What searches one shard.
 
     Args:
-        path: of the bundle that names it.
-        entry: what it says of it.
+        shard: see `open_shard`.
         threads: that one search may use.
 
     Raises:
-        BundleError: see `open_local`.
+        BundleError: a file of it cannot be used.
     """
-    shard = open_shard(path, entry)
     return decoder_class(shard.manifest.method.name).from_bundle(shard, threads=threads)
 
 
 def open_shard(path: Path, entry: ShardEntry) -> Bundle:
-    """The verified bundle of one shard; see `shard_decoder`.
+    """The verified bundle of one shard.
+
+    Args:
+        path: of the bundle that names it.
+        entry: what it says of it.
+
+    Raises:
+        BundleError: see `open_local`.
 
     Signatures are not looked at: the digest in a signed manifest says as much.
     """

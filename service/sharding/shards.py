@@ -25,12 +25,17 @@ RowNumbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Traits:
-    """What the decoders of all shards have in common, or what they come to; see ``Decoder`` and ``Scorer``."""
+    """What the decoders of all shards have in common, or what they come to; see ``Decoder`` and ``Scorer``.
+
+    Attributes:
+        encode: whether shards are asked with what the encoder reads, see `service.sharding.deferred`.
+    """
 
     required_outputs: Mapping[str, tuple[int, ...]]
     exact: bool
     cheap_labels: int
     most_fetched: int
+    encode: bool = False
 
     @classmethod
     def of(cls, decoder: Decoder) -> Traits:
@@ -46,6 +51,7 @@ class Traits:
             exact=all(part.exact for part in parts),
             cheap_labels=sum(part.cheap_labels for part in parts),
             most_fetched=min(part.most_fetched for part in parts),
+            encode=parts[0].encode,
         )
 
 

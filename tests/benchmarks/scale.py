@@ -8,8 +8,9 @@
 The first deploys each cut on a Ray of this machine and asks an engine, without HTTP, what it asks the whole bundle; the
 hop is what a question takes that computes nothing, and merging what is left to the head when all shards have answered.
 The second plans heads, which read queries, encode and merge, and shards, from the constants of `xmc-serve plan` for the
-shards' sizes and from what the first has measured. Machines have ``--cpu`` processors and ``--memory``; a shard's or a
-head's replica has one to itself. The third asks a whole bundle and its shards on Ray each text of a file.
+shards' sizes and from what the first has measured; where outputs are too large to send, shards encode. Machines have
+``--cpu`` processors and ``--memory``; a shard's or a head's replica has one to itself. The third asks a whole bundle
+and its shards on Ray each text of a file.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from service.planning.work import work_of
 from service.planning.workload import Wishes, Workload, resolved
 from service.search.topk import TopK, merge
 from service.settings import Settings
+from service.sharding.deferred import MOST_SENT_BYTES
 from service.sharding.shards import Shards
 
 if TYPE_CHECKING:
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
 
 K, BATCH_ROWS = 10, 32
 ASKED, BATCHES, STREAMS, STREAM_SECONDS = 200, 60, 4, 6.0
-FLOAT_BYTES = 4
+# Of a float32; of a token's id and value, and how many a text has at most.
+FLOAT_BYTES, TOKEN_BYTES, TOKENS = 4, 12, 128
 # What is simulated. Two replicas of everything at least: one may die at any time.
 MILLION, MOST_SHARDS, UTILISATION = 1_000_000, 10_000, 0.6
 MODELS = {
@@ -58,6 +61,7 @@ MODELS = {
     "unidec": Wishes("unidec", MILLION, dimension=256, index="flat"),
 }
 RATES = (100.0, 1000.0)
+NO_ENCODER = {"encoder_bytes": 0.0, "body_weights": 0.0, "outputs": 0.0}
 # Of ten gigabits a second.
 NETWORK_BYTES = 1.25e9
 
@@ -241,25 +245,28 @@ def _simulate(chosen: argparse.Namespace) -> None:
 def _plan(whole: Workload, rate: float, machine: Pod, costs: Sequence[Cost]) -> str:
     """The cells of a plan: as few shards as fit, and as many replicas of these and of heads as the rate takes."""
     constants = load()
-    shards = next(count for count in range(1, MOST_SHARDS) if _shard(whole, count)[0] <= machine.memory_bytes)
-    shard_bytes, shard_lone, shard_batch = _shard(whole, shards)
+    seconds, work = constants.seconds, work_of(whole, constants.files)
+    deferred = FLOAT_BYTES * work["outputs"] > MOST_SENT_BYTES
+    sent = TOKEN_BYTES * TOKENS if deferred else FLOAT_BYTES * work["outputs"]
+    shards = next(count for count in range(1, MOST_SHARDS) if _shard(whole, count, deferred)[0] <= machine.memory_bytes)
+    shard_bytes, shard_lone, shard_batch = _shard(whole, shards, deferred)
     beside = (
         float(np.interp(shards, [cost.shards for cost in costs], [cost.hop + cost.merging for cost in costs])) / 1000
     )
-    work = work_of(whole, constants.files)
     labels = by_group(file_bytes(whole, constants.files))["labels"]
-    head_bytes = _process_bytes({**work, "held_bytes": 0.0}) + labels + constants.memory.http
-    seconds = constants.seconds
-    head_batch = seconds.batch[whole.encoder].of(work) + seconds.batcher + seconds.http + beside / BATCH_ROWS
+    held = NO_ENCODER if deferred else {"held_bytes": 0.0}
+    head_bytes = _process_bytes({**work, **held}) + labels + constants.memory.http
+    encoding = 0.0 if deferred else seconds.batch[whole.encoder].of(work)
+    head_batch = encoding + seconds.batcher + seconds.http + beside / BATCH_ROWS
     # Queries a second of one machine as a head, and of one machine for each shard.
     heads = {
         "processors of heads": UTILISATION * machine.processors / head_batch,
         "HTTP of heads": UTILISATION / seconds.http,
-        "network of heads": UTILISATION * NETWORK_BYTES / (FLOAT_BYTES * work["outputs"] * shards),
+        "network of heads": UTILISATION * NETWORK_BYTES / (sent * shards),
     }
     of_shards = {
         "processors of shards": UTILISATION * machine.processors / shard_batch,
-        "network of shards": UTILISATION * NETWORK_BYTES / (FLOAT_BYTES * work["outputs"]),
+        "network of shards": UTILISATION * NETWORK_BYTES / sent,
     }
     head_count, replicas = (max(2, math.ceil(rate / min(limits.values()))) for limits in (heads, of_shards))
     loads = {name: rate / limit / head_count for name, limit in heads.items()}
@@ -271,16 +278,17 @@ def _plan(whole: Workload, rate: float, machine: Pod, costs: Sequence[Cost]) -> 
     )
 
 
-def _shard(whole: Workload, count: int) -> tuple[float, float, float]:
-    """Of one of so many shards: bytes, and seconds of a query alone and of one of a batch."""
+def _shard(whole: Workload, count: int, deferred: bool) -> tuple[float, float, float]:
+    """Of one of so many shards: bytes, and seconds of a search for a query alone and of one of a batch, encoded too."""
     constants = load()
     part = replace(whole, labels=math.ceil(whole.labels / count))
     work = work_of(part, constants.files)
     speed, seconds = speed_of(part, work, constants, on_gpu=False), constants.seconds
-    batch = speed.processor - seconds.http - seconds.batcher - seconds.batch[part.encoder].of(work)
+    batch = speed.processor - seconds.http - seconds.batcher
     tables = by_group(file_bytes(part, constants.files))["method"]
-    nothing = {"encoder_bytes": 0.0, "body_weights": 0.0, "outputs": 0.0}
-    return _process_bytes({**work, **nothing}) + tables, speed.search, batch
+    if deferred:
+        return _process_bytes(work) + tables, speed.search, batch
+    return _process_bytes({**work, **NO_ENCODER}) + tables, speed.search, batch - seconds.batch[part.encoder].of(work)
 
 
 def _process_bytes(work: Work) -> float:

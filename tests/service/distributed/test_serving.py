@@ -22,13 +22,17 @@ from service.distributed.deployments import bound, deployment_name
 from service.engine import Engine
 from service.models.queries import Query
 from service.settings import Settings
-from tests.bundles import Spec, write_bundle
+from service.sharding.deferred import MOST_SENT_BYTES
+from tests.bundles import Method, Spec, write_bundle
 from tests.ray_nodes import have_nodes
 from tests.service.distributed.conftest import PROCESSORS
 from tests.service.models.test_swaps import SECRET, admin
 from tests.service.serving import Process, ask, running
 
-METHODS = ("mach", "declare", "unidec")
+METHODS: tuple[Method, ...] = ("mach", "declare", "unidec")
+# MACH whose shards encode: a query's bucket scores are more than is sent.
+WIDE = "mach-wide"
+MODELS = (*METHODS, WIDE)
 SHARDS = 2
 K = 7
 GONE = "does not answer"
@@ -38,9 +42,11 @@ GONE = "does not answer"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundles of all methods, and a second version of the first, each cut into shards."""
     folder = tmp_path_factory.mktemp("sharded")
-    for name, seed in [*((method, 0) for method in METHODS), ("mach-later", 1)]:
-        method = name.partition("-")[0]
-        write_bundle(folder / "whole" / name, Spec(name=method, method=method, seed=seed))
+    specs = {method: Spec(name=method, method=method) for method in METHODS}
+    specs["mach-later"] = Spec(name="mach", seed=1)
+    specs[WIDE] = Spec(name=WIDE, buckets=1 + MOST_SENT_BYTES // (4 * Spec.repetitions))
+    for name, spec in specs.items():
+        write_bundle(folder / "whole" / name, spec)
         whole, out = str(folder / "whole" / name), str(folder / "cut" / name)
         assert export(["shard", whole, "--shards", str(SHARDS), "--out", out]) == 0
     (folder / "keys").write_text(line_of("root", SECRET, ()))
@@ -51,8 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path, proxy: int, cluster: Cluster) -> Iterator[Process]:
     del proxy
     arguments = ["--models-dir", folder / "cut", "--admin-keys-file", folder / "keys", "--ray", cluster.address]
-    for method in METHODS:
-        arguments += ["--bundle", folder / "cut" / method / "head"]
+    for model in MODELS:
+        arguments += ["--bundle", folder / "cut" / model / "head"]
     with running(*arguments) as process:
         yield process
         assert process.stop() == 0
@@ -79,15 +85,15 @@ def labels_in(answer: Any) -> list[tuple[str, float]]:
     return [(label["id"], label["score"]) for label in prediction["labels"]]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_answers_are_those_of_the_whole_bundle(server: Process, folder: Path, method: str) -> None:
-    engine = Engine.open(open_bundle(folder / "whole" / method), device="cpu")
+@pytest.mark.parametrize("model", MODELS)
+def test_answers_are_those_of_the_whole_bundle(server: Process, folder: Path, model: str) -> None:
+    engine = Engine.open(open_bundle(folder / "whole" / model), device="cpu")
     for query in queries(folder):
-        status, answer = predict(server, method, query)
+        status, answer = predict(server, model, query)
         assert status == 200
         assert labels_in(answer) == labels_of(engine, query)
         assert answer["predictions"][0].keys() == {"labels"}
-        status, some = predict(server, method, query, filter={"deny": [labels_in(answer)[0][0]]}, explain=True)
+        status, some = predict(server, model, query, filter={"deny": [labels_in(answer)[0][0]]}, explain=True)
         assert status == 200
         assert labels_in(some)[: K - 1] == labels_in(answer)[1:]
         assert all(label["explanation"] for label in some["predictions"][0]["labels"])
