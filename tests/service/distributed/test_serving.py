@@ -34,6 +34,8 @@ METHODS: tuple[Method, ...] = ("mach", "declare", "unidec")
 WIDE = "mach-wide"
 MODELS = (*METHODS, WIDE)
 SHARDS = 2
+# Of a batch whose bucket scores are 8 MB, twice what gRPC takes unless it is told otherwise.
+MANY = 128
 K = 7
 GONE = "does not answer"
 
@@ -43,8 +45,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Bundles of all methods, and a second version of the first, each cut into shards."""
     folder = tmp_path_factory.mktemp("sharded")
     specs = {method: Spec(name=method, method=method) for method in METHODS}
+    most = MOST_SENT_BYTES // (4 * Spec.repetitions)
+    specs["mach"] = Spec(name="mach", buckets=most)
     specs["mach-later"] = Spec(name="mach", seed=1)
-    specs[WIDE] = Spec(name=WIDE, buckets=1 + MOST_SENT_BYTES // (4 * Spec.repetitions))
+    specs[WIDE] = Spec(name=WIDE, buckets=most + 1)
     for name, spec in specs.items():
         write_bundle(folder / "whole" / name, spec)
         whole, out = str(folder / "whole" / name), str(folder / "cut" / name)
@@ -57,6 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path, proxy: int, cluster: Cluster) -> Iterator[Process]:
     del proxy
     arguments = ["--models-dir", folder / "cut", "--admin-keys-file", folder / "keys", "--ray", cluster.address]
+    for limit in ("--max-batch-rows", "--max-queries", "--queue-rows"):
+        arguments += [limit, str(MANY)]
     for model in MODELS:
         arguments += ["--bundle", folder / "cut" / model / "head"]
     with running(*arguments) as process:
@@ -97,6 +103,16 @@ def test_answers_are_those_of_the_whole_bundle(server: Process, folder: Path, mo
         assert status == 200
         assert labels_in(some)[: K - 1] == labels_in(answer)[1:]
         assert all(label["explanation"] for label in some["predictions"][0]["labels"])
+
+
+def test_a_batch_may_be_large(server: Process, folder: Path) -> None:
+    engine = Engine.open(open_bundle(folder / "whole" / "mach"), device="cpu")
+    asked = (queries(folder) * MANY)[:MANY]
+    body = {"model": "mach", "queries": asked, "k": K}
+    status, answer, _ = ask(server.port, body=json.dumps(body).encode())
+    assert status == 200
+    for query, prediction in zip(asked, json.loads(answer)["predictions"], strict=True):
+        assert labels_in({"predictions": [prediction]}) == labels_of(engine, query)
 
 
 @contextmanager
