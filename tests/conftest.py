@@ -37,6 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[LEFT_OUT] = []
     for marker, look in (
         ("gpu", _missing_for_gpu),
+        ("onnx_gpu", _missing_for_onnx_gpu),
         ("prometheus", _missing_for_prometheus),
         ("kubectl", _missing_for_kubectl),
         ("image", _missing_for_image),
@@ -75,11 +76,15 @@ def _missing_for_image() -> str:
 
 def _missing_for_gpu() -> str:
     """Why GPU tests cannot run here, or nothing when they can."""
-    import onnxruntime
     import torch
 
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        return "this ONNX Runtime is built without CUDA (install the gpu extra instead of cpu)"
-    return ""
+    return "" if torch.cuda.is_available() else "torch finds no CUDA device"
+
+
+def _missing_for_onnx_gpu() -> str:
+    """Why tests of what serves on a GPU cannot run here, or nothing when they can."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return ""
+    return "this ONNX Runtime is built without CUDA (install the gpu extra instead of cpu)"

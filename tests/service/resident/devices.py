@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from service.bundle.searching import IndexSection, OvaSection
 from service.resident.search import ResidentSearch
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.onnx_gpu])]
 
 
 def on(device: str, array: NDArray[np.float32]) -> Any:
