@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from service.doctor import (
     bundles,
+    cluster,
     cuda,
     descriptors,
     folders,
@@ -105,6 +106,12 @@ CHECKS = (
         "manifests and signatures of the bundles, and whether their files can be read; xmc-serve check does the rest",
         "a bundle is not there, not to be read, unsigned, given twice, or cannot be served on this device",
         bundles.look,
+    ),
+    Check(
+        "cluster",
+        "with --ray: whether something listens where the cluster is said to be",
+        "this machine is no node of a cluster, or nothing listens there",
+        cluster.look,
     ),
     Check(
         "labels",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ def look(context: Context) -> Iterator[Finding]:
     most = machine if limit is None else min(limit, machine)
     has = f"{_megabytes(machine)} of the machine" if most == machine else f"a limit of {_megabytes(most)}"
     bundles = context.settings.bundles
-    files = sum(map(_size, bundles))
+    # With a cluster, shards are in the memory of its nodes.
+    here = context.settings.ray in (None, "local")
+    files = sum(_size([bundle, *(_shards(bundle) if here else ())]) for bundle in bundles)
     needed = round(processes_bytes(len(bundles))) + files
     need = f"bundles ({_megabytes(files)}) and processes ({1 + len(bundles)}) take about {_megabytes(needed)}"
     if needed > most:
@@ -41,10 +43,10 @@ def processes_bytes(models: int) -> float:
     return http + models * one
 
 
-def _size(bundle: Path) -> int:
+def _size(folders: Sequence[Path]) -> int:
     """Bytes of a bundle's files and shards; none where they cannot be looked at, which the check of bundles tells."""
     try:
-        return sum(file.stat().st_size for folder in (bundle, *_shards(bundle)) for file in folder.iterdir())
+        return sum(file.stat().st_size for folder in folders for file in folder.iterdir())
     except OSError:
         return 0
 

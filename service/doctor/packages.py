@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 OURS = "xmcserve"
-# Settings that need an extra; gRPC is not here, because settings without it are refused before.
-EXTRAS = {"bundle_keys": "signing", "otlp_endpoint": "otel", "prediction_log": "predictions"}
+# Settings that need an extra; gRPC is not here, for its port may be 0.
+EXTRAS = {"bundle_keys": "signing", "otlp_endpoint": "otel", "prediction_log": "predictions", "ray": "ray"}
 
 
 class _Needed(NamedTuple):

@@ -18,6 +18,8 @@ from service.access.keys import line_of, new_secret
 from tests.bundles import Spec, write_bundle
 
 ROOT = Path(__file__).parents[3]
+# A port at which nothing listens.
+NOBODY = 1
 # To root, folders are not closed: without its capabilities it is a user like any other.
 AS_USER = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
 
@@ -90,6 +92,7 @@ def wrong_in_every_setting(tmp_path: Path) -> Diagnosis:
                 "XMC_ADMIN_KEYS_FILE": str(administrators),
                 "XMC_BUNDLE_KEYS": "",
                 "XMC_MODELS_DIR": str(tmp_path / "nowhere"),
+                "XMC_RAY": f"127.0.0.1:{NOBODY}",
                 "XMC_LABELS_DIR": str(file),
                 "XMC_PREDICTION_LOG": str(file / "log"),
                 "NUMBA_CACHE_DIR": str(file / "numba"),

@@ -61,6 +61,8 @@ def test_files_of_shards_count(tmp_path: Path) -> None:
         file.truncate(300 << 20)
     (found,) = faults(list(memory.look(Context.of({"bundles": str(head)}, {}, root))))
     assert "bundles (315 MB)" in found.found
+    # A cluster's nodes hold them.
+    assert not faults(list(memory.look(Context.of({"bundles": str(head), "ray": "auto"}, {}, root))))
 
 
 def test_files_of_bundles_count(tmp_path: Path, bundle: Path) -> None:

@@ -39,6 +39,7 @@ FAULTS: dict[Callable[[Path], Diagnosis], list[Planted]] = {
         Planted("bundles", "encoder.onnx has 10 bytes instead of ", "copy the bundle again"),
         Planted("bundles", "found int8, whose products run on the CPU alone", "export it with --precision fp16"),
         Planted("bundles", "broken/manifest.json: expected schema_version 1, found None", "export it again"),
+        Planted("cluster", "expected a Ray cluster at 127.0.0.1:1, found: [Errno 111]", "ray start --head"),
         Planted(
             "labels", "expected a folder that may be written to, found: Not a directory", "a volume of this replica"
         ),
