@@ -35,6 +35,7 @@ from service.reranking import Reranker
 from service.scoring import Ranked, RawScoring, Scoring, scoring_of
 from service.search.topk import TopK
 from service.sessions import resolve_device
+from service.sharding.deferred import DeferredEncoder
 
 if TYPE_CHECKING:
     from service.sharding.shards import Shards
@@ -149,7 +150,7 @@ class Engine:
         resident = _resident_decoder(bundle) if device == "cuda" and is_whole else None
         decoder = resident or (_decoder(bundle, threads) if is_whole else _sharded_decoder(bundle, threads, shards))
         if shards is not None and shards.traits.encode:
-            return cls(bundle, _reader(bundle), _deferred_encoder(), decoder)
+            return cls(bundle, _reader(bundle), DeferredEncoder(), decoder)
         encoder = Encoder.open(
             bundle.file(layout.ENCODER),
             decoder.required_outputs,
@@ -356,12 +357,6 @@ def _sharded_decoder(bundle: Bundle, threads: int, shards: Shards | None) -> Dec
     from service.sharding.opening import open_local
 
     return decoder_of(bundle, shards or open_local(bundle, threads=threads))
-
-
-def _deferred_encoder() -> QueryEncoder:
-    from service.sharding.deferred import DeferredEncoder  # few bundles need it
-
-    return DeferredEncoder()
 
 
 def _resident_decoder(bundle: Bundle) -> Decoder | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,12 +12,11 @@ from ray import serve
 
 from service.errors import BundleError
 from service.processors import available_processors
+from service.ray_address import LOCAL, unreachable
 
 logger = logging.getLogger(__name__)
 
-LOCAL = "local"
 NAMESPACE = "xmcserve"
-CONNECT_SECONDS = 5
 # A line for each call, in files of each replica and on this process's output, would be most of its work.
 LOGGING = {"log_level": "WARNING", "enable_access_log": False}
 
@@ -39,8 +37,9 @@ def connected(address: str, processors: int = 0) -> Iterator[None]:
     options: dict[str, Any] = {}
     if address == LOCAL:
         options = {"include_dashboard": False, "num_cpus": max(processors, available_processors())}
-    if ":" in address:
-        _check_port(address)
+    # Ray itself tries for minutes.
+    if ":" in address and (reason := unreachable(address)):
+        raise BundleError(f"--ray: expected a Ray cluster at {address}, found none: {reason}")
     _join_logs()
     try:
         ray.init(address, namespace=NAMESPACE, log_to_driver=False, configure_logging=False, **options)
@@ -66,12 +65,3 @@ def _join_logs() -> None:
         theirs.handlers.clear()
         theirs.setLevel(logging.WARNING)
         theirs.propagate = True
-
-
-def _check_port(address: str) -> None:
-    """Look first: Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise BundleError(f"--ray: expected a Ray cluster at {address}, found none: {error}") from error

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from service.doctor.context import Context
 from service.doctor.findings import Finding, fault, ok
+from service.ray_address import AUTO, LOCAL, unreachable
 from service.settings import variable
-
-# What Ray's own programs look at, in this order, for the cluster of this machine.
-ADDRESS = "RAY_ADDRESS"
-CURRENT = Path("/tmp/ray/ray_current_cluster")  # Ray's own
-CONNECT_SECONDS = 5
 
 
 def look(context: Context) -> Iterator[Finding]:
@@ -22,27 +17,27 @@ def look(context: Context) -> Iterator[Finding]:
     if address is None:
         return
     subject = variable("ray")
-    if address == "local":
+    if address == LOCAL:
         yield ok(subject, "one of this machine, which starts with the server")
         return
-    if address == "auto":
-        address = context.environment.get(ADDRESS) or _current()
+    if address == AUTO:
+        address = _of_this_machine(context.environment)
     if not address:
         advice = f"ray start --address=HOST:PORT on this machine, or set {subject} to the cluster's HOST:PORT"
         yield fault(subject, "expected this machine to be a node of a Ray cluster, found none", advice)
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError, OverflowError) as error:
+    elif reason := unreachable(address):
         advice = "start the cluster (ray start --head), or open the way to its port"
-        yield fault(subject, f"expected a Ray cluster at {address}, found: {error}", advice)
+        yield fault(subject, f"expected a Ray cluster at {address}, found: {reason}", advice)
     else:
         yield ok(subject, f"something listens at {address}")
 
 
-def _current() -> str:
+def _of_this_machine(environment: Mapping[str, str]) -> str:
+    """The cluster that Ray's own programs find, by what they look at; nothing where there is none."""
+    if address := environment.get("RAY_ADDRESS"):
+        return address
+    temporary = environment.get("RAY_TMPDIR", environment.get("TMPDIR", "/tmp"))
     try:
-        return CURRENT.read_text(encoding="utf-8").strip()
+        return Path(temporary, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
     except OSError:
         return ""

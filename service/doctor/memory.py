@@ -11,6 +11,7 @@ import service.planning
 from service.doctor.context import Context
 from service.doctor.findings import Finding, fault, ok
 from service.memory import machine_bytes, memory_limit_bytes
+from service.ray_address import LOCAL
 
 # What the models of this file and of a manifest need may be what is missing: both are read as plain JSON.
 CONSTANTS = Path(str(service.planning.__file__)).with_name("constants.json")
@@ -24,7 +25,7 @@ def look(context: Context) -> Iterator[Finding]:
     has = f"{_megabytes(machine)} of the machine" if most == machine else f"a limit of {_megabytes(most)}"
     bundles = context.settings.bundles
     # With a cluster, shards are in the memory of its nodes.
-    here = context.settings.ray in (None, "local")
+    here = context.settings.ray in (None, LOCAL)
     files = sum(_size([bundle, *(_shards(bundle) if here else ())]) for bundle in bundles)
     needed = round(processes_bytes(len(bundles))) + files
     need = f"bundles ({_megabytes(files)}) and processes ({1 + len(bundles)}) take about {_megabytes(needed)}"

@@ -49,7 +49,7 @@ class LabelEncoder:
         queries, method = bundle.manifest.input, bundle.manifest.method
         if not isinstance(method, UnidecSection) or method.reading is None or not isinstance(queries, TextInput):
             return None
-        if not isinstance(encoder, Encoder):
+        if not isinstance(encoder, Encoder):  # shards have it: of MACH alone
             return None
         limit = method.reading.max_tokens
         reader = TextReader.open(bundle.file(layout.TOKENIZER), limit, queries.order, queries.heading_weight)

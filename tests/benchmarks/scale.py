@@ -44,7 +44,7 @@ from service.planning.work import work_of
 from service.planning.workload import Wishes, Workload, resolved
 from service.search.topk import TopK, merge
 from service.settings import Settings
-from service.sharding.deferred import MOST_SENT_BYTES
+from service.sharding.deferred import is_deferred
 from service.sharding.shards import Shards
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _plan(whole: Workload, rate: float, machine: Pod, costs: Sequence[Cost]) -> 
     """The cells of a plan: as few shards as fit, and as many replicas of these and of heads as the rate takes."""
     constants = load()
     seconds, work = constants.seconds, work_of(whole, constants.files)
-    deferred = FLOAT_BYTES * work["outputs"] > MOST_SENT_BYTES
+    deferred = is_deferred({"scores": (round(work["outputs"]),)})
     sent = TOKEN_BYTES * TOKENS if deferred else FLOAT_BYTES * work["outputs"]
     shards = next(count for count in range(1, MOST_SHARDS) if _shard(whole, count, deferred)[0] <= machine.memory_bytes)
     shard_bytes, shard_lone, shard_batch = _shard(whole, shards, deferred)

@@ -33,23 +33,18 @@ class Pair(NamedTuple):
         name: with its unit.
         planned: by the constants.
         found: measured.
-        share: measured again as a share of the reference's, over the share that was planned; None for bytes.
+        share_off: as ``off``, of both as shares of the reference's; None for bytes.
     """
 
     name: str
     planned: float
     found: float
-    share: float | None = None
+    share_off: float | None = None
 
     @property
     def off(self) -> float:
         """What was planned, beyond what was found."""
         return self.planned / self.found - 1
-
-    @property
-    def share_off(self) -> float | None:
-        """The same of shares."""
-        return None if self.share is None else 1 / self.share - 1
 
 
 def check(cases: Mapping[str, Workload], sources: Sources, folder: Path) -> None:
@@ -99,8 +94,8 @@ def _times(cases: tuple[Case, Case], sources: Sources, constants: Constants) -> 
     planned = [_planned(case.workload, constants) for case in cases]
     found = _found(cases, sources, Pace(constants.pace, constants.reading))
     for name, seconds in found[0].items():
-        share = (seconds / found[1][name]) / (planned[0][name] / planned[1][name])
-        yield Pair(name, 1000 * planned[0][name], 1000 * seconds, share)
+        share_off = (planned[0][name] / planned[1][name]) / (seconds / found[1][name]) - 1
+        yield Pair(name, 1000 * planned[0][name], 1000 * seconds, share_off)
 
 
 def _planned(workload: Workload, constants: Constants) -> dict[str, float]:

@@ -19,11 +19,6 @@ def address() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
-@pytest.fixture(autouse=True)
-def _no_node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cluster, "CURRENT", tmp_path / "ray_current_cluster")
-
-
 def state(ray: str, environment: Mapping[str, str] | None = None) -> State:
     (found,) = cluster.look(Context.of({"ray": ray}, environment or {}))
     return found.state
@@ -40,8 +35,11 @@ def test_a_cluster_is_there_where_something_listens(address: str) -> None:
         assert state(nowhere) is State.FAULT
 
 
-def test_the_cluster_of_this_machine_is_found_as_ray_does(address: str) -> None:
-    assert state("auto") is State.FAULT
-    assert state("auto", {"RAY_ADDRESS": address}) is State.OK
-    cluster.CURRENT.write_text(address)
-    assert state("auto") is State.OK
+@pytest.mark.parametrize("variable", ["RAY_TMPDIR", "TMPDIR"])
+def test_the_cluster_of_this_machine_is_found_as_ray_does(address: str, tmp_path: Path, variable: str) -> None:
+    environment = {variable: str(tmp_path)}
+    assert state("auto", environment) is State.FAULT
+    assert state("auto", environment | {"RAY_ADDRESS": address}) is State.OK
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+    assert state("auto", environment) is State.OK
