@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import uvloop
@@ -122,7 +123,8 @@ class Link:
 
     def __init__(self, name: str, handle: DeploymentHandle[Any]) -> None:
         self.name = name
-        self._handle = handle
+        # Kept for each method, since a handle makes another one for every question otherwise.
+        self._method = cache(lambda method: handle.options(method_name=method, request_serialization="pickle"))
         # Second of the monotonic clock from which on it is asked again; None unless it is missing.
         self._asked_again: float | None = None
 
@@ -159,7 +161,7 @@ class Link:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                return await getattr(self._handle, method).remote(*arguments)
+                return await self._method(method).remote(*arguments)
             except RayTaskError:
                 raise
             except (RayError, RayServeException) as error:

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 K, BATCH_ROWS = 10, 32
 ASKED, BATCHES, STREAMS, STREAM_SECONDS = 200, 60, 4, 6.0
+# Of a question that computes nothing: for longer than other work on a shared machine is felt.
+HOPS = 2000
 # Of a float32; of a token's id and value, and how many a text has at most.
 FLOAT_BYTES, TOKEN_BYTES, TOKENS = 4, 12, 128
 # What is simulated. Two replicas of everything at least: one may die at any time.
@@ -122,7 +124,7 @@ def _curve(chosen: argparse.Namespace) -> None:
         with _cut(folder) as (head, cut, shards):
             for one, other in zip(_tops(cut), expected, strict=True):
                 np.testing.assert_allclose(one.scores_QK, other.scores_QK, rtol=1e-5, atol=1e-6)
-            hop = _p50([partial(shards._ask_all, "traits")] * ASKED)
+            hop = _p50([partial(shards._ask_all, "traits")] * HOPS)
             costs.append(_cost(cut, len(head.manifest.shards), hop=hop, merging=_merging(cut, head, shards)))
         print(_row(costs[-1]), flush=True)
     chosen.file.parent.mkdir(parents=True, exist_ok=True)
