@@ -8,9 +8,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,13 @@ KINDS = {
 class Workshop:
     """Makes data, artifacts and bundles when they are first asked for, and keeps them under ``root``.
 
-    Processes that run tests side by side share one: a lock lets the first of them make what all wait for.
+    Processes that run tests side by side share one. Each thing has a lock of its own: the first process that asks makes
+    it, others that ask for it wait, and whoever asks for another does not.
     """
 
     def __init__(self, root: Path) -> None:
         root.mkdir(exist_ok=True)
         self._root = root
-        self._lock = FileLock(root / "lock")
 
     @classmethod
     def of_session(cls, base: Path) -> Workshop:
@@ -103,33 +104,37 @@ class Workshop:
     def data(self, kind: str) -> Path:
         """The data folder that a kind was trained on."""
         name = KINDS[kind].data
-        folder = self._root / "data" / name
-        with self._lock:
-            if not folder.exists():
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                WRITERS[name](folder)
-        return folder
+        return self._made(self._root / "data" / name, WRITERS[name])
 
     def artifact(self, kind: str) -> Path:
         """A trained artifact."""
-        folder = self._root / "artifacts" / kind
-        with self._lock:
-            if not folder.exists():
-                run = _run(KINDS[kind])
-                source = open_source(self.data(kind))
-                in_order = run.word_classifiers is not None
-                dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0, in_order=in_order)
-                with _one_thread():
-                    fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)
-        return folder
+        return self._made(self._root / "artifacts" / kind, partial(self._train, kind))
 
     def bundle(self, kind: str, precision: Precision = "fp32", index: IndexChoice = "auto") -> Path:
         """The bundle of the kind's artifact."""
-        folder = self._root / "bundles" / f"{kind}-{precision}-{index}"
-        with self._lock:
+        options = Options(precision=precision, index=index)
+        return self._made(
+            self._root / "bundles" / f"{kind}-{precision}-{index}", partial(self._export, kind, options=options)
+        )
+
+    def _train(self, kind: str, folder: Path) -> None:
+        run = _run(KINDS[kind])
+        source = open_source(self.data(kind))
+        in_order = run.word_classifiers is not None
+        dataset = load_dataset(source, run.texts, validation_fraction=0.05, seed=0, in_order=in_order)
+        with _one_thread():
+            fit(run.resolved(Shape.of(dataset)), dataset, folder, resume=False, log=lambda line: None)
+
+    def _export(self, kind: str, folder: Path, *, options: Options) -> None:
+        with _one_thread():
+            build(read_artifact(self.artifact(kind)), folder, options)
+
+    @staticmethod
+    def _made(folder: Path, make: Callable[[Path], object]) -> Path:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
             if not folder.exists():
-                with _one_thread():
-                    build(read_artifact(self.artifact(kind)), folder, Options(precision=precision, index=index))
+                make(folder)
         return folder
 
 
