@@ -34,7 +34,7 @@ from training.recipes import RECIPES, RunConfig, TrainingConfig
 from training.reranker import RerankerConfig
 from training.vocabulary import VocabularyConfig
 
-TEXT_POINTS = 2000
+TEXT_POINTS = 1200
 FEATURE_POINTS, FEATURES, FEATURE_LABELS = 300, 60, 20
 
 

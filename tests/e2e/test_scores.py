@@ -85,14 +85,14 @@ def test_raw_scores_stay_available(workshop: Workshop, tmp_path: Path) -> None:
 def test_re_ranking_prefers_rare_labels_and_keeps_their_probabilities(workshop: Workshop, tmp_path: Path) -> None:
     artifact = read_artifact(workshop.artifact("mach"))
     points = list(open_source(workshop.data("mach")).points("tst"))[:QUERIES_AT_ONCE]
-    build(artifact, tmp_path / "rare", Options(propensity_weight=2.0))
+    build(artifact, tmp_path / "rare", Options(propensity_weight=4.0))
     counts = dict(zip(artifact.label_ids, artifact.label_counts.tolist(), strict=True))
     found = {}
     for name, bundle in (("usual", workshop.bundle("mach")), ("rare", tmp_path / "rare")):
         with serving(bundle) as service:
             found[name] = answers(service, points, k=100)
             described = service.client.get(f"/v1/models/{service.model.name}").json()
-            assert described.get("propensity_weight") == (2.0 if name == "rare" else None)
+            assert described.get("propensity_weight") == (4.0 if name == "rare" else None)
     for usual, rare in zip(found["usual"], found["rare"], strict=True):
         # Queries that came together may be split into batches at another place, which moves a float's last digit.
         assert scores(rare) == pytest.approx(scores(usual), rel=1e-5)
