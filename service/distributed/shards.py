@@ -123,7 +123,7 @@ class Link:
 
     def __init__(self, name: str, handle: DeploymentHandle[Any]) -> None:
         self.name = name
-        # Kept for each method, since a handle makes another one for every question otherwise.
+        # Kept for each method: a handle makes another one for every question otherwise. Arrays need no cloudpickle.
         self._method = cache(lambda method: handle.options(method_name=method, request_serialization="pickle"))
         # Second of the monotonic clock from which on it is asked again; None unless it is missing.
         self._asked_again: float | None = None

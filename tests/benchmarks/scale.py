@@ -252,9 +252,7 @@ def _plan(whole: Workload, rate: float, machine: Pod, costs: Sequence[Cost]) -> 
     sent = TOKEN_BYTES * TOKENS if deferred else FLOAT_BYTES * work["outputs"]
     shards = next(count for count in range(1, MOST_SHARDS) if _shard(whole, count, deferred)[0] <= machine.memory_bytes)
     shard_bytes, shard_lone, shard_batch = _shard(whole, shards, deferred)
-    beside = (
-        float(np.interp(shards, [cost.shards for cost in costs], [cost.hop + cost.merging for cost in costs])) / 1000
-    )
+    beside = _beside(shards, costs)
     labels = by_group(file_bytes(whole, constants.files))["labels"]
     held = NO_ENCODER if deferred else {"held_bytes": 0.0}
     head_bytes = _process_bytes({**work, **held}) + labels + constants.memory.http
@@ -278,6 +276,13 @@ def _plan(whole: Workload, rate: float, machine: Pod, costs: Sequence[Cost]) -> 
         f"{shards} x {replicas}, {shard_bytes / 1e9:.1f} | {head_count}, {head_bytes / 1e9:.1f} "
         f"| {shards * replicas + head_count} | {1000 * lone:.1f} | {max(loads, key=loads.__getitem__)}"
     )
+
+
+def _beside(shards: int, costs: Sequence[Cost]) -> float:
+    """Seconds of the hop and of merging; more shards than were measured take as much each as the most that were."""
+    counts = [cost.shards for cost in costs]
+    measured = float(np.interp(shards, counts, [cost.hop + cost.merging for cost in costs])) / 1000
+    return measured * max(1.0, shards / max(counts))
 
 
 def _shard(whole: Workload, count: int, deferred: bool) -> tuple[float, float, float]:
