@@ -34,7 +34,7 @@ def look(context: Context) -> Iterator[Finding]:
 
 def _of_this_machine(environment: Mapping[str, str]) -> str:
     """The cluster that Ray's own programs find, by what they look at; nothing where there is none."""
-    if address := environment.get("RAY_ADDRESS"):
+    if (address := environment.get("RAY_ADDRESS", AUTO)) not in ("", AUTO):
         return address
     temporary = environment.get("RAY_TMPDIR", environment.get("TMPDIR", "/tmp"))
     try:

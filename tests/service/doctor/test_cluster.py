@@ -42,4 +42,5 @@ def test_the_cluster_of_this_machine_is_found_as_ray_does(address: str, tmp_path
     assert state("auto", environment | {"RAY_ADDRESS": address}) is State.OK
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text(address)
-    assert state("auto", environment) is State.OK
+    for unsaid in ({}, {"RAY_ADDRESS": ""}, {"RAY_ADDRESS": "auto"}):
+        assert state("auto", environment | unsaid) is State.OK
