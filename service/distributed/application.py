@@ -28,6 +28,7 @@ from service.http.server import open_metrics
 from service.kernels import bring
 from service.logs import configure_logging
 from service.models.launch import Launched, Order, launch
+from service.ray_address import AUTO
 from service.settings import Settings, load_settings, options
 from service.threads import limit_threads
 
@@ -50,7 +51,7 @@ def build(arguments: Mapping[str, Any]) -> Application:
     unknown = arguments.keys() - options().keys()
     if unknown:
         raise SettingsError(f"expected names of settings, found {', '.join(sorted(unknown))}")
-    written = {"ray": "auto"} | {name: str(value) for name, value in arguments.items()}
+    written = {"ray": AUTO} | {name: str(value) for name, value in arguments.items()}
     settings = load_settings(written, os.environ)
     if len(settings.bundles) != 1:
         raise SettingsError(f"bundles: expected one for an application, found {len(settings.bundles)}")
